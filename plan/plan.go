@@ -1,0 +1,86 @@
+// Package plan turns a manifest, which the operator writes, into a provision
+// plan: merged routes, guest environment and guest files. A plan is data: it is
+// printable, deterministic, and holds references to secrets, never a secret.
+//
+// Dummies are no secrets. They are derived from the bottle's name so that the
+// same manifest always gives the same plan; whoever knows the name can compute
+// them, and gains nothing: they open no door, they only mark the place where
+// the gateway puts the real credential.
+package plan
+
+import (
+	"io"
+	"net"
+	"net/netip"
+
+	"gatewayd/gateway/routes"
+	"gatewayd/plan/provider"
+)
+
+// Host is what provisioning may ask of the machine; see provider.Host.
+type Host = provider.Host
+
+// EnvVar is one variable of the guest's environment; see provider.EnvVar.
+type EnvVar = provider.EnvVar
+
+// GuestFile is one file of the guest directory; see provider.GuestFile.
+type GuestFile = provider.GuestFile
+
+// Canary is a dummy and the hosts where it may go; see provider.Canary.
+type Canary = provider.Canary
+
+// Plan is the provision plan of one bottle. It is immutable once made and safe
+// to share.
+type Plan struct {
+	Bottle   string         `json:"bottle"`
+	Provider string         `json:"provider"`
+	Mode     provider.Mode  `json:"forward_host_credentials"`
+	Link     LinkSpec       `json:"link"`
+	DNS      DNSSpec        `json:"dns"`
+	Routes   []routes.Route `json:"routes"` // manifest and provider, merged
+	Env      []EnvVar       `json:"env"`    // sorted by name
+	Files    []GuestFile    `json:"files"`  // sorted by path
+	// Watch names the host files whose change means: provision again.
+	Watch []string `json:"watch"`
+	// Answers maps Route.Answer to the provider whose answerer serves it.
+	Answers map[string]string `json:"answers"`
+	// Canaries are all dummies of the bottle with the hosts where each may go.
+	Canaries        []Canary `json:"canaries"`
+	Notes           []string `json:"notes"` // sentences for the operator; not part of the digest
+	HasProviderAuth bool     `json:"has_provider_auth"`
+}
+
+// LinkSpec says which capture link the bottle has: exactly one of Tap, Netns
+// and Interface is set.
+type LinkSpec struct {
+	Tap       string           `json:"tap,omitempty"`       // a tap that gatewayd creates, persistent
+	Netns     string           `json:"netns,omitempty"`     // absolute path of a namespace that gatewayd creates
+	Interface string           `json:"interface,omitempty"` // an interface that exists already
+	Owner     string           `json:"owner,omitempty"`     // user name or number that may open the tap; "" is root
+	Guest     netip.Prefix     `json:"guest"`               // the guest's address with the link's prefix length; zero = from the pool
+	MAC       net.HardwareAddr `json:"-"`                   // the guest's; nil = gatewayd chooses
+	MTU       int              `json:"mtu,omitempty"`       // bytes; 0 = 1500
+}
+
+// DeniedDNS says how names outside the plan are answered.
+type DeniedDNS string
+
+const (
+	// DeniedBlock answers with the link's block address, where the client meets
+	// an explanation. The default.
+	DeniedBlock DeniedDNS = "block"
+	// DeniedNXDOMAIN answers that the name does not exist.
+	DeniedNXDOMAIN DeniedDNS = "nxdomain"
+)
+
+// DNSSpec is the manifest's dns section, with defaults filled in.
+type DNSSpec struct {
+	Denied DeniedDNS `json:"denied"`
+}
+
+// Digest returns "sha256:" and the hex digest of the plan's canonical JSON
+// without its notes: equal digests mean equal behaviour.
+func (p *Plan) Digest() string { return "" }
+
+// Text writes the plan for people to read. It returns w's first error.
+func (p *Plan) Text(w io.Writer) error { return nil }
