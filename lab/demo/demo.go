@@ -5,14 +5,26 @@ package demo
 
 import (
 	"context"
+	_ "embed"
 	"errors"
+	"fmt"
 	"io"
+	"os"
+	"time"
+
+	"gatewayd/lab"
 )
 
 // ClientCommand is the name of the hidden subcommand by which the gatewayd
 // binary runs Client: the demo starts its own binary again inside the bottle,
 // since nothing but that binary may be assumed to be on the machine.
 const ClientCommand = "demo-client"
+
+// deadline bounds a whole run; it takes a few seconds on an idle machine.
+const deadline = 90 * time.Second
+
+//go:embed demo.bottle.yaml
+var manifest string
 
 // Options of a run.
 type Options struct {
@@ -26,14 +38,75 @@ type Options struct {
 	Colour bool
 }
 
-// Run shows the demo and returns an error when any outcome was not as
-// expected, or when the machine cannot run it. It needs root, takes a few
-// seconds, and removes everything that it made before it returns.
-func Run(ctx context.Context, o Options) error {
-	return errors.New("demo: not built yet")
+// Unexpected is the error of a run that worked but did not show what it
+// should: the report says which outcome is at fault.
+type Unexpected struct {
+	// Outcomes is how many outcomes were not as expected.
+	Outcomes int
+	// LeftBehind is what could not be removed.
+	LeftBehind []string
 }
 
-// Client is what ClientCommand runs inside the bottle: args are the arguments
-// after the subcommand's name. It writes one JSON document to out and returns
-// the exit code.
-func Client(args []string, out io.Writer) int { return 2 }
+// Error implements error.
+func (e *Unexpected) Error() string {
+	if len(e.LeftBehind) > 0 {
+		return fmt.Sprintf("run demo: %d outcomes not as expected, left behind: %q", e.Outcomes, e.LeftBehind)
+	}
+	return fmt.Sprintf("run demo: %d outcomes not as expected", e.Outcomes)
+}
+
+// Run shows the demo and returns *Unexpected when any outcome was not as
+// expected, or another error when the machine cannot run it. It needs root,
+// takes a few seconds, and removes everything that it made before it returns.
+func Run(ctx context.Context, o Options) error {
+	if os.Geteuid() != 0 {
+		return errors.New("run demo: it makes network namespaces and loads BPF programs, so it needs root (try: sudo gatewayd demo)")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, deadline, fmt.Errorf("the demo took more than %s", deadline))
+	defer cancel()
+	before, err := takeInventory()
+	if err != nil {
+		return err
+	}
+	screen := newScreen(o)
+	screen.begin()
+	s, err := build(ctx, o.Gatewayd)
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	screen.built(s)
+	bad := 0
+	for _, step := range steps {
+		outcome := step(ctx, s)
+		screen.show(outcome)
+		if !outcome.OK {
+			bad++
+		}
+	}
+	if bad > 0 {
+		screen.log(s.gateway.Log())
+	}
+	left, err := tidy(s, before)
+	if err != nil {
+		return err
+	}
+	if err := screen.end(left); err != nil {
+		return err
+	}
+	if bad > 0 || len(left) > 0 {
+		return &Unexpected{Outcomes: bad, LeftBehind: left}
+	}
+	return nil
+}
+
+// tidy removes the scene and returns what is left of it.
+func tidy(s *scene, before inventory) ([]string, error) {
+	if err := s.close(); err != nil {
+		return nil, err
+	}
+	after, err := takeInventory()
+	if err != nil {
+		return nil, err
+	}
+	return append(lab.Leftovers(s.world.ID, os.TempDir()), after.beyond(before)...), nil
+}

@@ -1,0 +1,168 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"gatewayd/lab"
+)
+
+// realToken is what the host holds and the bottle must never see.
+const realToken = "real-token-of-the-host-6f1d2c"
+
+const bottleName = "demo"
+
+// scene is everything that the steps act on.
+type scene struct {
+	world    *lab.World
+	gateway  *lab.Gatewayd
+	bottle   *lab.Bottle
+	binary   string
+	dummy    string
+	ca       string // path of the internet's CA, as the bottle sees it
+	api      *lab.Site
+	files    *lab.Site
+	packages *lab.Site
+	evil     *lab.Site
+}
+
+// build makes the world, starts gatewayd and waits until the bottle is ready.
+// The scene is returned also with an error, to be closed.
+func build(ctx context.Context, binary string) (*scene, error) {
+	s := &scene{binary: binary}
+	w, err := lab.New(ctx, lab.Options{})
+	if err != nil {
+		return s, err
+	}
+	s.world = w
+	s.api = &lab.Site{Names: []string{"api.example.org"}}
+	s.files = &lab.Site{Names: []string{"files.example.org"}}
+	s.packages = &lab.Site{Names: []string{"packages.example.org"}}
+	s.evil = &lab.Site{Names: []string{"evil.example.org"}}
+	for _, site := range []*lab.Site{s.api, s.files, s.packages, s.evil} {
+		if err := w.Internet.Serve(site); err != nil {
+			return s, err
+		}
+	}
+	return s, s.start(ctx)
+}
+
+func (s *scene) start(ctx context.Context) error {
+	g, err := s.world.NewGatewayd(s.binary, nil)
+	if err != nil {
+		return err
+	}
+	s.gateway = g
+	g.Env = append(g.Env, "DEMO_TOKEN="+realToken)
+	if err := g.WriteManifest(bottleName, strings.ReplaceAll(manifest, "NETNS", s.world.BottleNetns(bottleName))); err != nil {
+		return err
+	}
+	if err := g.Start(); err != nil {
+		return err
+	}
+	if err := g.WaitBottle(ctx, bottleName); err != nil {
+		return err
+	}
+	files := s.world.GuestFiles(bottleName)
+	if _, err := g.Command(ctx, "guest", bottleName, "-o", files, "--at", files); err != nil {
+		return err
+	}
+	if s.bottle, err = s.world.NewBottle(bottleName); err != nil {
+		return err
+	}
+	for _, kv := range s.bottle.Env {
+		if v, ok := strings.CutPrefix(kv, "DEMO_TOKEN="); ok {
+			s.dummy = v
+		}
+	}
+	if s.dummy == "" {
+		return errors.New("read guest environment: it holds no dummy named DEMO_TOKEN")
+	}
+	s.ca = filepath.Join(s.world.Dir, "internet-ca.pem")
+	if err := os.WriteFile(s.ca, s.world.Internet.CA.PEM(), 0o644); err != nil {
+		return fmt.Errorf("write the internet's CA: %w", err)
+	}
+	return nil
+}
+
+func (s *scene) close() error {
+	if s.world == nil {
+		return nil
+	}
+	var err error
+	if s.gateway != nil {
+		err = s.gateway.Stop(context.Background(), syscall.SIGTERM)
+	}
+	return errors.Join(err, s.world.Close())
+}
+
+// client runs the demo's own client in the bottle.
+func (s *scene) client(ctx context.Context, args ...string) (Seen, error) {
+	var seen Seen
+	out, err := s.run(ctx, append([]string{s.binary, ClientCommand}, args...)...)
+	if err != nil {
+		return seen, err
+	}
+	if err := json.Unmarshal(out, &seen); err != nil {
+		return seen, fmt.Errorf("read the client's report: %w", err)
+	}
+	return seen, nil
+}
+
+// run runs any program in the bottle and returns its standard output.
+func (s *scene) run(ctx context.Context, argv ...string) ([]byte, error) {
+	var out, errOut bytes.Buffer
+	p, err := s.bottle.Start(ctx, nil, &out, &errOut, argv...)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Wait(); err != nil {
+		return out.Bytes(), fmt.Errorf("run %s in the bottle: %w: %s", filepath.Base(argv[0]), err, errOut.String())
+	}
+	return out.Bytes(), nil
+}
+
+// curl runs curl in the bottle; ok is false when this machine has none.
+func (s *scene) curl(ctx context.Context, args ...string) (out string, ok bool) {
+	path, err := exec.LookPath("curl")
+	if err != nil {
+		return "", false
+	}
+	b, err := s.run(ctx, append([]string{path, "-sS", "-o", "/dev/null", "-w", "%{http_code}"}, args...)...)
+	if err != nil {
+		return err.Error(), true
+	}
+	return strings.TrimSpace(string(b)), true
+}
+
+// packetsTo counts what arrived at an address of the internet so far.
+func (s *scene) packetsTo(ctx context.Context, a netip.Addr) (uint64, error) {
+	if err := s.world.Settle(ctx); err != nil {
+		return 0, err
+	}
+	return s.world.Internet.Counter.Sum(func(k lab.FlowKey) bool { return k.Dst == a }).Packets, nil
+}
+
+// certificateOf is the SHA-256 of a name's real certificate.
+func (s *scene) certificateOf(name string) string {
+	leaf, err := s.world.Internet.CA.Leaf(name)
+	if err != nil {
+		return err.Error()
+	}
+	sum := sha256.Sum256(leaf.Certificate[0])
+	return hex.EncodeToString(sum[:])
+}
+
+func httpsAt(a netip.Addr) string { return net.JoinHostPort(a.String(), "443") }
