@@ -1,0 +1,71 @@
+# What can be done with this tree; `make` alone lists it. Nothing here installs anything outside the tree but `make install`
+# and, for root on a Debian-like system, `make deps`.
+
+GO      ?= go
+DESTDIR ?=
+PREFIX  ?= /usr/local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+CACHE   ?= $(CURDIR)/.cache
+ROOT    := $(filter 0,$(shell id -u))
+
+# The linter is a tool of the developer's, so it is no requirement in go.mod: its own requirements would bind ours.
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
+
+# Directories where programs of the system are that a plain user's or a build's PATH may lack.
+export PATH := $(PATH):/usr/sbin:/sbin
+export GATEWAYD_TEST_CODEX ?= $(CACHE)/codex
+ifneq ($(ROOT),)
+export GATEWAYD_TEST_PRIVILEGED ?= 1
+endif
+
+FUZZTIME ?= 10s
+
+.DEFAULT_GOAL := help
+.PHONY: help build generate deps test lint fuzz demo bench clean install
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/gatewayd (needs Go alone)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/gatewayd ./cmd/gatewayd
+
+generate: ## make the BPF objects, the manifest's schema and the manual page anew (needs clang, llvm and libbpf-dev)
+	$(GO) generate ./...
+	$(GO) run ./cmd/gatewayd schema > docs/manifest.schema.json.new && mv docs/manifest.schema.json.new docs/manifest.schema.json
+	$(GO) run ./cmd/gatewayd man > docs/gatewayd.8.new && mv docs/gatewayd.8.new docs/gatewayd.8
+
+deps: ## install the programs that the tests run (root on a Debian-like system; elsewhere names what is missing)
+	@GATEWAYD_TEST_CODEX= GATEWAYD_CACHE=$(CACHE) .ci/deps
+
+test: deps ## run every test; as root also those with namespaces, BPF and real clients, and then none may be skipped
+	$(GO) vet ./...
+	$(GO) test -timeout 30m ./...
+
+lint: ## gofmt, go vet and golangci-lint
+	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt these: $$out"; exit 1; fi
+	$(GO) vet ./...
+	@if $(GO) run $(GOLANGCI) version >/dev/null 2>&1; then $(GO) run $(GOLANGCI) run ./...; \
+	else echo "lint: golangci-lint could not be fetched or built; gofmt and go vet ran"; fi
+
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	@set -e; $(GO) list -f '{{$$d := .Dir}}{{range .TestGoFiles}}{{$$d}}/{{.}} {{end}}{{range .XTestGoFiles}}{{$$d}}/{{.}} {{end}}' ./... \
+	| tr ' ' '\n' | xargs -r grep -Ho '^func Fuzz[A-Za-z0-9_]*' | sed 's/:func / /' | while read -r file name; do \
+		echo "== $$(dirname $$file | sed 's,^$(CURDIR)/,,') $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)"; \
+	done
+
+demo: build ## show on one screen what the gateway does, then leave nothing behind (needs root)
+	bin/gatewayd demo
+
+bench: ## run the benchmarks of the packages
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+clean: ## remove what was built and cached here
+	rm -rf bin .cache
+
+install: build ## install the binary, the manual page and the systemd unit under DESTDIR and PREFIX
+	install -D -m 0755 bin/gatewayd $(DESTDIR)$(PREFIX)/bin/gatewayd
+	install -D -m 0644 docs/gatewayd.8 $(DESTDIR)$(PREFIX)/share/man/man8/gatewayd.8
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's,@PREFIX@,$(PREFIX),' dist/gatewayd.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/gatewayd.service
+	install -d -m 0700 $(DESTDIR)/etc/gatewayd/bottles
