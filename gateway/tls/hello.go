@@ -1,9 +1,6 @@
 package tls
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
 // Hello is what a ClientHello says of the connection that it opens (RFC 8446 §4.1.2, RFC 5246 §7.4.1.2).
 type Hello struct {
@@ -75,9 +72,3 @@ func (e *HelloError) Error() string { return fmt.Sprintf("read client hello: %s:
 
 // Unwrap returns the cause, so that errors.Is finds os.ErrDeadlineExceeded, io.EOF and the like.
 func (e *HelloError) Unwrap() error { return e.Err }
-
-// ParseHello parses one whole ClientHello handshake message, header included and record framing removed. It keeps nothing
-// of b, blocks on nothing, and returns *HelloError of kind NoName, TooLarge or Malformed.
-func ParseHello(b []byte) (Hello, error) {
-	return Hello{}, &HelloError{Kind: Malformed, Err: errors.New("not parsed")}
-}
