@@ -1,0 +1,257 @@
+package http1
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// body is a request's body: an [io.ReadCloser] over the connection's reader. Its Read may run in another goroutine than
+// the handler's, and while the response is written, and even while the handler returns: end waits for it.
+type body struct {
+	reader *reader
+	lim    *Limits
+	expect func() error // sends 100 Continue, once, before the first read; nil if the guest does not wait for it
+	onEnd  func()       // called once, when the body has been read to its end
+
+	mu      sync.Mutex // held during Read
+	closed  bool       // the request has ended; only drain reads any more
+	chunks  *chunkReader
+	left    int64 // if chunks is nil
+	trailer http.Header
+	err     error // what every further Read returns
+	waited  time.Duration
+	got     int64
+
+	limit time.Time // if set, no read deadline may be later
+
+	gate    sync.Mutex // guards stopped and orders it with the read deadline
+	stopped bool       // the request has ended during a Read, which must not set a deadline any more
+}
+
+// newBody makes the body that f describes. trailer is the request's, filled when the body ends; it may be nil.
+func newBody(r *reader, lim *Limits, f framing, trailer http.Header) *body {
+	b := &body{reader: r, lim: lim, left: f.length, trailer: trailer}
+	if f.chunked {
+		b.chunks = &chunkReader{src: b, lim: lim}
+	}
+	return b
+}
+
+// Read reads the body, decoded. It blocks until there is a byte, under the deadlines of [Limits]. It returns a
+// *[ProtocolError] if the guest broke the framing or was too slow, [io.ErrUnexpectedEOF] if it left, and [ErrBodyClosed]
+// after the request's end.
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, ErrBodyClosed
+	}
+	return b.read(p)
+}
+
+// read is Read without its lock.
+func (b *body) read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if b.expect != nil {
+		send := b.expect
+		b.expect = nil
+		if err := send(); err != nil {
+			return 0, b.fail(err)
+		}
+	}
+	n, ended, err := b.next(p)
+	if err != nil {
+		return n, b.fail(err)
+	}
+	if ended {
+		b.finish()
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// next reads at most len(p) bytes and says whether they were the last.
+func (b *body) next(p []byte) (n int, ended bool, err error) {
+	if b.chunks != nil {
+		n, err = b.chunks.read(p)
+		if err == nil && b.chunks.left == 0 && b.lineBuffered() {
+			err = b.chunks.next() // so that the last bytes and the end come in one call
+		}
+		return n, b.chunks.ended, err
+	}
+	if b.left == 0 {
+		return 0, true, nil
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err = b.data(p)
+	b.left -= int64(n)
+	return n, b.left == 0, err
+}
+
+// lineBuffered reports whether a chunk's end and the whole last chunk are buffered, so that reading on does not block.
+func (b *body) lineBuffered() bool {
+	r := b.reader
+	return b.chunks.inside && bytes.HasPrefix(r.buf[r.r:r.w], []byte("\r\n0\r\n\r\n"))
+}
+
+// finish marks the body as read to its end.
+func (b *body) finish() {
+	if b.chunks != nil && b.trailer != nil {
+		maps.Copy(b.trailer, b.chunks.trailer)
+	}
+	b.err = io.EOF
+	if b.onEnd != nil {
+		b.onEnd()
+	}
+}
+
+// fail keeps err for every further Read.
+func (b *body) fail(err error) error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	b.err = err
+	return err
+}
+
+// Close does nothing: what is left of a body is dealt with when its request ends. It never fails.
+func (b *body) Close() error { return nil }
+
+// data is [chunkSource].data.
+func (b *body) data(p []byte) (int, error) {
+	if b.reader.buffered() > 0 {
+		return b.reader.read(p)
+	}
+	return b.timed(func() (int, error) { return b.reader.read(p) })
+}
+
+// line is [chunkSource].line. The limit does not count the line's end.
+func (b *body) line(limit int) ([]byte, error) {
+	for scanned := 0; ; {
+		r := b.reader
+		have := r.buf[r.r:r.w]
+		if i := bytes.IndexByte(have[scanned:], '\n'); i >= 0 {
+			i += scanned
+			if i == 0 || have[i-1] != '\r' {
+				return nil, refuse(ReasonBareLF, "a line of a chunked body ends in LF without CR")
+			}
+			if i-1 > limit {
+				return nil, refuse(ReasonChunk, "a line of a chunked body is too long")
+			}
+			r.r += i + 1
+			return have[:i-1], nil
+		}
+		if scanned = len(have); scanned > limit+1 {
+			return nil, refuse(ReasonChunk, "a line of a chunked body is too long")
+		}
+		if r.buf != nil && len(have) == len(r.buf) {
+			r.grow(limit + readBuffer)
+		}
+		if _, err := b.timed(func() (int, error) { return 0, r.fill() }); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// timed runs one read from the connection under its deadline and the rate bound.
+func (b *body) timed(read func() (int, error)) (int, error) {
+	begin := time.Now()
+	if err := b.arm(begin.Add(b.lim.BodyIdle)); err != nil {
+		return 0, err
+	}
+	before := b.reader.buffered()
+	n, err := read()
+	b.waited += time.Since(begin)
+	b.got += int64(n) + int64(b.reader.buffered()-before)
+	if err != nil && isTimeout(err) {
+		if b.isStopped() {
+			return n, ErrBodyClosed
+		}
+		return n, refuseWith(http.StatusRequestTimeout, ReasonSlowBody, "the body stalled")
+	}
+	if over := b.waited - b.lim.BodyGrace; err == nil && over > 0 && b.got < int64(over.Seconds()*float64(b.lim.BodyRate)) {
+		return n, refuseWith(http.StatusRequestTimeout, ReasonSlowBody, "the body came too slowly")
+	}
+	return n, err
+}
+
+// arm sets the read deadline unless the request has ended.
+func (b *body) arm(t time.Time) error {
+	b.gate.Lock()
+	defer b.gate.Unlock()
+	if b.stopped {
+		return ErrBodyClosed
+	}
+	if !b.limit.IsZero() && b.limit.Before(t) {
+		t = b.limit
+	}
+	return b.reader.conn.SetReadDeadline(t)
+}
+
+// isStopped reports whether stop was called.
+func (b *body) isStopped() bool {
+	b.gate.Lock()
+	defer b.gate.Unlock()
+	return b.stopped
+}
+
+// rest says what a request left of its body when its handler returned.
+type rest uint8
+
+const (
+	restNone  rest = iota // the body was read to its end: the next request begins where the reader stands
+	restSome              // it may be drained
+	restStuck             // it cannot: somebody was in a Read, or the guest broke off, or waits for 100 Continue
+)
+
+// end makes every present and future Read fail and waits for the present one. Afterwards the reader is the caller's.
+func (b *body) end() rest {
+	b.gate.Lock()
+	interrupt := !b.mu.TryLock()
+	if interrupt {
+		b.stopped = true
+		b.reader.conn.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // a connection that is gone has no Read to end
+	}
+	b.gate.Unlock()
+	if interrupt {
+		b.mu.Lock()
+	}
+	defer b.mu.Unlock()
+	b.closed = true
+	switch {
+	case b.err == io.EOF: //nolint:errorlint // set bare, by finish alone
+		return restNone
+	case b.err != nil || interrupt || b.expect != nil || b.chunks == nil && b.left > b.lim.DrainBytes:
+		return restStuck
+	default:
+		return restSome
+	}
+}
+
+// drain reads what is left of a body after end said restSome, within the bounds of [Limits], and reports whether it came to
+// the end.
+func (b *body) drain(scratch []byte) (whole bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limit = time.Now().Add(b.lim.Drain)
+	for left := b.lim.DrainBytes; left > 0; {
+		n, err := b.read(scratch)
+		left -= int64(n)
+		if err != nil {
+			return err == io.EOF //nolint:errorlint // read returns it bare
+		}
+	}
+	return false
+}

@@ -1,0 +1,207 @@
+package http1
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// connection is one guest connection while Serve runs.
+type connection struct {
+	server   *Server
+	conn     net.Conn
+	remote   string // RemoteAddr in words
+	base     func(*http.Request) *http.Request
+	reader   reader
+	watch    *watch
+	hijacked bool
+}
+
+// serve serves one request after the other. It returns nil when a response was the connection's last.
+func (c *connection) serve(ctx context.Context) error {
+	lim := &c.server.limits
+	for {
+		if err := c.reader.awaitRequest(lim.Idle); err != nil {
+			return err
+		}
+		h, err := c.reader.readHead(lim)
+		if err != nil {
+			var protocol *ProtocolError
+			if errors.As(err, &protocol) {
+				c.refuse(ctx, protocol)
+			}
+			return err
+		}
+		more, err := c.exchange(ctx, h)
+		if !more || err != nil {
+			return err
+		}
+	}
+}
+
+// exchange serves one request. more reports whether the connection can take another.
+func (c *connection) exchange(ctx context.Context, h *head) (more bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w := c.newResponse(h)
+	r, b := c.newRequest(ctx, h, w)
+	c.watch.begin(cancel, b == nil)
+	w.hijack = func() (net.Conn, []byte, error) { return c.hijack(b) }
+
+	aborted := c.handle(w, r)
+
+	left := c.watch.end()
+	if c.hijacked {
+		return false, nil
+	}
+	body := restNone
+	if b != nil {
+		body = b.end()
+	}
+	if aborted {
+		w.abort()
+		return false, nil
+	}
+	if body == restStuck {
+		w.keep = false // said in the head, if that was not sent yet
+	}
+	more = w.finish()
+	if left || w.err != nil {
+		return false, w.err
+	}
+	if more && body == restSome {
+		more = c.drain(b)
+	}
+	if !more {
+		c.linger()
+	}
+	return more, nil
+}
+
+// handle runs the handler and reports whether the response is to be cut off.
+func (c *connection) handle(w *response, r *http.Request) (aborted bool) {
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		aborted = true
+		if v != http.ErrAbortHandler && c.server.Log != nil { //nolint:errorlint // the sentinel is compared as net/http does
+			c.server.Log.Error("serve request: handler panicked", "panic", v, "method", r.Method)
+		}
+	}()
+	c.server.Handler.ServeHTTP(w, r)
+	return false
+}
+
+// newResponse makes the writer for the request with the head h.
+func (c *connection) newResponse(h *head) *response {
+	return &response{
+		conn: c.conn, lim: &c.server.limits, pool: &c.server.writes,
+		method: h.method, minor: h.minor, keep: !h.close, header: http.Header{},
+	}
+}
+
+// newRequest makes the request that the handler sees, and its body, nil if it has none.
+func (c *connection) newRequest(ctx context.Context, h *head, w *response) (*http.Request, *body) {
+	r := (&http.Request{
+		Method: h.method, URL: h.url, RequestURI: h.target, Host: h.host,
+		Proto: "HTTP/1." + strconv.Itoa(h.minor), ProtoMajor: 1, ProtoMinor: h.minor,
+		Header: h.header, Close: h.close, RemoteAddr: c.remote,
+		Body: http.NoBody,
+	}).WithContext(ctx)
+	var b *body
+	if h.framing.chunked || h.framing.length > 0 {
+		r.ContentLength = h.framing.length
+		if h.framing.chunked {
+			r.ContentLength, r.TransferEncoding, r.Trailer = -1, []string{"chunked"}, h.trailer
+		}
+		b = newBody(&c.reader, &c.server.limits, h.framing, h.trailer)
+		b.onEnd = c.watch.bodyEnded
+		if h.expect {
+			b.expect = w.sendContinue
+		}
+		r.Body = b
+	}
+	if c.base != nil {
+		r = c.base(r)
+	}
+	return r, b
+}
+
+// drain brings the reader to the end of the body if that is near. The response has been sent.
+func (c *connection) drain(b *body) (whole bool) {
+	scratch := c.server.writes.get()
+	defer c.server.writes.put(scratch)
+	return b.drain(*scratch)
+}
+
+// refuse answers a request that was refused. The connection ends afterwards.
+func (c *connection) refuse(ctx context.Context, err *ProtocolError) {
+	contentType, content := "text/plain; charset=utf-8", []byte(err.Error()+"\n")
+	if c.server.ErrorBody != nil {
+		contentType, content = c.server.ErrorBody(ctx, err)
+	}
+	w := c.newResponse(&head{minor: 1, close: true})
+	w.header.Set("Content-Type", contentType)
+	w.header.Set("Content-Length", strconv.Itoa(len(content)))
+	w.WriteHeader(err.Status)
+	w.Write(content) //nolint:errcheck // finish writes, and there is nobody to tell
+	w.finish()
+	c.linger()
+}
+
+// closeWriter is a connection that can end its sending side alone, as TCP and TLS connections can.
+type closeWriter interface{ CloseWrite() error }
+
+// linger ends the sending side and reads on for a moment, so that the guest reads the response before it learns of the
+// end: bytes that come to a closed socket make the kernel send a reset, which discards what the guest had not read yet
+// (RFC 9112 section 9.6).
+func (c *connection) linger() {
+	half, ok := c.conn.(closeWriter)
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	if c.conn.SetReadDeadline(time.Now().Add(c.server.limits.Drain)) != nil {
+		return
+	}
+	scratch := c.server.reads.get()
+	defer c.server.reads.put(scratch)
+	for left := c.server.limits.DrainBytes; left > 0; {
+		n, err := c.conn.Read(*scratch)
+		left -= int64(n)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// hijack takes the connection away from the server: no deadline is set any more and nobody reads from it. It returns the
+// bytes that the guest has sent beyond the request.
+func (c *connection) hijack(b *body) (net.Conn, []byte, error) {
+	c.watch.end()
+	if b != nil && b.end() != restNone {
+		return nil, nil, errors.New("hijack connection: the request's body has not been read")
+	}
+	c.hijacked = true
+	if err := c.conn.SetDeadline(time.Time{}); err != nil {
+		return nil, nil, err
+	}
+	return c.conn, c.reader.take(), nil
+}
+
+// discard gives the buffer back with whatever is in it.
+func (b *reader) discard() {
+	b.r = b.w
+	b.release()
+}
+
+// take returns a copy of what is buffered and gives the buffer back.
+func (b *reader) take() []byte {
+	rest := append([]byte(nil), b.buf[b.r:b.w]...)
+	b.discard()
+	return rest
+}

@@ -1,0 +1,160 @@
+package http1
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// reader is a connection's receiving side: bytes that came and were not used yet are buf[r:w]. It has one user at a time:
+// the connection's goroutine between requests, the body while a request runs, the watch after that.
+type reader struct {
+	conn  net.Conn
+	pool  *buffers
+	lent  *[]byte // what buf came from, nil if buf is none of the pool's
+	buf   []byte  // nil while nothing is buffered and the connection is idle
+	r, w  int
+	first [1]byte // takes the byte that ends an idle time, so that waiting needs no buffer
+}
+
+// buffered returns the number of bytes that came and were not used.
+func (b *reader) buffered() int { return b.w - b.r }
+
+// need makes sure that there is a buffer.
+func (b *reader) need() {
+	if b.buf == nil {
+		b.lent = b.pool.get()
+		b.buf, b.r, b.w = *b.lent, 0, 0
+	}
+}
+
+// release gives the buffer back if nothing is in it.
+func (b *reader) release() {
+	if b.buf != nil && b.r == b.w {
+		b.pool.put(b.lent)
+		b.lent, b.buf, b.r, b.w = nil, nil, 0, 0
+	}
+}
+
+// grow gives the buffer size bytes, keeping what is in it.
+func (b *reader) grow(size int) {
+	bigger := make([]byte, size)
+	n := copy(bigger, b.buf[b.r:b.w])
+	b.pool.put(b.lent)
+	b.lent, b.buf, b.r, b.w = nil, bigger, 0, n
+}
+
+// fill reads once into the free part of the buffer, which it first makes room in. It blocks under the connection's read
+// deadline. A full buffer is the caller's mistake and fails.
+func (b *reader) fill() error {
+	b.need()
+	if b.r == b.w {
+		b.r, b.w = 0, 0
+	} else if b.w == len(b.buf) && b.r > 0 {
+		b.w = copy(b.buf, b.buf[b.r:b.w])
+		b.r = 0
+	}
+	if b.w == len(b.buf) {
+		return io.ErrShortBuffer
+	}
+	n, err := b.conn.Read(b.buf[b.w:])
+	b.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+// read takes buffered bytes, else reads from the connection: straight into p if p is the larger, else through the buffer.
+func (b *reader) read(p []byte) (int, error) {
+	if b.buffered() == 0 {
+		if len(p) >= readBuffer {
+			return b.conn.Read(p)
+		}
+		if err := b.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, b.buf[b.r:b.w])
+	b.r += n
+	return n, nil
+}
+
+// awaitRequest blocks until the first byte of the next request is there, holding no buffer meanwhile. It returns
+// errGuestLeft if the connection ends, in whatever way, or the idle time passes first.
+func (b *reader) awaitRequest(idle time.Duration) error {
+	if b.buffered() > 0 {
+		return nil
+	}
+	b.release()
+	if err := b.conn.SetReadDeadline(time.Now().Add(idle)); err != nil {
+		return errGuestLeft
+	}
+	if n, _ := b.conn.Read(b.first[:]); n == 0 {
+		return errGuestLeft
+	}
+	b.need()
+	b.buf[0], b.r, b.w = b.first[0], 0, 1
+	return nil
+}
+
+// readHead reads and parses one head, after awaitRequest. Every error but an I/O error is a *ProtocolError.
+func (b *reader) readHead(lim *Limits) (*head, error) {
+	if err := b.conn.SetReadDeadline(time.Now().Add(lim.Head)); err != nil {
+		return nil, errGuestLeft
+	}
+	for scanned := 0; ; {
+		end, resume, bad := headEnd(b.buf[b.r:b.w], scanned)
+		if bad != nil {
+			return nil, bad
+		}
+		if end > 0 {
+			text := string(b.buf[b.r : b.r+end])
+			b.r += end
+			h, bad := parseHead(text, lim)
+			if bad != nil {
+				return nil, bad
+			}
+			return h, nil
+		}
+		scanned = resume
+		if bad := checkStart(b.buf[b.r:b.w]); bad != nil {
+			return nil, bad
+		}
+		if err := b.more(lim.HeadBytes); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// more reads further bytes of a head that may have at most limit.
+func (b *reader) more(limit int) error {
+	if b.buffered() >= limit {
+		return tooLarge()
+	}
+	if b.buffered() == len(b.buf) {
+		b.grow(min(limit, 4*len(b.buf)))
+	}
+	switch err := b.fill(); {
+	case err == nil:
+		return nil
+	case isTimeout(err):
+		return refuseWith(http.StatusRequestTimeout, ReasonSlowHead, "the head did not end in time")
+	case errors.Is(err, io.EOF):
+		return errGuestLeft
+	default:
+		return err
+	}
+}
+
+// isTimeout reports whether err is a deadline that passed.
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}

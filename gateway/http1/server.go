@@ -1,0 +1,81 @@
+// Package http1 serves HTTP/1.1 and HTTP/1.0 on one connection for a guest that is not trusted (RFC 9110, RFC 9112).
+//
+// It differs from a general server in three ways. It is strict: where the RFCs allow two readings of a request, or leave
+// robustness to the recipient, the request is refused with a [ProtocolError] and the connection ends, so that nobody behind
+// the gateway can read another request than the gateway judged. It is lean: one goroutine serves a connection, and an idle
+// connection holds no buffers. And it is full duplex: a handler may read the request's body and write the response at once,
+// and neither is ever held whole.
+//
+// Requests are given to an [http.Handler] as net/http would give them, so that the same handler serves HTTP/2.
+package http1
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+)
+
+// Server serves connections. Its fields are set before the first call of Serve and not changed afterwards; it may serve any
+// number of connections at once, which share its buffers.
+type Server struct {
+	// Handler answers every request that is well-formed. The ResponseWriter that it is given also implements
+	// [http.Flusher], FlushError and [http.Hijacker]; interim responses are sent by WriteHeader(1xx). A handler that panics
+	// with [http.ErrAbortHandler] ends the connection, so that the guest sees an incomplete response; any other panic does
+	// the same and is logged. It must not use writer or body after it returned, but another goroutine may still be in a
+	// Read of the body: that Read then ends with [ErrBodyClosed].
+	Handler http.Handler
+	// Limits bounds what a connection may cost. The zero value means the defaults.
+	Limits Limits
+	// Log takes panics of the handler. Nil means none is logged.
+	Log *slog.Logger
+	// ErrorBody, which may be nil, makes the content of the response to a request that was refused, and may take a note of
+	// the refusal: it is called once for each, with the context that Serve was given.
+	ErrorBody func(ctx context.Context, err *ProtocolError) (contentType string, body []byte)
+
+	once   sync.Once
+	limits Limits
+	reads  buffers
+	writes buffers
+}
+
+// start sets up what the fields imply.
+func (s *Server) start() {
+	s.limits = s.Limits.withDefaults()
+	s.reads.size = readBuffer
+	s.writes.size = writeBuffer
+}
+
+// Serve serves conn until the guest leaves, a request asks for an end, ctx ends, or a request is refused, and closes it;
+// but if a handler hijacks the connection, it is the handler's, and Serve returns when the handler does. base, which may be
+// nil, may replace each request before the handler sees it.
+//
+// Serve returns nil if the connection ended between requests or was hijacked, a *[ProtocolError] if a request was refused,
+// and else what ended the connection. The context of each request is derived from ctx and ends with the request, or before
+// if the guest leaves.
+func (s *Server) Serve(ctx context.Context, conn net.Conn, base func(*http.Request) *http.Request) error {
+	s.once.Do(s.start)
+	c := &connection{server: s, conn: conn, base: base, remote: conn.RemoteAddr().String()}
+	c.reader = reader{conn: conn, pool: &s.reads}
+	c.watch = newWatch(&c.reader, s.limits.Watch)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	err := c.serve(ctx)
+	c.reader.discard()
+	if c.hijacked {
+		return nil
+	}
+	conn.Close() //nolint:errcheck // it is at its end either way
+	var protocol *ProtocolError
+	switch {
+	case errors.As(err, &protocol):
+		return protocol
+	case err == nil, errors.Is(err, errGuestLeft), ctx.Err() != nil:
+		return nil
+	default:
+		return fmt.Errorf("serve connection: %w", err)
+	}
+}
