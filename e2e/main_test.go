@@ -1,0 +1,118 @@
+// Package e2e runs the real gatewayd binary with real clients in a small
+// world of network namespaces. Nothing here reaches beyond that world.
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"gatewayd/lab/privileged"
+)
+
+// clientVariable makes the test binary act as a client in a bottle.
+const clientVariable = "GATEWAYD_E2E_CLIENT"
+
+// clients are what the test binary can be in a bottle.
+var clients = map[string]func(ctx context.Context, args []string) error{}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(clientVariable); name != "" {
+		os.Exit(runClient(name, os.Args[1:]))
+	}
+	code := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+func runClient(name string, args []string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	f, ok := clientByName(name)
+	if !ok {
+		fmt.Fprintf(os.Stderr, "no client named %q\n", name)
+		return 2
+	}
+	if err := f(ctx, args); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func clientByName(name string) (func(context.Context, []string) error, bool) {
+	f, ok := clients[name]
+	return f, ok
+}
+
+// built is the gatewayd under test, built once for all tests.
+var built struct {
+	once sync.Once
+	dir  string
+	path string
+	err  error
+}
+
+// gatewaydBinary builds cmd/gatewayd, or takes GATEWAYD_TEST_BINARY.
+func gatewaydBinary(t testing.TB) string {
+	t.Helper()
+	privileged.Require(t, privileged.Root, privileged.BPF)
+	built.once.Do(func() {
+		if built.path = os.Getenv("GATEWAYD_TEST_BINARY"); built.path != "" {
+			return
+		}
+		built.dir, built.err = os.MkdirTemp("", "gatewayd-e2e")
+		if built.err != nil {
+			return
+		}
+		built.path = filepath.Join(built.dir, "gatewayd")
+		out, err := exec.Command("go", "build", "-o", built.path, "gatewayd/cmd/gatewayd").CombinedOutput()
+		if err != nil {
+			built.err = fmt.Errorf("build gatewayd: %w\n%s", err, out)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}
+
+// codexBinary is met where the Codex CLI is: GATEWAYD_TEST_CODEX names it, or
+// an npm installation holds it at or above the current directory.
+func codexBinary() (string, error) {
+	if path := os.Getenv("GATEWAYD_TEST_CODEX"); path != "" {
+		return path, nil
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		pattern := filepath.Join(dir, "node_modules/@openai/codex*/vendor/*-linux-musl/bin/codex")
+		if found, _ := filepath.Glob(pattern); len(found) > 0 { // the pattern is well formed
+			return found[0], nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("the Codex CLI is missing (npm install @openai/codex, or set GATEWAYD_TEST_CODEX to its binary)")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+func requireCodex(t testing.TB) string {
+	t.Helper()
+	var path string
+	privileged.Require(t, privileged.Root, func() (err error) {
+		path, err = codexBinary()
+		return err
+	})
+	return path
+}
