@@ -9,9 +9,12 @@
 package plan
 
 import (
-	"io"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"net"
 	"net/netip"
+	"slices"
 
 	"gatewayd/gateway/routes"
 	"gatewayd/plan/provider"
@@ -57,7 +60,7 @@ type LinkSpec struct {
 	Netns     string           `json:"netns,omitempty"`     // absolute path of a namespace that gatewayd creates
 	Interface string           `json:"interface,omitempty"` // an interface that exists already
 	Owner     string           `json:"owner,omitempty"`     // user name or number that may open the tap; "" is root
-	Guest     netip.Prefix     `json:"guest"`               // the guest's address with the link's prefix length; zero = from the pool
+	Guest     netip.Prefix     `json:"guest,omitzero"`      // the guest's address with the link's prefix length; zero = from the pool
 	MAC       net.HardwareAddr `json:"-"`                   // the guest's; nil = gatewayd chooses
 	MTU       int              `json:"mtu,omitempty"`       // bytes; 0 = 1500
 }
@@ -78,9 +81,58 @@ type DNSSpec struct {
 	Denied DeniedDNS `json:"denied"`
 }
 
-// Digest returns "sha256:" and the hex digest of the plan's canonical JSON
-// without its notes: equal digests mean equal behaviour.
-func (p *Plan) Digest() string { return "" }
+// Gateway returns the address of the link's host end that goes with Guest: the
+// lowest usable address of the prefix that is not the guest's. It is the zero
+// Addr where Guest is unset.
+func (l LinkSpec) Gateway() netip.Addr {
+	if !l.Guest.IsValid() {
+		return netip.Addr{}
+	}
+	first := l.Guest.Masked().Addr().Next()
+	if first == l.Guest.Addr() {
+		return first.Next()
+	}
+	return first
+}
 
-// Text writes the plan for people to read. It returns w's first error.
-func (p *Plan) Text(w io.Writer) error { return nil }
+// String names the link: "tap gw-dev", "netns /run/netns/dev" or
+// "interface vnet0".
+func (l LinkSpec) String() string {
+	switch {
+	case l.Tap != "":
+		return "tap " + l.Tap
+	case l.Netns != "":
+		return "netns " + l.Netns
+	case l.Interface != "":
+		return "interface " + l.Interface
+	}
+	return "none"
+}
+
+// MarshalJSON writes the MAC address in its usual form.
+func (l LinkSpec) MarshalJSON() ([]byte, error) {
+	type plain LinkSpec
+	return json.Marshal(struct {
+		plain
+		MAC string `json:"mac,omitempty"`
+	}{plain(l), l.MAC.String()})
+}
+
+// Digest returns "sha256:" and the hex digest of the plan's JSON without its
+// notes and without where routes were written: equal digests mean equal
+// behaviour, however the manifest is laid out.
+func (p *Plan) Digest() string {
+	q := *p
+	q.Notes = nil
+	q.Routes = slices.Clone(p.Routes)
+	for i := range q.Routes {
+		q.Routes[i].Origin = routes.Origin{}
+	}
+	data, err := json.Marshal(q)
+	if err != nil {
+		// Every field is of a type that marshals; see the tests.
+		panic("marshal plan: " + err.Error())
+	}
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}

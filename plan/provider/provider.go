@@ -5,6 +5,7 @@
 package provider
 
 import (
+	"fmt"
 	"time"
 
 	"gatewayd/gateway/routes"
@@ -117,13 +118,19 @@ func (e EnvVar) Resolve(at string) string {
 // directory, slash-separated. Mode holds permission bits only.
 type GuestFile struct {
 	Path    string `json:"path"`
-	Mode    uint32 `json:"mode"`
+	Mode    Perm   `json:"mode"`
 	Content string `json:"content"`
 	// Fill lists the secrets that replace marks in Content when the file is
 	// written for the guest. The plan itself holds only the reference. Empty
 	// except where the operator chose to lend a credential.
 	Fill []Fill `json:"fill,omitempty"`
 }
+
+// Perm is a file's permission bits, printed in octal.
+type Perm uint32
+
+// MarshalText returns the bits as chmod takes them: "0600".
+func (p Perm) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%04o", uint32(p)), nil }
 
 // Fill replaces Mark, which occurs once inside a JSON string of Content, by
 // the secret's value.
