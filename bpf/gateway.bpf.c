@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+/*
+ * The datapath of a capture link.
+ *
+ * capture_ingress sees every frame that a bottle sends, and lets exactly two
+ * kinds reach the host's stack: an ARP request for the gateway, and a packet
+ * that it has assigned to a socket of the gateway. Everything else is dropped
+ * under its own reason; a helper that fails is a drop.
+ *
+ * UAPI headers only: the programs read no kernel structure, so that one object
+ * loads on every kernel from 6.1 on and needs no vmlinux.h.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/pkt_cls.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "arp.h"
+#include "assign.h"
+#include "counters.h"
+#include "ethernet.h"
+#include "ipv4.h"
+#include "reply.h"
+#include "state.h"
+
+#define QUIC_PORT 443
+
+/* What is to be done with a frame that has no reason to be dropped. */
+enum action {
+	ACTION_DROP, /* the zero value */
+	ACTION_PASS_ARP,
+	ACTION_PASS_ASSIGNED,
+	ACTION_REFUSE, /* send it back: it is an ICMP error by now */
+};
+
+/*
+ * Enums of which the programs use only the numbers: a pointer keeps each in the
+ * type information. No loader loads a section of this name.
+ */
+SEC("enums") const enum mark *const mark_type = 0;
+SEC("enums") const enum bottle_state *const bottle_state_type = 0;
+SEC("enums") const enum limits *const limits_type = 0;
+SEC("enums") const enum drop_reason *const drop_reason_type = 0;
+
+static __always_inline enum drop_reason handle_udp(struct __sk_buff *skb,
+						   const struct bottle *b,
+						   const struct ethhdr *eth,
+						   const struct packet *p,
+						   enum action *action)
+{
+	struct link_stats *s;
+	struct udphdr udp;
+
+	if (bpf_skb_load_bytes(skb, TRANSPORT_OFFSET, &udp, sizeof(udp)))
+		return DROP_UDP_LENGTH;
+	if (bpf_ntohs(udp.len) < sizeof(udp) || bpf_ntohs(udp.len) > p->payload)
+		return DROP_UDP_LENGTH;
+	if (udp.dest == bpf_htons(DNS_PORT)) {
+		*action = ACTION_PASS_ASSIGNED;
+		return assign_resolver(skb, b, &udp);
+	}
+	if (udp.dest != bpf_htons(QUIC_PORT))
+		return DROP_UDP;
+
+	s = stats_of(skb->ifindex);
+	if (!s || !take_refusal(s))
+		return DROP_QUIC_PACE;
+	*action = ACTION_REFUSE;
+	return write_port_unreachable(skb, eth, p, &udp);
+}
+
+static __always_inline enum drop_reason handle_ipv4(struct __sk_buff *skb,
+						    const struct bottle *b,
+						    const struct ethhdr *eth,
+						    enum action *action)
+{
+	struct packet p;
+	enum drop_reason why = load_ipv4(skb, b, &p);
+
+	if (why != DROP_NONE)
+		return why;
+	switch (p.ip.protocol) {
+	case IPPROTO_TCP:
+		*action = ACTION_PASS_ASSIGNED;
+		return handle_tcp(skb, b, &p);
+	case IPPROTO_UDP:
+		return handle_udp(skb, b, eth, &p, action);
+	case IPPROTO_ICMP:
+		return DROP_ICMP;
+	}
+	return DROP_PROTOCOL;
+}
+
+/* Judges one frame; *action counts only if the result is DROP_NONE. */
+static __always_inline enum drop_reason judge(struct __sk_buff *skb, enum action *action)
+{
+	__u32 ifindex = skb->ifindex;
+	const struct bottle *b = bpf_map_lookup_elem(&bottles, &ifindex);
+	enum drop_reason why;
+	struct ethhdr eth;
+
+	if (!b)
+		return DROP_NO_BOTTLE;
+	if (b->state != BOTTLE_OPEN)
+		return DROP_SHUT;
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+		return DROP_RUNT;
+	why = check_frame(skb, &eth);
+	if (why == DROP_NONE)
+		why = check_macs(&eth, b);
+	if (why != DROP_NONE)
+		return why;
+	if (eth.h_proto == bpf_htons(ETH_P_ARP)) {
+		*action = ACTION_PASS_ARP;
+		return check_arp(skb, b);
+	}
+	return handle_ipv4(skb, b, &eth, action);
+}
+
+SEC("tc")
+int capture_ingress(struct __sk_buff *skb)
+{
+	struct link_stats *s = stats_of(skb->ifindex);
+	enum action action = ACTION_DROP;
+	enum drop_reason why;
+
+	if (!s)
+		return TC_ACT_SHOT;
+	s->rx_packets++;
+	s->rx_bytes += skb->len;
+
+	/* Nothing that came from outside may look like a mark of ours. */
+	skb->mark = 0;
+	why = judge(skb, &action);
+	if (why != DROP_NONE) {
+		count_drop(s, why);
+		return TC_ACT_SHOT;
+	}
+	switch (action) {
+	case ACTION_REFUSE:
+		s->refused++;
+		return bpf_redirect(skb->ifindex, 0);
+	case ACTION_PASS_ASSIGNED:
+		s->assigned++;
+		skb->mark = MARK_INTERCEPT;
+		break;
+	case ACTION_PASS_ARP:
+		s->arp++;
+		break;
+	default:
+		return TC_ACT_SHOT;
+	}
+	return TC_ACT_OK;
+}
+
+/*
+ * Counts what goes to the bottle. TC_ACT_UNSPEC leaves the decision to
+ * whoever comes next, which is what an observer should do.
+ */
+SEC("tc")
+int capture_egress(struct __sk_buff *skb)
+{
+	struct link_stats *s = stats_of(skb->ifindex);
+
+	if (s) {
+		s->tx_packets++;
+		s->tx_bytes += skb->len;
+	}
+	return TC_ACT_UNSPEC;
+}
+
+/*
+ * Keeps packets of a bottle from every listening socket but the gateway's own.
+ *
+ * The programs above assign a socket, but the stack can leave it: a SYN that
+ * meets TIME_WAIT, or a half-open connection whose listener has closed, is
+ * looked up again by its own destination (tcp_v4_rcv), and would find whatever
+ * service of the host listens on that port at all addresses.
+ */
+SEC("sk_lookup")
+int guard_listeners(struct bpf_sk_lookup *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex;
+	const struct bottle *b = bpf_map_lookup_elem(&bottles, &ifindex);
+	__be16 port = bpf_htons(ctx->local_port);
+
+	if (!b)
+		return SK_PASS;
+	if (ctx->family == 2 /* AF_INET */ && ctx->local_ip4 == b->gateway &&
+	    (port == b->intercept_port || port == b->dns_port))
+		return SK_PASS;
+	return SK_DROP;
+}
+
+/* The helpers used need no GPL, but those of tracing and conntrack do. */
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,8 @@
+package redirect
+
+// The object and the Go file beside it are committed, so that building needs no
+// compiler for BPF. Regenerating needs clang 14 or newer, llvm-strip and the
+// headers of libbpf; the include directories are those of Debian's multiarch,
+// and one that does not exist is skipped.
+
+//go:generate go tool bpf2go -cc clang -target bpfel -type drop_reason -type mark -type limits -type bottle_state -type bottle -type link_stats -type instance gateway ../../bpf/gateway.bpf.c -- -O2 -Wall -Wextra -Werror -I../../bpf -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
