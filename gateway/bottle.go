@@ -1,0 +1,410 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"gatewayd/gateway/dns"
+	"gatewayd/gateway/pipelock"
+	"gatewayd/gateway/redirect"
+	"gatewayd/gateway/routes"
+	gwtls "gatewayd/gateway/tls"
+)
+
+// How names outside the plan are answered, as [Bottle].DeniedDNS.
+const (
+	DeniedBlock    = "block"    // with BlockAddress, so that the client meets an explanation
+	DeniedNXDomain = "nxdomain" // with NXDOMAIN
+)
+
+// BlockAddress is what a name outside the plan resolves to: an address of TEST-NET-1 (RFC 5737), which nobody has. A
+// connection to it is captured like any other, refused by its name and explained; were it ever to leave the host, it
+// would reach nothing.
+var blockAddress = netip.AddrFrom4([4]byte{192, 0, 2, 1})
+
+// BlockAddress returns the address that names outside a plan resolve to.
+func BlockAddress() netip.Addr { return blockAddress }
+
+// Bottle is the desired state of one bottle.
+type Bottle struct {
+	Name         string                  // unique among the bottles of a gateway
+	Link         redirect.Link           // its capture link; Link.Bottle must be Name
+	Table        *routes.Table           // what it may do; never nil
+	PlanDigest   string                  // goes into every record
+	CA           *gwtls.CA               // makes its leaves; nil means that nothing can be intercepted or explained
+	DeniedDNS    string                  // DeniedBlock (also "") or DeniedNXDomain
+	Answerers    map[string]http.Handler // by Route.Answer
+	CanaryTokens []pipelock.Token        // tokens that may go to their homes only, besides the dummies of the routes
+}
+
+// validate says what keeps b from being run at all.
+func (b Bottle) validate() error {
+	switch {
+	case b.Name == "":
+		return errors.New("validate bottle: it has no name")
+	case b.Table == nil:
+		return fmt.Errorf("validate bottle %s: it has no route table", b.Name)
+	case b.Link.Bottle != b.Name:
+		return fmt.Errorf("validate bottle %s: its link is of bottle %q", b.Name, b.Link.Bottle)
+	case b.DeniedDNS != "" && b.DeniedDNS != DeniedBlock && b.DeniedDNS != DeniedNXDomain:
+		return fmt.Errorf("validate bottle %s: denied names %q: write %s or %s", b.Name, b.DeniedDNS, DeniedBlock, DeniedNXDomain)
+	}
+	return b.Link.Validate()
+}
+
+// BottleInfo is the state of one bottle.
+type BottleInfo struct {
+	Name   string        `json:"name"`
+	Plan   string        `json:"plan"`
+	Link   redirect.Link `json:"link"`
+	Routes int           `json:"routes"`
+	Flows  int           `json:"flows"`
+	Pins   int           `json:"pins"`
+	Since  time.Time     `json:"since"`
+	// Up says that the link is attached and up; LinkError says why not.
+	Up        bool   `json:"up"`
+	LinkError string `json:"link_error,omitempty"`
+	// PlanError is why the newest plan was not taken; the one named by Plan is in force.
+	PlanError string `json:"plan_error,omitempty"`
+}
+
+// bottle is one running bottle: its sockets, its plan and its flows.
+type bottle struct {
+	g      *Gateway
+	name   string
+	link   redirect.Link
+	denied string
+	log    *slog.Logger
+	since  time.Time
+
+	plan   atomic.Pointer[snapshot]
+	engine *engine
+	pins   *dns.Pins
+	dial   *dialer
+	up     *upstream
+	meter  *meter
+	ring   *Ring
+
+	ctx    context.Context // ends when the bottle is shut
+	cancel context.CancelFunc
+	served sync.WaitGroup // accept loops, name servers, sweeper
+	flown  sync.WaitGroup // flows
+
+	mu      sync.Mutex
+	flows   map[*flow]struct{}
+	problem string // why the newest plan was not taken
+	over    map[routes.Reason]uint64
+}
+
+// newBottle returns the bottle of b with the plan s, not yet serving.
+func (g *Gateway) newBottle(b Bottle, s *snapshot) *bottle {
+	log := g.log.With(slog.String("bottle", b.Name))
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &bottle{
+		g: g, name: b.Name, link: b.Link, denied: b.DeniedDNS, log: log, since: time.Now(),
+		engine: g.engine,
+		pins:   dns.NewPins(dns.Limits{}),
+		dial:   &dialer{names: g.names, check: g.checkAddr, waits: g.waits},
+		meter:  newMeter(g.budget),
+		ring:   NewRing(ringSize),
+		ctx:    ctx, cancel: cancel,
+		flows: map[*flow]struct{}{},
+		over:  map[routes.Reason]uint64{},
+	}
+	n.up = newUpstream(n.dial, g.roots, g.waits)
+	n.plan.Store(s)
+	return n
+}
+
+// current returns the plan in force. Load it once for each decision.
+func (b *bottle) current() *snapshot { return b.plan.Load() }
+
+// swap puts s in force and ends the flows that it no longer allows.
+func (b *bottle) swap(s *snapshot) {
+	b.plan.Store(s)
+	b.up.keep(s)
+	b.revoke(s)
+}
+
+// start opens the bottle's sockets and begins to serve. On error nothing is left open.
+func (b *bottle) start(ctx context.Context) error {
+	tcp, err := b.g.sockets.ListenTCP(ctx, netip.AddrPortFrom(b.link.Gateway, b.link.InterceptPort))
+	if err != nil {
+		return fmt.Errorf("listen for flows of bottle %s: %w", b.name, err)
+	}
+	dnsAddr := netip.AddrPortFrom(b.link.Gateway, b.link.DNSPort)
+	dnsTCP, err := b.g.sockets.ListenTCP(ctx, dnsAddr)
+	if err != nil {
+		tcp.Close()
+		return fmt.Errorf("listen for names of bottle %s: %w", b.name, err)
+	}
+	dnsUDP, err := b.g.sockets.ListenUDP(ctx, dnsAddr)
+	if err != nil {
+		tcp.Close()
+		dnsTCP.Close()
+		return fmt.Errorf("listen for names of bottle %s: %w", b.name, err)
+	}
+	server := dns.NewServer(b.dnsConfig())
+	b.served.Go(func() { b.accept(tcp) })
+	b.served.Go(func() { b.serveNames("tcp", func() error { return server.ServeTCP(b.ctx, dnsTCP) }) })
+	b.served.Go(func() { b.serveNames("udp", func() error { return server.ServeUDP(b.ctx, dnsUDP) }) })
+	b.served.Go(b.sweepLoop)
+	return nil
+}
+
+// dnsConfig returns what the bottle's name server is made of.
+func (b *bottle) dnsConfig() dns.Config {
+	c := dns.Config{
+		Bottle:   b.name,
+		Policy:   func() dns.Policy { return namePolicy{b.current(), b.g} },
+		Upstream: b.g.resolver,
+		Pins:     b.pins,
+		Event:    b.nameEvent,
+		Log:      b.log,
+	}
+	if b.denied != DeniedNXDomain {
+		c.Block = blockAddress
+	}
+	return c
+}
+
+// namePolicy is what the name server may ask of a plan.
+type namePolicy struct {
+	s *snapshot
+	g *Gateway
+}
+
+// Resolve tells whether name is in the plan.
+func (p namePolicy) Resolve(name string) (routes.NameRule, bool) { return p.s.table.Resolve(name) }
+
+// Check tells whether a guest may be told addr.
+func (p namePolicy) Check(addr netip.Addr, allowPrivate bool) error {
+	return p.g.checkAddr(addr, allowPrivate)
+}
+
+// nameEvent turns what the name server reports into a record.
+func (b *bottle) nameEvent(e dns.Event) {
+	b.record(Record{
+		Time: e.Time.UTC(), Type: RecordDNS, ID: newID("d-"), Bottle: b.name, Plan: b.current().digest,
+		Host: e.Name, Lane: LaneNone, Reason: routes.Reason("dns_" + e.Kind.String()), Error: e.Detail,
+		Method: e.Type, Count: e.Count,
+	})
+}
+
+// serveNames runs one name server until the bottle is shut. If it ends before, the bottle's names fail closed: nothing
+// resolves and nothing new is pinned.
+func (b *bottle) serveNames(network string, serve func() error) {
+	if err := serve(); err != nil && b.ctx.Err() == nil {
+		b.g.metrics.listenerLost(b.name, "dns_"+network)
+		b.log.Error("name server ended; names of this bottle fail until it is applied again", slog.String("network", network), slog.Any("error", err))
+	}
+}
+
+// accept takes connections until the bottle is shut. A failing listener fails closed: the kernel finds no socket for a
+// new connection and drops it.
+func (b *bottle) accept(l net.Listener) {
+	stop := context.AfterFunc(b.ctx, func() { l.Close() })
+	defer stop()
+	defer l.Close()
+	for {
+		conn, err := l.Accept()
+		if err == nil {
+			b.admit(conn)
+			continue
+		}
+		if b.ctx.Err() != nil {
+			return
+		}
+		if !passing(err) {
+			b.g.metrics.listenerLost(b.name, "tcp")
+			b.log.Error("listener ended; new connections of this bottle are dropped until it is applied again", slog.Any("error", err))
+			return
+		}
+		b.log.Warn("accept failed; trying again", slog.Any("error", err))
+		select {
+		case <-b.ctx.Done():
+		case <-time.After(b.g.waits.AcceptRetry):
+		}
+	}
+}
+
+// passing tells whether an error of accept(2) passes by itself (accept(2), "Error handling in Linux").
+func passing(err error) bool {
+	for _, e := range []error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EINTR, syscall.EPROTO,
+		syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EPERM,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// admit starts the flow of conn within the bottle's budget. Over budget it is closed with a RST and counted; such
+// connections share one record per second, since a flood must not become a flood of records.
+func (b *bottle) admit(c net.Conn) {
+	conn, ok := c.(*net.TCPConn)
+	if !ok {
+		c.Close()
+		b.log.Error("listener gave a connection that is not TCP; it was closed", slog.String("type", fmt.Sprintf("%T", c)))
+		return
+	}
+	if !b.meter.rate.Allow() {
+		b.turnAway(conn, ReasonRateBudget)
+		return
+	}
+	if !b.meter.flows.try() {
+		b.turnAway(conn, ReasonFlowBudget)
+		return
+	}
+	dst, err := b.g.sockets.OriginalDst(conn)
+	if err != nil {
+		b.meter.flows.give()
+		b.log.Warn("original destination of a connection is unknown; it was refused", slog.Any("error", err))
+		b.turnAway(conn, ReasonOwnAddress)
+		return
+	}
+	_ = conn.SetKeepAliveConfig(keepAlive(b.g.waits.KeepAlive)) // without it a vanished guest is noticed later, by idleness
+	f := b.newFlow(conn, dst)
+	b.mu.Lock()
+	b.flows[f] = struct{}{}
+	b.mu.Unlock()
+	b.g.metrics.flowOpened(b.name)
+	b.flown.Go(func() {
+		defer b.meter.flows.give()
+		defer b.g.metrics.flowClosed(b.name)
+		defer b.forget(f)
+		f.serve(b.ctx)
+	})
+}
+
+// keepAlive returns the probing that both sides of a flow get: every interval, and three unanswered probes end it.
+func keepAlive(interval time.Duration) net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: interval, Interval: interval, Count: 3}
+}
+
+// forget removes an ended flow.
+func (b *bottle) forget(f *flow) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.flows, f)
+}
+
+// turnAway refuses a connection before it becomes a flow.
+func (b *bottle) turnAway(conn *net.TCPConn, why routes.Reason) {
+	src := addrPortOf(conn.RemoteAddr())
+	reset(conn)
+	b.g.metrics.turnedAway(b.name, why)
+	b.mu.Lock()
+	b.over[why]++
+	n := b.over[why]
+	tell := b.meter.notices.Allow()
+	if tell {
+		b.over[why] = 0
+	}
+	b.mu.Unlock()
+	if tell {
+		b.record(Record{
+			Time: time.Now().UTC(), Type: RecordEvent, ID: newID("e-"), Bottle: b.name, Plan: b.current().digest,
+			Src: src, Lane: LaneNone, Reason: why, Count: n,
+		})
+	}
+}
+
+// record hands r to everything that takes records. It does not block.
+func (b *bottle) record(r Record) {
+	b.g.metrics.record(r)
+	b.ring.Record(r)
+	b.g.feed.Record(r)
+	if b.g.audit != nil {
+		b.g.audit.Record(r)
+	}
+}
+
+// newRequestRecord returns the record of a request on f, with all that the flow knows filled in.
+func (b *bottle) newRequestRecord(f *flow) Record {
+	return Record{
+		Time: time.Now().UTC(), Type: RecordRequest, ID: newID("r-"), Flow: f.id, Bottle: b.name, Plan: b.current().digest,
+		Src: f.src, Dst: f.dst, Host: f.host, Port: f.port, Protocol: f.protocol,
+		Lane: LaneIntercept, TLSVersion: f.tlsVersion, ALPN: f.alpn,
+	}
+}
+
+// sweepLoop looks after relayed flows until the bottle is shut.
+func (b *bottle) sweepLoop() {
+	tick := time.NewTicker(b.g.waits.Sweep)
+	defer tick.Stop()
+	for {
+		select {
+		case <-b.ctx.Done():
+			return
+		case now := <-tick.C:
+			for _, f := range b.open() {
+				f.sweep(now, b.g.waits.RelayIdle, b.g.waits.HalfCloseIdle)
+			}
+		}
+	}
+}
+
+// open returns the flows that are open now.
+func (b *bottle) open() []*flow {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]*flow, 0, len(b.flows))
+	for f := range b.flows {
+		out = append(out, f)
+	}
+	return out
+}
+
+// shut closes the sockets, ends every flow and waits for them, for as long as Drain. The bottle is of no use after it.
+func (b *bottle) shut() {
+	b.cancel()
+	done := make(chan struct{})
+	go func() {
+		b.served.Wait()
+		b.flown.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(b.g.waits.Drain)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		b.log.Warn("flows are slow to end", slog.Int("flows", len(b.open())))
+	}
+	b.up.close()
+	b.g.metrics.forget(b.name)
+}
+
+// info returns the bottle's state; link is what is known of its link.
+func (b *bottle) info(link redirect.LinkStatus) BottleInfo {
+	s := b.current()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := BottleInfo{
+		Name: b.name, Plan: s.digest, Link: b.link, Routes: len(s.table.Routes()), Flows: len(b.flows),
+		Pins: len(b.pins.Snapshot()), Since: b.since, Up: link.Up, PlanError: b.problem,
+	}
+	if link.Err != nil {
+		i.LinkError = link.Err.Error()
+	}
+	return i
+}
+
+// setProblem notes why the newest plan was not taken, or "" that it was.
+func (b *bottle) setProblem(s string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.problem = s
+}

@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"context"
+
+	"golang.org/x/time/rate"
+)
+
+// Defaults of [Budget]: what one bottle may take of the gateway, so that it cannot starve the others.
+const (
+	DefaultFlows            = 1024 // connections at once
+	DefaultHellos           = 256  // connections at once whose ClientHello is still being read, each up to 64 KB
+	DefaultHandshakes       = 32   // TLS handshakes at once
+	DefaultFlowsPerSecond   = 2000 // new connections per second
+	DefaultFlowBurst        = 4000 // new connections at once after a quiet time
+	DefaultDenialsPerSecond = 10   // certificates per second minted for names outside the plan, to explain a denial
+	DefaultDenialBurst      = 50   // the same, at once after a quiet time
+)
+
+// Budget is what one bottle may take. A zero or negative field means its default: there is no unlimited bottle.
+type Budget struct {
+	Flows            int
+	Hellos           int
+	Handshakes       int
+	FlowsPerSecond   int
+	FlowBurst        int
+	DenialsPerSecond int
+	DenialBurst      int
+}
+
+// withDefaults returns b with every unset field at its default.
+func (b Budget) withDefaults() Budget {
+	for _, f := range []struct {
+		field *int
+		value int
+	}{
+		{&b.Flows, DefaultFlows},
+		{&b.Hellos, DefaultHellos},
+		{&b.Handshakes, DefaultHandshakes},
+		{&b.FlowsPerSecond, DefaultFlowsPerSecond},
+		{&b.FlowBurst, DefaultFlowBurst},
+		{&b.DenialsPerSecond, DefaultDenialsPerSecond},
+		{&b.DenialBurst, DefaultDenialBurst},
+	} {
+		if *f.field <= 0 {
+			*f.field = f.value
+		}
+	}
+	return b
+}
+
+// meter is the running account of one bottle's [Budget].
+type meter struct {
+	flows      slots
+	hellos     slots
+	handshakes slots
+	rate       *rate.Limiter
+	denials    *rate.Limiter
+	notices    *rate.Limiter // records about the budget itself
+}
+
+// newMeter returns an unused account of b, which must have its defaults filled in.
+func newMeter(b Budget) *meter {
+	return &meter{
+		flows:      make(slots, b.Flows),
+		hellos:     make(slots, b.Hellos),
+		handshakes: make(slots, b.Handshakes),
+		rate:       rate.NewLimiter(rate.Limit(b.FlowsPerSecond), b.FlowBurst),
+		denials:    rate.NewLimiter(rate.Limit(b.DenialsPerSecond), b.DenialBurst),
+		notices:    rate.NewLimiter(1, 1),
+	}
+}
+
+// slots is a counting semaphore: as many holders at once as its capacity.
+type slots chan struct{}
+
+// try takes a slot if one is free and reports whether it did. It does not block.
+func (s slots) try() bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// take waits for a slot until ctx ends and reports whether it got one.
+func (s slots) take(ctx context.Context) bool {
+	if s.try() {
+		return true
+	}
+	select {
+	case s <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// give returns a slot. Giving one that was not taken would block for ever on an empty account; it is a bug.
+func (s slots) give() { <-s }

@@ -1,0 +1,217 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"slices"
+	"time"
+
+	"gatewayd/gateway/routes"
+	gwtls "gatewayd/gateway/tls"
+)
+
+// The application protocols that the intercept lane speaks (RFC 7301, IANA ids).
+const (
+	alpnH2 = "h2"
+	alpnH1 = "http/1.1"
+)
+
+// distrustRemedy is what an operator is told when a client in the bottle does not trust the bottle's CA.
+const distrustRemedy = "the client in the bottle does not trust the bottle's CA: write the guest files again with `gatewayd guest` and " +
+	"start the client with their env, or let this host pass undecrypted with `pipelock: { tls_passthrough: true }`"
+
+// serveTLS reads the ClientHello, decides by its canonical name and carries the decision out. Nothing but the name
+// decides: not the address that the guest called, and nothing that comes later.
+func (f *flow) serveTLS(ctx context.Context) {
+	f.protocol = routes.HTTPS
+	hello, read, ok := f.peek(ctx)
+	if !ok {
+		return
+	}
+	host, err := routes.CanonicalHost(hello.ServerName)
+	if err != nil {
+		f.refuse(routes.BadName, err)
+		return
+	}
+	f.host = host
+	v := f.snap.table.DecideFlow(host, f.port, routes.HTTPS)
+	switch v.Decision {
+	case routes.Passthrough:
+		f.relayName(ctx, v, read)
+	case routes.Intercept:
+		f.intercept(ctx, v, hello, read)
+	default:
+		f.explain(ctx, v, hello, read)
+	}
+}
+
+// peek reads the ClientHello within its deadline and budget. When it reports false the flow has been refused, or handed
+// to the plain lane, and is done.
+func (f *flow) peek(ctx context.Context) (gwtls.Hello, []byte, bool) {
+	wait := f.b.g.waits.Hello
+	if !f.snap.httpsPorts[f.port] && !f.snap.httpPorts[f.port] && f.port != 443 {
+		wait = f.b.g.waits.ForeignHello
+	}
+	hctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	if !f.b.meter.hellos.take(hctx) {
+		f.refuse(ReasonHelloBudget, nil)
+		return gwtls.Hello{}, nil, false
+	}
+	_ = f.conn.SetReadDeadline(f.start.Add(wait)) // fails only on a closed socket, where the read fails too
+	hello, read, err := gwtls.Peek(f.conn)
+	f.b.meter.hellos.give()
+	f.upBytes.Add(int64(len(read)))
+	if err == nil {
+		_ = f.conn.SetReadDeadline(time.Time{})
+		return hello, read, true
+	}
+	why := helloReason(err)
+	if why == ReasonNotTLS && f.snap.httpPorts[f.port] {
+		_ = f.conn.SetReadDeadline(time.Time{})
+		f.upBytes.Add(int64(-len(read))) // counted again when the plain lane reads them
+		f.servePlainReplayed(ctx, read)
+		return gwtls.Hello{}, nil, false
+	}
+	f.refuse(why, err)
+	return gwtls.Hello{}, nil, false
+}
+
+// servePlainReplayed is servePlainLane for a connection whose first bytes were read already, on a port that routes of
+// both protocols name.
+func (f *flow) servePlainReplayed(ctx context.Context, read []byte) {
+	f.protocol = routes.HTTP
+	f.note(func(r *Record) { r.Decision, r.Lane, r.Reason = routes.Intercept, LaneIntercept, routes.RouteMatched })
+	f.servePlain(ctx, &countedConn{Conn: gwtls.Replay(f.conn, read), f: f})
+	f.conn.Close()
+}
+
+// helloReason gives the reason of a record for an error of Peek.
+func helloReason(err error) routes.Reason {
+	var he *gwtls.HelloError
+	if !errors.As(err, &he) {
+		return ReasonHelloMalformed
+	}
+	switch he.Kind {
+	case gwtls.NotTLS:
+		return ReasonNotTLS
+	case gwtls.NoName:
+		return ReasonNoName
+	case gwtls.TooLarge:
+		return ReasonHelloTooLarge
+	case gwtls.Timeout:
+		return ReasonHelloTimeout
+	case gwtls.Closed:
+		return ReasonHelloClosed
+	}
+	return ReasonHelloMalformed
+}
+
+// intercept terminates the guest's TLS with a leaf for the decided name and hands the connection to the HTTP lane.
+func (f *flow) intercept(ctx context.Context, v routes.Verdict, hello gwtls.Hello, read []byte) {
+	f.verdict(v, LaneIntercept)
+	conn, ok := f.handshake(ctx, hello, read)
+	if !ok {
+		return
+	}
+	f.serveIntercept(ctx, conn)
+	f.closeTLS(conn)
+}
+
+// explain terminates the TLS of a denied flow, so that each of its requests can be answered with the reason. The number
+// of leaves minted for names outside the plan is limited for each bottle; beyond it the flow is just refused.
+func (f *flow) explain(ctx context.Context, v routes.Verdict, hello gwtls.Hello, read []byte) {
+	f.verdict(v, LaneNone)
+	remedy := v.Remedy()
+	f.note(func(r *Record) { r.Decision, r.Remedy = routes.Deny, remedy })
+	if !f.b.meter.denials.Allow() {
+		f.refuse(ReasonDenialBudget, nil)
+		return
+	}
+	conn, ok := f.handshake(ctx, hello, read)
+	if !ok {
+		return
+	}
+	f.serveDenied(ctx, conn, v)
+	f.closeTLS(conn)
+}
+
+// closeTLS ends a TLS connection in order: close_notify, then FIN.
+func (f *flow) closeTLS(conn *tls.Conn) {
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // crypto/tls sets its own of 5 s for the alert; be shorter
+	_ = conn.Close()                                       // the flow is over either way
+}
+
+// handshake makes the TLS connection with the guest, for the flow's host. When it reports false the flow was refused.
+func (f *flow) handshake(ctx context.Context, hello gwtls.Hello, read []byte) (*tls.Conn, bool) {
+	hctx, cancel := context.WithTimeout(ctx, f.b.g.waits.Handshake)
+	defer cancel()
+	if !f.b.meter.handshakes.take(hctx) {
+		f.refuse(ReasonHandshakes, nil)
+		return nil, false
+	}
+	defer f.b.meter.handshakes.give()
+	if f.snap.ca == nil {
+		f.refuse(ReasonNoLeaf, errors.New("the bottle has no CA"))
+		return nil, false
+	}
+	cfg, err := f.snap.ca.ServerConfig(f.host, offerALPN(hello.ALPN))
+	if err != nil {
+		f.refuse(ReasonNoLeaf, err)
+		return nil, false
+	}
+	f.upBytes.Add(int64(-len(read))) // the handshake reads them again, through the counter
+	var raw net.Conn = &countedConn{Conn: gwtls.Replay(f.conn, read), f: f}
+	conn := tls.Server(raw, cfg)
+	if err := conn.HandshakeContext(hctx); err != nil {
+		f.refuseHandshake(err)
+		return nil, false
+	}
+	state := conn.ConnectionState()
+	f.tlsVersion, f.alpn = tls.VersionName(state.Version), state.NegotiatedProtocol
+	f.note(func(r *Record) { r.TLSVersion, r.ALPN = f.tlsVersion, f.alpn })
+	return conn, true
+}
+
+// refuseHandshake records why the guest's handshake failed and closes with what crypto/tls has said already.
+func (f *flow) refuseHandshake(err error) {
+	why := ReasonHandshakeFail
+	switch gwtls.ClassifyHandshake(err) {
+	case gwtls.GuestDistrustsCA:
+		why = ReasonDistrustsCA
+	case gwtls.GuestClosed:
+		why = ReasonGuestClosed
+	case gwtls.HandshakeTimeout:
+		why = ReasonHandshakeTime
+	case gwtls.NoCommon:
+		why = ReasonNoCommonTLS
+	}
+	f.note(func(r *Record) {
+		r.Decision, r.Lane, r.Reason, r.Error = routes.Deny, LaneNone, why, err.Error()
+		if why == ReasonDistrustsCA {
+			r.Remedy = distrustRemedy
+		}
+	})
+	f.conn.Close()
+}
+
+// offerALPN returns what the gateway offers the guest: those of its own offer that the intercept lane speaks, in the
+// gateway's order. A guest that offered something, but none of these, is met with the full list, so that crypto/tls
+// ends the handshake with no_application_protocol (RFC 7301 section 3.2). A guest that offered nothing gets nothing.
+func offerALPN(guest []string) []string {
+	if len(guest) == 0 {
+		return nil
+	}
+	var out []string
+	for _, p := range []string{alpnH2, alpnH1} {
+		if slices.Contains(guest, p) {
+			out = append(out, p)
+		}
+	}
+	if len(out) == 0 {
+		return []string{alpnH2, alpnH1}
+	}
+	return out
+}

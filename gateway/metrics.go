@@ -1,0 +1,162 @@
+package gateway
+
+import (
+	"net/http"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"gatewayd/gateway/routes"
+)
+
+// maxReasons bounds the values of the label reason. Reasons are constants of this program; should one ever be made of
+// something else, it is counted as "other" beyond this.
+const maxReasons = 128
+
+// Metrics are a gateway's counters, in a registry of their own. Labels are bounded: a bottle's name, and words of fixed
+// lists. Never a host, a path or an address.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	flows      *prometheus.CounterVec   // bottle, decision, lane, reason
+	open       *prometheus.GaugeVec     // bottle
+	turned     *prometheus.CounterVec   // bottle, reason
+	requests   *prometheus.CounterVec   // bottle, decision, reason, code
+	injected   *prometheus.CounterVec   // bottle
+	findings   *prometheus.CounterVec   // bottle
+	bytes      *prometheus.CounterVec   // bottle, lane, direction
+	seconds    *prometheus.HistogramVec // bottle, lane
+	names      *prometheus.CounterVec   // bottle, reason
+	planFails  *prometheus.CounterVec   // bottle
+	listenFail *prometheus.CounterVec   // bottle, socket
+
+	mu      sync.Mutex
+	reasons map[routes.Reason]string
+}
+
+// NewMetrics returns counters at zero, registered with a registry that also has the Go runtime's and the process's own.
+func NewMetrics() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "gatewayd", Name: name, Help: help}, labels)
+	}
+	m := &Metrics{
+		registry:   prometheus.NewRegistry(),
+		flows:      counter("flows_total", "Flows that ended, by what was decided, what carried them and why.", "bottle", "decision", "lane", "reason"),
+		turned:     counter("connections_turned_away_total", "Connections refused before they became a flow.", "bottle", "reason"),
+		requests:   counter("requests_total", "HTTP requests, by decision, reason and class of the status the guest got.", "bottle", "decision", "reason", "code"),
+		injected:   counter("requests_injected_total", "HTTP requests on which a credential was set.", "bottle"),
+		findings:   counter("findings_total", "Requests and messages in which the scanner found something.", "bottle"),
+		bytes:      counter("bytes_total", "Bytes of ended flows between guest and gateway, by lane and direction.", "bottle", "lane", "direction"),
+		names:      counter("dns_refusals_total", "Refused or failed DNS questions.", "bottle", "reason"),
+		planFails:  counter("plan_failures_total", "New plans that were not taken.", "bottle"),
+		listenFail: counter("listener_failures_total", "Listeners that ended while their bottle was running.", "bottle", "socket"),
+		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "gatewayd", Name: "flows_open", Help: "Flows that are open.",
+		}, []string{"bottle"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "gatewayd", Name: "flow_duration_seconds", Help: "How long ended flows were open.",
+			Buckets: []float64{0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600},
+		}, []string{"bottle", "lane"}),
+		reasons: map[routes.Reason]string{},
+	}
+	m.registry.MustRegister(m.flows, m.open, m.turned, m.requests, m.injected, m.findings, m.bytes, m.seconds, m.names,
+		m.planFails, m.listenFail, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Registry returns the registry, for more collectors. The caller must keep their labels bounded.
+func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
+
+// Handler serves the metrics in the formats of Prometheus.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}
+
+// watch adds what is read from g when the metrics are: the kernel's counters, pins, lost records. A second gateway with
+// the same metrics adds nothing.
+func (m *Metrics) watch(g *Gateway) {
+	_ = m.registry.Register(newGatewayCollector(g)) // the only error is that one is there already
+}
+
+// reason returns the label for why: itself if it is a word of a bounded set, else "other".
+func (m *Metrics) reason(why routes.Reason) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if l, ok := m.reasons[why]; ok {
+		return l
+	}
+	if !isWord(string(why)) || len(m.reasons) >= maxReasons {
+		return "other"
+	}
+	m.reasons[why] = string(why)
+	return string(why)
+}
+
+// isWord tells whether s is 1 to 40 of a-z, 0-9 and _.
+func isWord(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return false
+		}
+	}
+	return len(s) >= 1 && len(s) <= 40
+}
+
+// record counts what r reports.
+func (m *Metrics) record(r Record) {
+	why := m.reason(r.Reason)
+	switch r.Type {
+	case RecordFlow:
+		lane := string(r.Lane)
+		m.flows.WithLabelValues(r.Bottle, r.Decision.String(), lane, why).Inc()
+		m.bytes.WithLabelValues(r.Bottle, lane, "up").Add(float64(max(r.BytesUp, 0)))
+		m.bytes.WithLabelValues(r.Bottle, lane, "down").Add(float64(max(r.BytesDown, 0)))
+		m.seconds.WithLabelValues(r.Bottle, lane).Observe(float64(r.DurationMS) / 1000)
+	case RecordRequest:
+		m.requests.WithLabelValues(r.Bottle, r.Decision.String(), why, codeClass(r.Status)).Inc()
+		if r.Injected {
+			m.injected.WithLabelValues(r.Bottle).Inc()
+		}
+		if r.Finding != "" {
+			m.findings.WithLabelValues(r.Bottle).Inc()
+		}
+	case RecordDNS:
+		m.names.WithLabelValues(r.Bottle, why).Add(float64(max(r.Count, 1)))
+	}
+}
+
+// codeClass returns "1xx" to "5xx", or "none" when the guest got no status.
+func codeClass(status int) string {
+	switch {
+	case status >= 100 && status < 600:
+		return string(rune('0'+status/100)) + "xx"
+	default:
+		return "none"
+	}
+}
+
+// flowOpened counts a flow that begins.
+func (m *Metrics) flowOpened(bottle string) { m.open.WithLabelValues(bottle).Inc() }
+
+// flowClosed counts a flow that ended.
+func (m *Metrics) flowClosed(bottle string) { m.open.WithLabelValues(bottle).Dec() }
+
+// turnedAway counts a connection that did not become a flow.
+func (m *Metrics) turnedAway(bottle string, why routes.Reason) {
+	m.turned.WithLabelValues(bottle, m.reason(why)).Inc()
+}
+
+// planFailed counts a plan that was not taken.
+func (m *Metrics) planFailed(bottle string) { m.planFails.WithLabelValues(bottle).Inc() }
+
+// listenerLost counts a listener that ended by itself.
+func (m *Metrics) listenerLost(bottle, socket string) {
+	m.listenFail.WithLabelValues(bottle, socket).Inc()
+}
+
+// forget removes the gauge of a bottle that no longer runs; its counters stay, as counters do.
+func (m *Metrics) forget(bottle string) { m.open.DeleteLabelValues(bottle) }

@@ -1,0 +1,88 @@
+package gateway
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// gatewayCollector reads what others count at the moment that the metrics are read.
+type gatewayCollector struct {
+	g       *Gateway
+	drops   *prometheus.Desc
+	packets *prometheus.Desc
+	bytes   *prometheus.Desc
+	given   *prometheus.Desc
+	up      *prometheus.Desc
+	repairs *prometheus.Desc
+	pins    *prometheus.Desc
+	lost    *prometheus.Desc
+}
+
+// newGatewayCollector returns the collector for g.
+func newGatewayCollector(g *Gateway) *gatewayCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("gatewayd_"+name, help, labels, nil)
+	}
+	return &gatewayCollector{
+		g:       g,
+		drops:   desc("link_drops_total", "Frames that the kernel program dropped on a capture link.", "bottle", "reason"),
+		packets: desc("link_packets_total", "Packets on a capture link, as seen from the guest.", "bottle", "direction"),
+		bytes:   desc("link_bytes_total", "Bytes on a capture link, as seen from the guest.", "bottle", "direction"),
+		given:   desc("link_assigned_total", "Packets that were given to the gateway's listeners.", "bottle"),
+		up:      desc("link_up", "Whether the capture link is attached and up.", "bottle"),
+		repairs: desc("link_repairs_total", "How often the capture link had to be put right.", "bottle"),
+		pins:    desc("pins", "Pairs of name and address that the bottle was told and that are still valid.", "bottle"),
+		lost:    desc("audit_dropped_total", "Records that the audit file did not take."),
+	}
+}
+
+// Describe sends the descriptions.
+func (c *gatewayCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.drops, c.packets, c.bytes, c.given, c.up, c.repairs, c.pins, c.lost} {
+		out <- d
+	}
+}
+
+// Collect reads and sends the values. A bottle whose kernel counters cannot be read is left out of those.
+func (c *gatewayCollector) Collect(out chan<- prometheus.Metric) {
+	for _, b := range c.g.running() {
+		out <- prometheus.MustNewConstMetric(c.pins, prometheus.GaugeValue, float64(len(b.pins.Snapshot())), b.name)
+		c.collectLink(out, b.name)
+	}
+	if a, ok := c.g.audit.(interface{ Dropped() uint64 }); ok {
+		out <- prometheus.MustNewConstMetric(c.lost, prometheus.CounterValue, float64(a.Dropped()))
+	}
+	if c.g.redirect == nil {
+		return
+	}
+	for _, l := range c.g.redirect.Status().Links {
+		up := 0.0
+		if l.Up && l.Err == nil {
+			up = 1
+		}
+		out <- prometheus.MustNewConstMetric(c.up, prometheus.GaugeValue, up, l.Link.Bottle)
+		out <- prometheus.MustNewConstMetric(c.repairs, prometheus.CounterValue, float64(l.Repairs), l.Link.Bottle)
+	}
+}
+
+// collectLink sends the kernel's counters of one bottle's link.
+func (c *gatewayCollector) collectLink(out chan<- prometheus.Metric, bottle string) {
+	if c.g.redirect == nil {
+		return
+	}
+	k, err := c.g.redirect.Counters(bottle)
+	if err != nil {
+		return
+	}
+	for reason, n := range k.Drops {
+		out <- prometheus.MustNewConstMetric(c.drops, prometheus.CounterValue, float64(n), bottle, reason.String())
+	}
+	for _, v := range []struct {
+		desc      *prometheus.Desc
+		n         uint64
+		direction string
+	}{
+		{c.packets, k.RxPackets, "up"}, {c.packets, k.TxPackets, "down"},
+		{c.bytes, k.RxBytes, "up"}, {c.bytes, k.TxBytes, "down"},
+	} {
+		out <- prometheus.MustNewConstMetric(v.desc, prometheus.CounterValue, float64(v.n), bottle, v.direction)
+	}
+	out <- prometheus.MustNewConstMetric(c.given, prometheus.CounterValue, float64(k.Assigned), bottle)
+}

@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+
+	"gatewayd/gateway/inject"
+	"gatewayd/gateway/pipelock"
+	"gatewayd/gateway/routes"
+	gwtls "gatewayd/gateway/tls"
+)
+
+// snapshot is everything that a decision reads of one plan. It is immutable: a reload builds a new one and swaps a
+// pointer. Whoever decides something loads it once and uses that one to the end of the decision.
+type snapshot struct {
+	bottle     string
+	digest     string                             // digest of the plan
+	table      *routes.Table                      // never nil; an empty table denies all
+	injectors  map[*routes.Route]*inject.Injector // one for each route with auth, by the table's own pointers
+	scanner    *pipelock.Scanner                  // never nil
+	ca         *gwtls.CA                          // nil if nothing can be intercepted
+	answerers  map[string]http.Handler            // by Route.Answer; complete for the table
+	httpPorts  map[uint16]bool                    // ports of protocol http routes
+	httpsPorts map[uint16]bool                    // ports of protocol https routes
+	poolKeys   map[poolIdentity]bool              // upstream pools that this plan may use
+}
+
+// newSnapshot builds the snapshot of b, or says why its plan cannot be used. old, which may be nil, is the snapshot in
+// force: an injector whose credential did not change is taken over, so that what its source has cached is kept.
+func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
+	if b.Table == nil {
+		return nil, errors.New("build snapshot: bottle has no route table")
+	}
+	s := &snapshot{
+		bottle:     b.Name,
+		digest:     b.PlanDigest,
+		table:      b.Table,
+		ca:         b.CA,
+		injectors:  map[*routes.Route]*inject.Injector{},
+		answerers:  b.Answerers,
+		httpPorts:  map[uint16]bool{},
+		httpsPorts: map[uint16]bool{},
+		poolKeys:   map[poolIdentity]bool{},
+	}
+	var errs []error
+	all := b.Table.Routes() // the table's own array, so that a verdict's Route is a key of injectors
+	for i := range all {
+		r := &all[i]
+		switch r.Protocol {
+		case routes.HTTP:
+			s.httpPorts[r.Port] = true
+		case routes.TCP:
+		default:
+			s.httpsPorts[r.Port] = true
+		}
+		s.poolKeys[identify(r)] = true
+		if r.Answer != "" && b.Answerers[r.Answer] == nil {
+			errs = append(errs, fmt.Errorf("route %s (%v): no answerer named %q", r.Host, r.Origin, r.Answer))
+		}
+		if r.Auth == nil {
+			continue
+		}
+		injector, err := injectorFor(r, old)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("route %s (%v): %w", r.Host, r.Origin, err))
+			continue
+		}
+		s.injectors[r] = injector
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("build snapshot: %w", errors.Join(errs...))
+	}
+	s.scanner = pipelock.New(canaries(b))
+	return s, nil
+}
+
+// injectorFor returns the injector of r: the one of old if that route's credential is the same, else a new one.
+func injectorFor(r *routes.Route, old *snapshot) (*inject.Injector, error) {
+	if old != nil {
+		for o, i := range old.injectors {
+			if o.Host == r.Host && o.Port == r.Port && reflect.DeepEqual(o.Auth, r.Auth) {
+				return i, nil
+			}
+		}
+	}
+	src, err := inject.NewSource(r.Auth.Secret)
+	if err != nil {
+		return nil, err
+	}
+	return inject.New(*r.Auth, src)
+}
+
+// canaries returns the tokens that must not leave towards a foreign host: those the caller named and the dummies of
+// every route with auth. A value that several routes accept has all of them as its homes.
+func canaries(b Bottle) []pipelock.Token {
+	var tokens []pipelock.Token
+	at := map[string]int{}
+	add := func(t pipelock.Token) {
+		if t.Value == "" {
+			return
+		}
+		if i, ok := at[t.Value]; ok {
+			tokens[i].Homes = append(tokens[i].Homes, t.Homes...)
+			return
+		}
+		t.Homes = append([]string(nil), t.Homes...)
+		at[t.Value] = len(tokens)
+		tokens = append(tokens, t)
+	}
+	for _, t := range b.CanaryTokens {
+		add(t)
+	}
+	for _, r := range b.Table.Routes() {
+		if r.Auth == nil {
+			continue
+		}
+		for _, v := range r.Auth.Dummies.Values {
+			add(pipelock.Token{Name: "dummy of " + r.Host, Value: v, Homes: []string{r.Host}})
+		}
+	}
+	return tokens
+}
