@@ -34,8 +34,8 @@ type Watcher struct {
 	mu    sync.Mutex
 	dirs  map[string]bool // wanted, and whether inotify has it
 	files map[string]bool // outside the manifests' directory
-	poll time.Duration
-	kick chan struct{}
+	poll  time.Duration
+	kick  chan struct{}
 }
 
 // NewWatcher makes a watcher with no directories. Close it.
