@@ -284,11 +284,15 @@ func (d *decoder) validateDuplicates(list []RouteManifest) {
 	}
 }
 
-// reasonOf returns why routes refused a name or a pattern.
+// reasonOf returns why routes refused a name or a pattern, without repeating it.
 func reasonOf(err error) string {
 	var name *routes.NameError
 	if errors.As(err, &name) {
-		return string(name.Reason)
+		return name.Reason
+	}
+	var path *routes.PathError
+	if errors.As(err, &path) {
+		return path.Reason
 	}
 	return clip(err.Error())
 }

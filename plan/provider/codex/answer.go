@@ -1,21 +1,126 @@
 package codex
 
 import (
+	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"gatewayd/plan/provider"
 )
 
+const (
+	// maxAnswered bounds how much of a request's body is read, in bytes. A
+	// refresh is a few hundred.
+	maxAnswered = 64 << 10
+	// minAnswered is how long a fresh dummy lives at least. The CLI refreshes
+	// when less than 5 minutes are left; the longer life keeps it from asking
+	// again at every step while the host's own token is about to expire or has.
+	minAnswered = 15 * time.Minute
+)
+
 // AnswererConfig is what NewAnswerer needs.
 type AnswererConfig struct {
-	Bottle          string
-	CredentialsFile string // absolute path on the host, or "" for the default below Host.Home
-	Host            provider.Host
-	Log             *slog.Logger // nil discards
+	Bottle          string        // canonical bottle name
+	CredentialsFile string        // absolute path on the host, or "" for the default below Host.Home
+	Host            provider.Host // asked anew for every request; must be safe for concurrent use
+	Log             *slog.Logger  // nil discards
 }
 
-// NewAnswerer returns the handler that stands in for the sign-in host.
+// answerer stands in for the sign-in host.
+type answerer struct {
+	bottle string
+	file   string
+	host   provider.Host
+	log    *slog.Logger
+}
+
+// NewAnswerer returns the handler that stands in for the sign-in host of one
+// bottle; nothing that it is sent goes anywhere. It is safe for concurrent use
+// and blocks only on reading the host's auth.json.
+//
+// POST /oauth/token is answered 200 with fresh dummies, whatever was sent, that
+// expire with the host's current token or in 15 minutes, whichever is later:
+// an answer of 400 or 401 would bring up the CLI's sign-in screen, and a host
+// token that has expired is better reported by the 503 that names it on the
+// model's own host. POST /oauth/revoke is answered 200 (RFC 7009 §2.2). All
+// else is answered 404, which the CLI takes for a passing failure.
 func NewAnswerer(c AnswererConfig) http.Handler {
-	return http.NotFoundHandler()
+	file, err := credentialsFile(c.CredentialsFile, c.Host)
+	if err != nil {
+		file = "" // reading it fails, and the dummies name no account
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return &answerer{bottle: c.Bottle, file: file, host: c.Host, log: c.Log}
+}
+
+// refreshed is the answer to a refresh (RFC 6749 §5.1), as far as the CLI
+// reads it.
+type refreshed struct {
+	IDToken      string `json:"id_token"`
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in"` // seconds
+}
+
+// ServeHTTP answers one request.
+func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Body != nil {
+		// The body says nothing that is needed; reading it keeps the connection
+		// usable. An error or a body that goes on means that the client is gone
+		// or not the CLI: the answer stays the same.
+		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, maxAnswered))
+	}
+	switch {
+	case r.Method == http.MethodPost && r.URL.Path == tokenPath:
+		a.refresh(w)
+	case r.Method == http.MethodPost && r.URL.Path == revokePath:
+		a.log.Info("revocation kept from the sign-in host", "bottle", a.bottle)
+		a.reply(w, http.StatusOK, struct{}{})
+	default:
+		a.reply(w, http.StatusNotFound, failure("the gateway answers only token refresh and revocation for this host"))
+	}
+}
+
+// refresh answers with dummies.
+func (a *answerer) refresh(w http.ResponseWriter) {
+	now := a.host.Now()
+	state := readHostAuth(a.host.ReadFile, a.file)
+	expires := state.Expires
+	if least := now.Add(minAnswered); expires.Before(least) {
+		expires = least
+	}
+	tokens, err := dummyTokens(a.bottle, state, expires)
+	if err != nil {
+		a.log.Error("answer token refresh", "bottle", a.bottle, "error", err)
+		a.reply(w, http.StatusServiceUnavailable, failure("the gateway could not make a token"))
+		return
+	}
+	a.log.Info("token refresh answered", "bottle", a.bottle, "expires", expires.UTC(), "host_expires", state.Expires, "usable", state.forwardable())
+	if !state.forwardable() {
+		a.log.Warn("host credentials cannot be used", "bottle", a.bottle, "file", a.file, "reason", state.Detail, "remedy", remedy(a.file))
+	}
+	a.reply(w, http.StatusOK, refreshed{
+		IDToken: tokens.ID, AccessToken: tokens.Access, RefreshToken: dummyRefresh(a.bottle),
+		TokenType: "Bearer", ExpiresIn: int64(expires.Sub(now).Seconds()),
+	})
+}
+
+// failure is an error body in the form that the CLI shows to its user.
+func failure(message string) any {
+	return map[string]any{"error": map[string]string{"message": message}}
+}
+
+// reply writes a JSON answer that nobody keeps (RFC 6749 §5.1).
+func (a *answerer) reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		a.log.Debug("answer sign-in request", "bottle", a.bottle, "error", err)
+	}
 }
