@@ -37,41 +37,43 @@ type Verdict struct {
 	asked Request
 }
 
-// Decide decides one HTTP request on an intercepted or clear-text connection.
-// It never panics, whatever the bytes. A request on a connection whose route
-// passes through is answered with Passthrough, which a caller that already
-// holds a request must treat as a refusal to look at it.
+// Decide decides one HTTP request. It never panics, whatever the bytes. What
+// no route can allow (a method that is never forwarded, a path that names
+// another resource than it seems to) is denied also where the governing route
+// passes through, although nobody would see it there; so a caller that holds a
+// request and is told Passthrough holds it by mistake, and must not send it.
 func (t *Table) Decide(q Request) Verdict {
 	if q.Protocol == "" {
 		q.Protocol = HTTPS
 	}
 	v, e := t.govern(q)
-	if v.Decision != Intercept {
+	if v.Decision == Deny {
 		return v
 	}
-	r := v.Route
-	deny := func(why Reason) Verdict {
-		return Verdict{Route: r, Rule: v.Rule, Reason: why, asked: q}
-	}
-	if !forwardable(q.Method) || r.Methods != nil && !slices.Contains(r.Methods, q.Method) {
-		return deny(MethodDenied)
-	}
-	if q.Path == "*" { // RFC 9112 section 3.2.4: names no path, so only a route without paths can allow it
-		if q.Method != "OPTIONS" {
-			return deny(PathNotCanonical)
-		}
-		if r.Paths != nil {
-			return deny(PathDenied)
-		}
-		return v
-	}
-	if looseFault(q.Path) != "" || r.Paths != nil && strictFault(q.Path) != "" {
-		return deny(PathNotCanonical)
-	}
-	if r.Paths != nil && !e.matchPath(q.Path) {
-		return deny(PathDenied)
+	if why := e.judge(v.Route, q.Method, q.Path); why != RouteMatched {
+		return Verdict{Route: v.Route, Rule: v.Rule, Reason: why, asked: v.asked}
 	}
 	return v
+}
+
+// judge returns RouteMatched when the route allows method and path, else why
+// it does not.
+func (e *entry) judge(r *Route, method, path string) Reason {
+	switch {
+	case !forwardable(method), r.Methods != nil && !slices.Contains(r.Methods, method):
+		return MethodDenied
+	case path == "*" && method != "OPTIONS":
+		return PathNotCanonical
+	case path == "*" && r.Paths != nil: // RFC 9112 section 3.2.4: it names no path, so no pattern covers it
+		return PathDenied
+	case path == "*":
+		return RouteMatched
+	case looseFault(path) != "", r.Paths != nil && strictFault(path) != "":
+		return PathNotCanonical
+	case r.Paths != nil && !e.matchPath(path):
+		return PathDenied
+	}
+	return RouteMatched
 }
 
 // DecideFlow decides a connection before any request of it is seen: Deny,

@@ -27,8 +27,9 @@ type entry struct {
 //
 // The error is a *RouteError for a route that is wrong in itself, that says
 // the same host and port as another, or that allows less than a wildcard
-// covering it (then removing the line would widen what passes, so a manifest
-// cut short would too).
+// covering it (then removing the line would widen what passes, and so would a
+// manifest cut short). Passing a request unread counts as allowing it no more
+// than intercepting it does.
 func NewTable(rs []Route) (*Table, error) {
 	t := &Table{
 		routes: make([]Route, 0, len(rs)),
@@ -56,7 +57,10 @@ func NewTable(rs []Route) (*Table, error) {
 			t.tcp[r.Port] = true
 		}
 	}
-	return t, t.checkShadows()
+	if err := t.checkShadows(); err != nil {
+		return nil, err
+	}
+	return t, nil
 }
 
 // Routes returns the table's routes in the order they were given, in
