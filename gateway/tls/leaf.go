@@ -1,0 +1,156 @@
+package tls
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"gatewayd/gateway/routes"
+)
+
+const (
+	// leafAge is how far in the past a leaf begins: the clock of a guest that was suspended or restored from a snapshot lags.
+	leafAge = 365 * 24 * time.Hour
+	// leafLife is how long a leaf is good for. With leafAge it stays under 398 days, the longest that some clients accept.
+	leafLife = 31 * 24 * time.Hour
+	// leafRenew is how long before its end a leaf is replaced: a guest's clock may also run ahead.
+	leafRenew = 10 * 24 * time.Hour
+	// maxLeaves bounds the leaves that one authority keeps. A leaf has about 5 KB.
+	maxLeaves = 512
+)
+
+// leaf is a certificate in the cache.
+type leaf struct {
+	name  string
+	cert  *tls.Certificate
+	renew time.Time
+}
+
+// Leaf returns a server certificate for name, which must be canonical (routes.CanonicalHost); otherwise the error holds a
+// *routes.NameError. It is minted the first time, at the cost of one ECDSA signature, and then kept among the 512 names last
+// used; calls for one name at one time share the work. Its only identity is a subjectAltName, it began a year ago, and it is
+// replaced ten days before it ends. The certificate is shared: do not change it.
+//
+// Leaf asks no policy: call it only for names that the plan has, or, at a limited rate, to explain a denial.
+func (c *CA) Leaf(name string) (*tls.Certificate, error) {
+	if err := checkCanonical(name); err != nil {
+		return nil, fmt.Errorf("mint leaf: %w", err)
+	}
+	if cert := c.cached(name); cert != nil {
+		return cert, nil
+	}
+	v, err, _ := c.minting.Do(name, func() (any, error) {
+		if cert := c.cached(name); cert != nil {
+			return cert, nil
+		}
+		cert, err := c.mint(name)
+		if err != nil {
+			return nil, fmt.Errorf("mint leaf for %s: %w", name, err)
+		}
+		c.keep(name, cert)
+		return cert, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*tls.Certificate), nil
+}
+
+// checkCanonical returns a *routes.NameError unless name is what the canonicaliser makes of it.
+func checkCanonical(name string) error {
+	canonical, err := routes.CanonicalHost(name)
+	if err == nil && canonical != name {
+		err = &routes.NameError{Name: name, Reason: "it is not in canonical form, " + canonical}
+	}
+	return err
+}
+
+// mint signs a new leaf.
+func (c *CA) mint(name string) (*tls.Certificate, error) {
+	now := c.now()
+	template := &x509.Certificate{ // SerialNumber: random, RFC 5280 §4.1.2.2, by CreateCertificate
+		DNSNames:              []string{name},
+		NotBefore:             now.Add(-leafAge),
+		NotAfter:              now.Add(leafLife),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, c.cert, c.leafKey.Public(), c.key)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	// The authority is not sent along: the guest has it or does not trust it, and the flight stays small.
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: c.leafKey, Leaf: parsed}, nil
+}
+
+// cached returns the leaf kept for name unless it is due for renewal.
+func (c *CA) cached(name string) *tls.Certificate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.leaves[name]
+	if !ok {
+		return nil
+	}
+	l := e.Value.(*leaf)
+	if !c.now().Before(l.renew) {
+		return nil
+	}
+	c.recent.MoveToFront(e)
+	return l.cert
+}
+
+// keep puts a leaf into the cache, and the least recently used one out when there are too many.
+func (c *CA) keep(name string, cert *tls.Certificate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := &leaf{name: name, cert: cert, renew: cert.Leaf.NotAfter.Add(-leafRenew)}
+	if e, ok := c.leaves[name]; ok {
+		e.Value = l
+		c.recent.MoveToFront(e)
+		return
+	}
+	c.leaves[name] = c.recent.PushFront(l)
+	if c.recent.Len() > maxLeaves {
+		oldest := c.recent.Back()
+		c.recent.Remove(oldest)
+		delete(c.leaves, oldest.Value.(*leaf).name)
+	}
+}
+
+// errHelloName is what a handshake ends with when its hello asks for another name than the one that was decided on.
+var errHelloName = errors.New("hello asks for another server name than the flow was judged by")
+
+// ServerConfig returns the configuration of one connection of a guest to name, with the leaf of name (see Leaf, also for
+// errors) and alpn as the protocols that may be chosen, best first; nil offers none. The caller owns it.
+//
+// TLS 1.2 and 1.3; no session tickets, since a ticket issued under one name can be resumed under another; and by that no 0-RTT.
+// The handshake fails when the hello's name is not name: the flow was judged by it. Key exchange is X25519 or a NIST curve,
+// without a post-quantum hybrid: the link ends on this host, and crypto/tls orders the groups itself.
+func (c *CA) ServerConfig(name string, alpn []string) (*tls.Config, error) {
+	cert, err := c.Leaf(name)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		Certificates:           []tls.Certificate{*cert},
+		NextProtos:             slices.Clone(alpn),
+		MinVersion:             tls.VersionTLS12,
+		SessionTicketsDisabled: true,
+		CurvePreferences:       []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384},
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if got, err := routes.CanonicalHost(hello.ServerName); err != nil || got != name {
+				return nil, errHelloName
+			}
+			return nil, nil
+		},
+	}, nil
+}
