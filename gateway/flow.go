@@ -138,7 +138,7 @@ func (f *flow) route(ctx context.Context) {
 	switch {
 	case !f.b.g.auditReady():
 		f.refuse(ReasonAuditFull, nil)
-	case f.b.g.isOwn(f.dst.Addr()):
+	case f.b.g.own(f.dst.Addr()):
 		f.refuse(ReasonOwnAddress, nil)
 	case f.snap.table.TCP(f.port) && f.relayPinned(ctx):
 	case f.plainPort():

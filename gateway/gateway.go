@@ -75,6 +75,7 @@ type Gateway struct {
 	engine   *engine
 	feed     *Feed
 	selves   *selfAddrs
+	own      func(netip.Addr) bool               // isOwn, but in tests whose internet is on loopback
 	links    atomic.Pointer[map[netip.Addr]bool] // addresses of every capture link, both ends
 
 	applying sync.Mutex // held by Apply and Shutdown
@@ -120,6 +121,7 @@ func New(o Options) *Gateway {
 	g.guard.Self = func(a netip.Addr) bool {
 		return (*g.links.Load())[a] || g.selves.has(a) || o.Guard.Self != nil && o.Guard.Self(a)
 	}
+	g.own = g.isOwn
 	g.engine = newEngine(g.log)
 	g.links.Store(&map[netip.Addr]bool{})
 	g.metrics.watch(g)

@@ -12,7 +12,6 @@ type gatewayCollector struct {
 	up      *prometheus.Desc
 	repairs *prometheus.Desc
 	pins    *prometheus.Desc
-	lost    *prometheus.Desc
 }
 
 // newGatewayCollector returns the collector for g.
@@ -29,13 +28,12 @@ func newGatewayCollector(g *Gateway) *gatewayCollector {
 		up:      desc("link_up", "Whether the capture link is attached and up.", "bottle"),
 		repairs: desc("link_repairs_total", "How often the capture link had to be put right.", "bottle"),
 		pins:    desc("pins", "Pairs of name and address that the bottle was told and that are still valid.", "bottle"),
-		lost:    desc("audit_dropped_total", "Records that the audit file did not take."),
 	}
 }
 
 // Describe sends the descriptions.
 func (c *gatewayCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.drops, c.packets, c.bytes, c.given, c.up, c.repairs, c.pins, c.lost} {
+	for _, d := range []*prometheus.Desc{c.drops, c.packets, c.bytes, c.given, c.up, c.repairs, c.pins} {
 		out <- d
 	}
 }
@@ -45,9 +43,6 @@ func (c *gatewayCollector) Collect(out chan<- prometheus.Metric) {
 	for _, b := range c.g.running() {
 		out <- prometheus.MustNewConstMetric(c.pins, prometheus.GaugeValue, float64(len(b.pins.Snapshot())), b.name)
 		c.collectLink(out, b.name)
-	}
-	if a, ok := c.g.audit.(interface{ Dropped() uint64 }); ok {
-		out <- prometheus.MustNewConstMetric(c.lost, prometheus.CounterValue, float64(a.Dropped()))
 	}
 	if c.g.redirect == nil {
 		return
