@@ -20,7 +20,9 @@ const (
 	Other HandshakeFailure = iota
 	// GuestDistrustsCA: the guest refused the leaf: the bottle's CA is not in the trust store that this client reads.
 	GuestDistrustsCA
-	// GuestClosed: the guest went away in the middle, without an alert. Some clients do so when they refuse a certificate.
+	// GuestClosed: the guest went away without an alert, in the middle of the handshake or before a first byte after it.
+	// Node.js and clients of GnuTLS (git, wget on Debian) do the latter when they distrust the certificate, so a connection
+	// that ends without one byte after a good handshake deserves the same advice as GuestDistrustsCA.
 	GuestClosed
 	// HandshakeTimeout: the deadline passed, or the context ended.
 	HandshakeTimeout
