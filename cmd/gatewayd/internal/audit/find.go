@@ -1,3 +1,4 @@
+// Package audit reads an audit file back: one JSON record a line, in which a crash may have left a torn line.
 package audit
 
 import (
