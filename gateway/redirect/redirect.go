@@ -58,18 +58,6 @@ func (c *UDPConn) Close() error { return nil }
 // LocalAddr returns the bound address.
 func (c *UDPConn) LocalAddr() net.Addr { return nil }
 
-// Reason is why the datapath dropped a frame.
-type Reason uint32
-
-// String returns the metric label.
-func (r Reason) String() string { return "" }
-
-// Counters are what the datapath counted for one bottle.
-type Counters struct {
-	Drops                                                    map[Reason]uint64
-	RxPackets, RxBytes, TxPackets, TxBytes, Assigned, Replied uint64
-}
-
 // CheckStatus is the outcome of one check.
 type CheckStatus string
 

@@ -1,0 +1,62 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// hooks puts the two programs on a link, and tells whether they are there. An
+// implementation keeps no state: what counts is what the kernel says.
+type hooks interface {
+	mode() AttachMode
+	// attached reads back whether exactly the given programs run on the link
+	// and nothing runs before the one at ingress.
+	attached(ifindex int) (bool, error)
+	// attach puts the programs there, replacing older ones atomically where
+	// that can be done. The link should be down: it need not be guarded
+	// throughout.
+	attach(ifindex int) error
+	// update replaces older programs of this instance atomically, without a
+	// moment in which none runs. It reports whether the link is attached now.
+	update(ifindex int) (bool, error)
+	// detach removes the programs.
+	detach(ifindex int) error
+}
+
+// loopbackIndex is the ifindex of lo in every network namespace (net_init in
+// drivers/net/loopback.c).
+const loopbackIndex = 1
+
+// pickHooks resolves AttachAuto by asking the kernel for tcx.
+func pickHooks(mode AttachMode, dir *pinDir, o *gatewayObjects) (hooks, error) {
+	if mode == AttachAuto {
+		_, err := link.QueryPrograms(link.QueryOptions{Target: loopbackIndex, Attach: ebpf.AttachTCXIngress})
+		switch {
+		case err == nil:
+			mode = AttachTCX
+		case errors.Is(err, ebpf.ErrNotSupported):
+			mode = AttachClsact
+		default:
+			return nil, fmt.Errorf("query tcx: %w", err)
+		}
+	}
+	if mode == AttachTCX {
+		return &tcxHooks{dir: dir, ingress: o.CaptureIngress, egress: o.CaptureEgress}, nil
+	}
+	return &clsactHooks{ingress: o.CaptureIngress, egress: o.CaptureEgress}, nil
+}
+
+func programID(p *ebpf.Program) (ebpf.ProgramID, error) {
+	info, err := p.Info()
+	if err != nil {
+		return 0, fmt.Errorf("examine program: %w", err)
+	}
+	id, ok := info.ID()
+	if !ok {
+		return 0, errors.New("examine program: the kernel gives no id")
+	}
+	return id, nil
+}

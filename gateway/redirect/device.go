@@ -1,0 +1,179 @@
+package redirect
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// aliasPrefix begins the ifalias of every interface that the package created.
+// A name says nothing about who made an interface; the alias does.
+const aliasPrefix = "gatewayd:"
+
+// alias is the ifalias of a bottle's link, and of lo in a namespace that was
+// created for it.
+func alias(instance, bottle string) string { return aliasPrefix + instance + ":" + bottle }
+
+// aliasNetns marks, behind the alias of a veth, the namespace of its far end.
+const aliasNetns = " netns "
+
+// owned reports whether the interface carries the bottle's alias.
+func owned(dev netlink.Link, instance, bottle string) bool {
+	a, _, _ := strings.Cut(dev.Attrs().Alias, aliasNetns)
+	return a == alias(instance, bottle)
+}
+
+// maxDumpTries is how often a netlink dump is repeated that was interrupted by
+// a change.
+const maxDumpTries = 8
+
+// dump repeats a listing until it is consistent.
+func dump[T any](list func() (T, error)) (T, error) {
+	var got T
+	var err error
+	for range maxDumpTries {
+		if got, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return got, err
+}
+
+// findLink returns nil without an error if there is no interface of that name.
+func findLink(name string) (netlink.Link, error) {
+	dev, err := dump(func() (netlink.Link, error) { return netlink.LinkByName(name) })
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	return dev, nil
+}
+
+func findLinkByIndex(index int) (netlink.Link, error) {
+	dev, err := dump(func() (netlink.Link, error) { return netlink.LinkByIndex(index) })
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find interface %d: %w", index, err)
+	}
+	return dev, nil
+}
+
+func isUp(dev netlink.Link) bool { return dev.Attrs().Flags&net.FlagUp != 0 }
+
+// hostMAC is the Ethernet address of the host's end of a link that the package
+// makes: locally administered (IEEE 802), and always the same for a bottle, so
+// that a link made again finds the guest's ARP cache right.
+func hostMAC(instance string, l Link) net.HardwareAddr {
+	sum := sha256.Sum256([]byte("capture link\x00" + instance + "\x00" + l.Bottle))
+	mac := net.HardwareAddr(sum[:6])
+	mac[0] = mac[0]&^0x01 | 0x02
+	if mac.String() == l.MAC.String() {
+		mac[5] ^= 0x01
+	}
+	return mac
+}
+
+// ensureMTU sets the MTU if it differs.
+func ensureMTU(dev netlink.Link, mtu int) (changed bool, err error) {
+	if dev.Attrs().MTU == mtu {
+		return false, nil
+	}
+	if err := netlink.LinkSetMTU(dev, mtu); err != nil {
+		return false, fmt.Errorf("set mtu %d: %w", mtu, err)
+	}
+	return true, nil
+}
+
+// ensureAddress adds the address if it is missing, and leaves others alone.
+func ensureAddress(dev netlink.Link, addr netip.Addr, bits int) (changed bool, err error) {
+	have, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(dev, netlink.FAMILY_V4) })
+	if err != nil {
+		return false, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range have {
+		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok && ip == addr {
+			if ones, _ := a.Mask.Size(); ones == bits {
+				return false, nil
+			}
+		}
+	}
+	want := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, 32)}}
+	if err := netlink.AddrReplace(dev, want); err != nil {
+		return false, fmt.Errorf("add address %v/%d: %w", addr, bits, err)
+	}
+	return true, nil
+}
+
+// ensureNeighbour makes the bottle's address a permanent neighbour entry, so
+// that the host never asks who has it and no answer can change it.
+func ensureNeighbour(dev netlink.Link, l Link) (changed bool, err error) {
+	index := dev.Attrs().Index
+	have, err := dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(index, netlink.FAMILY_V4) })
+	if err != nil {
+		return false, fmt.Errorf("list neighbours: %w", err)
+	}
+	for _, n := range have {
+		if ip, ok := netip.AddrFromSlice(n.IP.To4()); ok && ip == l.Guest &&
+			n.State == netlink.NUD_PERMANENT && n.HardwareAddr.String() == l.MAC.String() {
+			return false, nil
+		}
+	}
+	want := &netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V4, State: netlink.NUD_PERMANENT,
+		IP: l.Guest.AsSlice(), HardwareAddr: l.MAC}
+	if err := netlink.NeighSet(want); err != nil {
+		return false, fmt.Errorf("set neighbour %v: %w", l.Guest, err)
+	}
+	return true, nil
+}
+
+// setDown sets the interface down if it is up.
+func setDown(dev netlink.Link) error {
+	if !isUp(dev) {
+		return nil
+	}
+	if err := netlink.LinkSetDown(dev); err != nil {
+		return fmt.Errorf("set interface %s down: %w", dev.Attrs().Name, err)
+	}
+	return nil
+}
+
+// device finds the link's interface, or creates it where its kind says so. It
+// returns the names of what it had to change. An interface that it creates is
+// down.
+func device(instance string, l Link) (dev netlink.Link, changes []string, err error) {
+	switch l.Kind {
+	case Tap:
+		return ensureTap(instance, l)
+	case Netns:
+		return ensureVeth(instance, l)
+	}
+	if dev, err = findLink(l.Name); err != nil {
+		return nil, nil, err
+	}
+	if dev == nil {
+		return nil, nil, &StateError{Object: "interface " + l.Name, Cause: "there is none",
+			Remedy: "create it: the link is set up as soon as it appears"}
+	}
+	if master := dev.Attrs().MasterIndex; master != 0 {
+		return nil, nil, &StateError{Object: "interface " + l.Name, Cause: fmt.Sprintf("it is part of interface %d", master),
+			Remedy: "take it out of its bridge or bond: ip link set " + l.Name + " nomaster"}
+	}
+	return dev, nil, nil
+}
+
+// foreign is the refusal of an interface that is in the way.
+func foreign(l Link) error {
+	return &StateError{Object: "interface " + l.Name, Cause: "it exists and was not made for this bottle",
+		Remedy: "delete it with ip link delete " + l.Name + ", or give the link as an existing interface"}
+}
