@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"gatewayd/lab"
+	"gatewayd/lab/demo"
 	"gatewayd/lab/privileged"
 )
 
@@ -163,6 +165,17 @@ func (b *bench) client(name string, args ...string) result {
 	return b.runWith([]string{clientVariable + "=" + name}, append([]string{self}, args...)...)
 }
 
+// get makes one request from the bottle with this binary's own client.
+func (b *bench) get(args ...string) demo.Seen {
+	b.t.Helper()
+	r := b.client("get", args...)
+	var seen demo.Seen
+	if err := json.Unmarshal([]byte(r.Out), &seen); r.Failed != nil || err != nil {
+		b.t.Fatalf("get %q: %v: %v", args, err, r)
+	}
+	return seen
+}
+
 // guestEnv is the value of a variable of the bottle.
 func (b *bench) guestEnv(key string) string {
 	for _, kv := range b.Bottle.Env {
@@ -207,4 +220,16 @@ func writeFile(t testing.TB, path string, data []byte) {
 func tail(s string, lines int) string {
 	all := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+func wantStatus(seen demo.Seen, status int) error {
+	if seen.Status != status {
+		return fmt.Errorf("status %d (%s), want %d: %s", seen.Status, seen.Error, status, seen.Body)
+	}
+	return nil
+}
+
+func readAndAppend(path string, more []byte) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	return append(append(text, '\n'), more...), err
 }

@@ -13,14 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"gatewayd/lab/demo"
 	"gatewayd/lab/privileged"
 )
 
 // clientVariable makes the test binary act as a client in a bottle.
 const clientVariable = "GATEWAYD_E2E_CLIENT"
-
-// clients are what the test binary can be in a bottle.
-var clients = map[string]func(ctx context.Context, args []string) error{}
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(clientVariable); name != "" {
@@ -48,9 +46,22 @@ func runClient(name string, args []string) int {
 	return 0
 }
 
+// clientByName is what the test binary can be in a bottle.
 func clientByName(name string) (func(context.Context, []string) error, bool) {
-	f, ok := clients[name]
+	f, ok := map[string]func(context.Context, []string) error{
+		"get": getClient, "hammer": hammerClient, "banner": bannerClient,
+		"sse": sseClient, "socket": socketClient, "grpc": grpcClient,
+		"interim": interimClient, "duplex": duplexClient, "bulk": bulkClient,
+	}[name]
 	return f, ok
+}
+
+// getClient is the demo's client: one request, reported as JSON.
+func getClient(_ context.Context, args []string) error {
+	if code := demo.Client(args, os.Stdout); code != 0 {
+		return fmt.Errorf("exit code %d", code)
+	}
+	return nil
 }
 
 // built is the gatewayd under test, built once for all tests.
