@@ -48,6 +48,9 @@ func Provision(m *Manifest, h Host) (*Plan, error) {
 	}
 	p.Canaries = append(canaries(manifest), c.Canaries...)
 	p.Notes = append(p.Notes, plaintextNotes(p.Routes)...)
+	if i := p.Link.Interface; i != "" && !strings.HasPrefix(i, tapPrefix) {
+		p.Notes = append(p.Notes, "interface "+i+" is shut only once gatewayd has seen it: a name that begins with "+tapPrefix+" is shut before")
+	}
 	p.tidy()
 	return p, nil
 }

@@ -67,10 +67,14 @@ func (p *Plan) textRoutes(b *bytes.Buffer) {
 	}
 	b.WriteString("routes (everything else is denied)\n")
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "  HOST:PORT\tDECISION\tMETHODS\tPATHS\tCREDENTIAL\tSCANNED\tFROM")
+	fmt.Fprintln(t, "  HOST:PORT\tDECISION\tCREDENTIAL\tSCANNED\tFROM\tMETHODS\tPATHS")
 	for _, r := range p.Routes {
+		paths := pathWords(r)
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Rule(), decisionWords(r),
-			listWords(r, r.Methods), listWords(r, r.Paths), credentialWords(r.Auth), yesNo(r.Scan()), r.Origin)
+			credentialWords(r.Auth), yesNo(r.Scan()), r.Origin, methodWords(r), paths[0])
+		for _, more := range paths[1:] {
+			fmt.Fprintf(t, "\t\t\t\t\t\t%s\n", more)
+		}
 	}
 	t.Flush()
 }
@@ -90,14 +94,25 @@ func decisionWords(r routes.Route) string {
 	return words
 }
 
-func listWords(r routes.Route, list []string) string {
+func methodWords(r routes.Route) string {
 	switch {
 	case r.Decision() == routes.Passthrough:
 		return "unseen"
-	case list == nil:
+	case r.Methods == nil:
 		return "all"
 	}
-	return strings.Join(list, " ")
+	return strings.Join(r.Methods, " ")
+}
+
+// pathWords returns at least one word.
+func pathWords(r routes.Route) []string {
+	switch {
+	case r.Decision() == routes.Passthrough:
+		return []string{"unseen"}
+	case len(r.Paths) == 0:
+		return []string{"all"}
+	}
+	return r.Paths
 }
 
 func credentialWords(a *routes.Auth) string {

@@ -65,7 +65,7 @@ func (d *decoder) validateLink(l *LinkManifest, bottle string) {
 		}
 	}
 	if len(set) > 1 {
-		d.refuse("link."+set[1], "a link is either a "+set[0]+" or a "+set[1]+", not both", "keep one of tap, netns and interface")
+		d.refuse("link."+set[1], "a link has one kind, not both "+set[0]+" and "+set[1], "keep one of tap, netns and interface")
 	}
 	if len(set) == 0 {
 		l.Tap = tapPrefix + bottle

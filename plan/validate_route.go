@@ -135,6 +135,9 @@ func (d *decoder) validateMethods(at string, r *RouteManifest) {
 // validateBlind refuses restrictions that nobody could enforce, because the
 // gateway does not see the requests.
 func (d *decoder) validateBlind(at string, r *RouteManifest) {
+	if r.Pipelock != nil && !d.has(at+".pipelock.tls_passthrough") {
+		d.refuse(at+".pipelock", "says nothing", "write pipelock: {tls_passthrough: true}, or remove it")
+	}
 	through := r.Pipelock != nil && r.Pipelock.TLSPassthrough
 	tcp := r.Protocol == string(routes.TCP)
 	for _, key := range []string{"methods", "paths"} {
@@ -218,6 +221,8 @@ func (d *decoder) validateBelongs(at, key string, a *AuthManifest, scheme routes
 // provider's credential.
 const roleProvider = "provider"
 
+// validateSecret repeats no value in its messages: people write secrets where
+// references belong.
 func (d *decoder) validateSecret(at string, s *SecretManifest) {
 	if !d.has(at) {
 		d.refuse(at, "is missing", "write secret: {env: NAME}, {file: PATH}, {json: {path: PATH, pointer: /a/b}} or {command: [/path, argument]}")
@@ -240,13 +245,13 @@ func (d *decoder) validateSecret(at string, s *SecretManifest) {
 		}
 	case "file":
 		if !hostPath(s.File) {
-			d.refuse(at+".file", quote(s.File)+" is no absolute path", "write a path that begins with / or ~/")
+			d.refuse(at+".file", "is no absolute path", "write a path that begins with / or ~/")
 		}
 	case "json":
 		d.validateJSON(at+".json", s.JSON)
 	case "command":
 		if len(s.Command) > 0 && !absolute(s.Command[0]) {
-			d.refuse(at+".command[0]", quote(s.Command[0])+" is no absolute path", "write the program's whole path: /usr/bin/pass")
+			d.refuse(at+".command[0]", "is no absolute path", "write the program's whole path: /usr/bin/pass")
 		}
 	}
 }
@@ -256,11 +261,11 @@ func (d *decoder) validateJSON(at string, j *JSONManifest) {
 		return
 	}
 	if !hostPath(j.Path) {
-		d.refuse(at+".path", quote(j.Path)+" is no absolute path", "write a path that begins with / or ~/")
+		d.refuse(at+".path", "is no absolute path", "write a path that begins with / or ~/")
 	}
 	// RFC 6901 §3: "~" is followed by 0 or 1.
 	if !strings.HasPrefix(j.Pointer, "/") || badEscape.MatchString(j.Pointer) {
-		d.refuse(at+".pointer", quote(j.Pointer)+" is no JSON pointer", "begin with /, write ~0 for ~ and ~1 for / inside a name: /tokens/access_token")
+		d.refuse(at+".pointer", "is no JSON pointer", "begin with /, write ~0 for ~ and ~1 for / inside a name: /tokens/access_token")
 	}
 }
 

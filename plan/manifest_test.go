@@ -1,0 +1,74 @@
+package plan
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden compares got with the file, or writes it.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (go test -update writes it)", err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
+	}
+}
+
+// manifestErrors returns the refusals that err is made of.
+func manifestErrors(t *testing.T, err error) []*ManifestError {
+	t.Helper()
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []*ManifestError
+		for _, e := range joined.Unwrap() {
+			all = append(all, manifestErrors(t, e)...)
+		}
+		return all
+	}
+	var e *ManifestError
+	if !errors.As(err, &e) {
+		t.Fatalf("error is %T, not *ManifestError: %v", err, err)
+	}
+	return []*ManifestError{e}
+}
+
+// TestInvalid reads each testdata/invalid-*.yaml and compares the refusals
+// with the file of the same name in .txt.
+func TestInvalid(t *testing.T) {
+	files, err := filepath.Glob("testdata/invalid-*.yaml")
+	if err != nil || len(files) < 60 {
+		t.Fatalf("%d invalid manifests found, error %v", len(files), err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := ParseManifest(filepath.Base(file), data)
+			if err == nil || m != nil {
+				t.Fatalf("not refused: %+v", m)
+			}
+			for _, e := range manifestErrors(t, err) {
+				if e.Problem == "" || e.Remedy == "" || e.File == "" {
+					t.Errorf("refusal without problem, remedy or file: %#v", e)
+				}
+			}
+			golden(t, strings.TrimSuffix(file, ".yaml")+".txt", err.Error()+"\n")
+		})
+	}
+}
