@@ -96,26 +96,48 @@ func gatewaydBinary(t testing.TB) string {
 	return built.path
 }
 
-// codexBinary is met where the Codex CLI is: GATEWAYD_TEST_CODEX names it, or
-// an npm installation holds it at or above the current directory.
+// errNoCodex says how to get what is missing.
+var errNoCodex = errors.New("the Codex CLI is missing (npm install @openai/codex, or set GATEWAYD_TEST_CODEX to its binary or to the directory of the installation)")
+
+// codexBinary finds the Codex CLI: GATEWAYD_TEST_CODEX is the binary or the
+// directory of an npm installation; without it one is looked for at and above
+// the current directory.
 func codexBinary() (string, error) {
 	if path := os.Getenv("GATEWAYD_TEST_CODEX"); path != "" {
-		return path, nil
+		fi, err := os.Stat(path)
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("%w: %w", errNoCodex, err)
+		case fi.Mode().IsRegular():
+			return path, nil
+		}
+		return codexBelow(path)
 	}
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", err
 	}
 	for {
-		pattern := filepath.Join(dir, "node_modules/@openai/codex*/vendor/*-linux-musl/bin/codex")
-		if found, _ := filepath.Glob(pattern); len(found) > 0 { // the pattern is well formed
-			return found[0], nil
+		if path, err := codexBelow(dir); err == nil {
+			return path, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", errors.New("the Codex CLI is missing (npm install @openai/codex, or set GATEWAYD_TEST_CODEX to its binary)")
+			return "", errNoCodex
 		}
 		dir = filepath.Dir(dir)
 	}
+}
+
+// codexBelow looks where npm puts the package of this platform: beside the one
+// asked for, or inside it.
+func codexBelow(dir string) (string, error) {
+	for _, inner := range []string{"", "codex/node_modules/@openai/"} {
+		pattern := filepath.Join(dir, "node_modules/@openai", inner, "codex*/vendor/*-linux-musl/bin/codex")
+		if found, _ := filepath.Glob(pattern); len(found) > 0 { // the pattern is well formed
+			return found[0], nil
+		}
+	}
+	return "", errNoCodex
 }
 
 func requireCodex(t testing.TB) string {
