@@ -95,7 +95,8 @@ func TestSchemaAgrees(t *testing.T) {
 		if v, err := value(t, file); err == nil && s.Validate(v) == nil {
 			t.Errorf("%s: the schema takes it", file)
 		}
-	}	for name := range beyond {
+	}
+	for name := range beyond {
 		t.Errorf("there is no testdata/invalid-%s.yaml", name)
 	}
 }
