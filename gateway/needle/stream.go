@@ -1,0 +1,64 @@
+package needle
+
+// leastHeld is how many bytes of a possible occurrence must be there before
+// they are held back. Three bytes tell nothing of a secret, and a stream whose
+// peer waits for a whole message must not wait for that message's last byte.
+const leastHeld = 4
+
+// Stream searches one stream that comes in pieces. Whatever the pieces, it
+// finds what a search of the whole would find. It belongs to one goroutine.
+type Stream struct {
+	set *Set
+	buf []byte
+	// keep is where the next window begins in buf, and done how much of that
+	// was let go already.
+	keep, done int
+}
+
+// NewStream returns a stream over the set's needles.
+func NewStream(set *Set) *Stream { return &Stream{set: set} }
+
+// Window is what a Stream looks at: Bytes[:From] was let go before and is
+// remembered, Bytes[From:To] may be let go now, and Bytes[To:] is held back,
+// because an occurrence that begins there may go on. From To on there are
+// never more bytes than the longest form has. The bytes are the stream's own,
+// valid until its next call, and must not be written to.
+type Window struct {
+	Bytes    []byte
+	From, To int
+	// Next is the offset at which the next window will begin, at most To.
+	Next int
+}
+
+// Push takes the next bytes. It calls found, with offsets into the window, for
+// every occurrence of value id in the window, as Set.Scan does; one that ends
+// beyond Next is reported again by the next call if it begins at or after it.
+// When found returns false Push stops, and nothing may be let go.
+func (s *Stream) Push(p []byte, found func(start, end, id int) bool) Window {
+	s.buf = append(s.buf[:copy(s.buf, s.buf[s.keep:])], p...)
+	w := Window{Bytes: s.buf, From: s.done}
+	stopped := false
+	s.keep = s.set.Scan(s.buf, func(start, end, id int) bool {
+		stopped = !found(start, end, id)
+		return !stopped
+	})
+	if stopped {
+		s.keep, w.To = 0, w.From
+		return w
+	}
+	w.Next = s.keep
+	w.To = max(w.From, s.keep)
+	if len(s.buf)-s.keep < leastHeld {
+		w.To = len(s.buf)
+	}
+	s.done = w.To - s.keep
+	return w
+}
+
+// Rest ends the stream and returns what is still held: no occurrence is in it
+// that was not reported. The next Push begins a new stream.
+func (s *Stream) Rest() []byte {
+	rest := s.buf[min(len(s.buf), s.keep+s.done):]
+	s.keep, s.done = len(s.buf), 0
+	return rest
+}
