@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"gatewayd/lab"
+	"gatewayd/lab/demo"
+)
+
+// TestRecordsAndExplanations: a denial carries one id, which leads to its
+// record and to its explanation.
+func TestRecordsAndExplanations(t *testing.T) {
+	b, api := clientsBench(t)
+	b.start(clientsManifest)
+	b.get("https://api.example.org/thing")
+	seen := b.get("https://evil.example.org/")
+	var p problem
+	if err := json.Unmarshal([]byte(seen.Body), &p); err != nil || p.ID == "" {
+		t.Fatalf("the denial has no id: %s: %v", seen.Body, err)
+	}
+	find := func(what string, want func(record) bool) {
+		t.Helper()
+		eventually(t, func() error {
+			for _, r := range b.records() {
+				if want(r) {
+					return nil
+				}
+			}
+			return fmt.Errorf("no record of %s", what)
+		})
+	}
+	find("the injected request", func(r record) bool {
+		return r.Type == "request" && r.Host == "api.example.org" && r.Path == "/thing" && r.Status == 200 && r.Injected && r.Decision == "intercept" && r.Bottle == bottleName
+	})
+	find("the denial", func(r record) bool { return r.ID == p.ID && r.Decision == "deny" && r.Host == "evil.example.org" })
+	out, err := b.Gateway.Command(t.Context(), "explain", p.ID)
+	if err != nil || !strings.Contains(string(out), "evil.example.org") {
+		t.Errorf("explain %s: %s %v", p.ID, out, err)
+	}
+	for _, args := range [][]string{{"bottles"}, {"bottles", "-o", "json"}, {"flows"}, {"plan", bottleName}, {"check"}, {"log"}} {
+		out, err := b.Gateway.Command(t.Context(), args...)
+		if strings.Contains(string(out), apiToken) {
+			t.Errorf("%q printed the secret", args)
+		}
+		if err != nil && args[0] != "check" { // a warning is not this test's business
+			t.Errorf("%q: %v: %s", args, err, out)
+		}
+	}
+	if api.Connections() == 0 {
+		t.Error("the host saw nothing")
+	}
+}
+
+// mustNotLeak looks for secrets in all that gatewayd has written, but for the
+// files that the operator put them into.
+func (b *bench) mustNotLeak(secrets ...string) {
+	b.t.Helper()
+	err := filepath.WalkDir(b.Gateway.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.HasPrefix(path, b.Gateway.Home()) {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for _, s := range secrets {
+			if strings.Contains(string(data), s) {
+				b.t.Errorf("gatewayd wrote a secret into %s", path)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		b.t.Error(err)
+	}
+}
+
+// TestSecretsStayOutOfWhatIsWritten makes every kind of trouble and then looks
+// through all files.
+func TestSecretsStayOutOfWhatIsWritten(t *testing.T) {
+	const metrics = "127.0.0.1:19090" // the loopback of the world: nothing else is there
+	b := newBench(t, map[string]any{"metrics": map[string]any{"listen": metrics}})
+	b.Gateway.Env = append(b.Gateway.Env, "API_TOKEN="+apiToken)
+	api := b.serve(&lab.Site{Names: []string{"api.example.org"}})
+	b.start(clientsManifest)
+	b.get("https://api.example.org/thing")
+	b.get("-header", "X-Odd: "+apiToken, "https://api.example.org/thing?token="+apiToken)
+	b.get("https://packages.example.org/" + apiToken)
+	api.CloseConnections()
+	if err := api.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.get("https://api.example.org/after")
+	var scraped []byte
+	err := b.World.Gateway.Do(func() error {
+		c, err := net.Dial("tcp4", metrics)
+		if err != nil {
+			return err
+		}
+		tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }, DisableKeepAlives: true}
+		resp, err := (&http.Client{Transport: tr}).Get("http://" + metrics + "/metrics")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		scraped, err = io.ReadAll(resp.Body)
+		return err
+	})
+	if err != nil || !bytes.Contains(scraped, []byte("gatewayd_")) {
+		t.Errorf("metrics: %v: %.200s", err, scraped)
+	}
+	if bytes.Contains(scraped, []byte(apiToken)) {
+		t.Error("the metrics hold the secret")
+	}
+	b.mustNotLeak(apiToken)
+}
+
+// TestUninstall removes what a stopped gatewayd has left in force.
+func TestUninstall(t *testing.T) {
+	b := newBench(t, nil)
+	b.serve(&lab.Site{Names: []string{"files.example.org"}})
+	b.start(oneRoute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := b.Gateway.Stop(ctx, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := b.tables(); err != nil || n == 0 {
+		t.Errorf("%d nft tables after a stop (%v): a stop removes nothing", n, err)
+	}
+	b.links()
+	if out, err := b.Gateway.Command(t.Context(), "uninstall"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if n, err := b.tables(); err != nil || n != 0 {
+		t.Errorf("%d nft tables after uninstall (%v)", n, err)
+	}
+	if entries, err := os.ReadDir(b.BPFDir()); err == nil && len(entries) > 0 {
+		t.Errorf("pinned after uninstall: %v", entries)
+	}
+	err := b.World.Gateway.Do(func() error {
+		rules, err := netlink.RuleList(netlink.FAMILY_V4)
+		for _, r := range rules {
+			if r.Priority == 2051 {
+				t.Errorf("rule after uninstall: %v", r)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTwoInstances: two gatewayds on one machine know nothing of each other.
+func TestTwoInstances(t *testing.T) {
+	var both [2]*bench
+	for i := range both {
+		b := newBench(t, nil)
+		b.serve(&lab.Site{Names: []string{"files.example.org"}})
+		b.start(oneRoute)
+		both[i] = b
+	}
+	both[0].kill()
+	if err := both[1].allows("https://files.example.org/"); err != nil {
+		t.Errorf("with the other one killed: %v", err)
+	}
+}
+
+// TestDemo runs the demo as `make demo` does.
+func TestDemo(t *testing.T) {
+	binary := gatewaydBinary(t)
+	var out strings.Builder
+	if err := demo.Run(t.Context(), demo.Options{Gatewayd: binary, Out: &out}); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	out.Reset()
+	if err := demo.Run(t.Context(), demo.Options{Gatewayd: binary, Out: &out, JSON: true}); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	var report struct {
+		OK       bool
+		Outcomes []demo.Outcome
+	}
+	if err := json.Unmarshal([]byte(out.String()), &report); err != nil || !report.OK || len(report.Outcomes) != 6 {
+		t.Errorf("the report: %v: %s", err, out.String())
+	}
+}
