@@ -3,78 +3,170 @@ package redirect
 import (
 	"context"
 	"errors"
-	"net"
-	"net/netip"
+	"fmt"
+	"sync"
 )
 
-var errTodo = errors.New("not built yet")
+// Redirect is one instance of the datapath. Its methods are safe for
+// concurrent use.
+type Redirect struct {
+	options Options
+	dir     *pinDir
+	hooks   hooks
+	wall    firewall
+	table   bottleTable
 
-// Redirect is one instance of the datapath.
-type Redirect struct{}
-
-// Open loads or adopts the instance.
-func Open(ctx context.Context, o Options) (*Redirect, error) { return nil, errTodo }
-
-// Set makes c the desired state.
-func (r *Redirect) Set(ctx context.Context, c Config) (Status, error) { return Status{}, errTodo }
-
-// Watch repairs until ctx ends.
-func (r *Redirect) Watch(ctx context.Context) error { return errTodo }
-
-// Status returns the state of every link.
-func (r *Redirect) Status() Status { return Status{} }
-
-// Counters returns what the datapath counted for a bottle.
-func (r *Redirect) Counters(bottle string) (Counters, error) { return Counters{}, errTodo }
-
-// Close closes descriptors and removes nothing.
-func (r *Redirect) Close() error { return nil }
-
-// Uninstall removes what the instance made.
-func Uninstall(ctx context.Context, o Options) (removed []string, err error) { return nil, errTodo }
-
-// ListenTCP opens a transparent TCP listener.
-func ListenTCP(ctx context.Context, addr netip.AddrPort) (*net.TCPListener, error) {
-	return nil, errTodo
+	mu      sync.Mutex
+	objects *gatewayObjects // nil after Close
+	config  Config
+	links   map[string]*linkState // by bottle; kept for bottles that are gone
+	repairs int
 }
 
-// UDPConn is a transparent UDP socket.
-type UDPConn struct{}
-
-// ListenUDP opens a transparent UDP socket.
-func ListenUDP(ctx context.Context, addr netip.AddrPort) (*UDPConn, error) { return nil, errTodo }
-
-// ReadFrom reads one datagram, its sender and the address it was sent to.
-func (c *UDPConn) ReadFrom(b []byte) (n int, src, dst netip.AddrPort, err error) {
-	return 0, src, dst, errTodo
+// linkState is what is remembered of a bottle's link from one reconciliation to
+// the next.
+type linkState struct {
+	status LinkStatus
+	// past is what was counted on earlier interfaces of the same link.
+	past Counters
 }
 
-// WriteTo sends b from dst to src.
-func (c *UDPConn) WriteTo(b []byte, src, dst netip.AddrPort) (int, error) { return 0, errTodo }
-
-// Close closes the socket.
-func (c *UDPConn) Close() error { return nil }
-
-// LocalAddr returns the bound address.
-func (c *UDPConn) LocalAddr() net.Addr { return nil }
-
-// CheckStatus is the outcome of one check.
-type CheckStatus string
-
-// The outcomes.
-const (
-	Pass CheckStatus = "pass"
-	Warn CheckStatus = "warn"
-	Fail CheckStatus = "fail"
-)
-
-// Check is one line of what Probe found.
-type Check struct {
-	Name   string
-	Status CheckStatus
-	Detail string
-	Remedy string
+// Open loads the instance's programs and maps, or adopts those that an earlier
+// process pinned, and puts the second layer in force, before it returns. Links
+// that are attached already go on as they are until the first Set.
+//
+// It needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN for namespaces) and a
+// mounted BPF file system. The error wraps ErrLocked if another process has the
+// instance, or is a *StateError if the pins belong to another namespace. The
+// caller must Close the result, which removes nothing.
+func Open(ctx context.Context, o Options) (*Redirect, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	dir, err := openPinDir(o.BPFFS)
+	if err != nil {
+		return nil, err
+	}
+	r := &Redirect{options: o, dir: dir, wall: firewall{o.Instance, o.Uplink}, links: make(map[string]*linkState)}
+	if err := r.open(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
 }
 
-// Probe looks at the machine.
-func Probe(ctx context.Context, o Options) []Check { return nil }
+func (r *Redirect) open() error {
+	if err := r.dir.sweep(); err != nil {
+		return err
+	}
+	var err error
+	if r.objects, err = loadObjects(r.dir); err != nil {
+		return err
+	}
+	if err := claimNamespace(r.dir, r.objects); err != nil {
+		return err
+	}
+	r.table = bottleTable{r.objects.Bottles, r.objects.Stats}
+	if err := r.table.makeStats(strangers); err != nil {
+		return err
+	}
+	if r.hooks, err = pickHooks(r.options.Attach, r.dir, r.objects); err != nil {
+		return err
+	}
+	_, err = r.ensureNamespace(nil)
+	return err
+}
+
+// Set makes c the desired state: links are found or made, guarded and only then
+// set up, links that are no longer configured are shut. It is idempotent, and
+// takes the time of a few dozen system calls per link.
+//
+// An error that concerns one link is in its LinkStatus, and that link is shut.
+// An error returned means that nothing was changed (the Config is not valid), or
+// that the layers which all links share could not be put in place; then every
+// link is shut.
+func (r *Redirect) Set(ctx context.Context, c Config) (Status, error) {
+	if err := c.Validate(); err != nil {
+		return r.Status(), err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.objects == nil {
+		return Status{}, ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return r.status(), err
+	}
+	r.config = Config{Links: append([]Link(nil), c.Links...)}
+	err := r.reconcile(false)
+	return r.status(), err
+}
+
+// Status returns the state of every configured link as of the last Set or the
+// last look of Watch. It does not ask the kernel.
+func (r *Redirect) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status()
+}
+
+func (r *Redirect) status() Status {
+	s := Status{Repairs: r.repairs, Links: make([]LinkStatus, 0, len(r.config.Links))}
+	for _, l := range r.config.Links {
+		if state := r.links[l.Bottle]; state != nil {
+			s.Links = append(s.Links, state.status)
+		}
+	}
+	return s
+}
+
+// Counters reads what the datapath counted for the bottle's link. The error
+// wraps ErrUnknownBottle if no Set ever named the bottle.
+func (r *Redirect) Counters(bottle string) (Counters, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.objects == nil {
+		return Counters{}, ErrClosed
+	}
+	state := r.links[bottle]
+	if state == nil {
+		return Counters{}, fmt.Errorf("read counters of %q: %w", bottle, ErrUnknownBottle)
+	}
+	now, err := r.table.read(state.status.Ifindex)
+	if err != nil {
+		return Counters{}, err
+	}
+	now.add(state.past)
+	return now, nil
+}
+
+// Strangers reads what was dropped on links that run the program but have no
+// entry, which is none unless somebody else attached it.
+func (r *Redirect) Strangers() (Counters, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.objects == nil {
+		return Counters{}, ErrClosed
+	}
+	return r.table.read(strangers)
+}
+
+// Close closes descriptors and gives up the lock. Nothing is removed: what is
+// pinned goes on, and without listeners it drops. Close twice does nothing.
+func (r *Redirect) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var err error
+	if r.objects != nil {
+		err = r.objects.Close()
+		r.objects = nil
+	}
+	if r.dir != nil {
+		err = errors.Join(err, r.dir.Close())
+		r.dir = nil
+	}
+	return err
+}

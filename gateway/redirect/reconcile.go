@@ -1,0 +1,293 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+)
+
+// reconcile makes the machine what the configuration says, from the outside in:
+// the layers that all links share, then link by link. With repair, whatever it
+// has to change is somebody else's doing: counted, and logged as such.
+func (r *Redirect) reconcile(repair bool) error {
+	names, err := r.collect()
+	if err != nil {
+		return r.shutAll(err)
+	}
+	changes, err := r.ensureNamespace(names)
+	if err != nil {
+		return r.shutAll(err)
+	}
+	if repair && len(changes) > 0 {
+		r.repairs++
+		r.options.Log.Warn("repaired the shared layers", "instance", r.options.Instance, "changes", changes)
+	}
+	for _, l := range r.config.Links {
+		r.reconcileLink(l, repair)
+	}
+	return nil
+}
+
+// ensureNamespace puts in place what all links share, and returns the names of
+// what it had to change. links are the interfaces to be named in the table.
+func (r *Redirect) ensureNamespace(links []string) (changes []string, err error) {
+	changed, err := r.wall.ensure(links)
+	if err != nil {
+		return changes, err
+	}
+	if changed {
+		changes = append(changes, "nftables table")
+	}
+	if changed, err = ensureGuard(r.dir, r.objects.GuardListeners); err != nil {
+		return changes, err
+	}
+	if changed {
+		changes = append(changes, "socket lookup program")
+	}
+	if changed, err = ensureRouting(); err != nil {
+		return changes, err
+	}
+	if changed {
+		changes = append(changes, "routing rule")
+	}
+	return changes, nil
+}
+
+// collect forgets interfaces that are gone, shuts those that are no longer
+// configured, and returns the names of all that the second layer must hold.
+func (r *Redirect) collect() (names []string, err error) {
+	for _, l := range r.config.Links {
+		names = append(names, l.Name)
+	}
+	known, err := r.table.known()
+	if err != nil {
+		return nil, err
+	}
+	for _, index := range known {
+		dev, err := findLinkByIndex(index)
+		if err != nil {
+			return nil, err
+		}
+		if dev == nil {
+			if err := r.forget(index); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		name := dev.Attrs().Name
+		if !slices.Contains(names, name) {
+			if err := r.shut(dev); err != nil {
+				return nil, err
+			}
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// forget drops what is held for an interface that is gone; its counters go to
+// the link's past.
+func (r *Redirect) forget(index int) error {
+	for _, state := range r.links {
+		if state.status.Ifindex != index {
+			continue
+		}
+		last, err := r.table.read(index)
+		if err != nil {
+			return err
+		}
+		state.past.add(last)
+		state.status.Ifindex, state.status.Up, state.status.Attached = 0, false, AttachAuto
+	}
+	if err := r.hooks.detach(index); err != nil {
+		return err
+	}
+	return r.table.forget(index)
+}
+
+// reconcileLink brings one link to where it should be, and shuts it if that
+// fails.
+func (r *Redirect) reconcileLink(l Link, repair bool) {
+	state := r.links[l.Bottle]
+	if state == nil {
+		state = &linkState{}
+		r.links[l.Bottle] = state
+	}
+	before := state.status
+	now := LinkStatus{Link: l, Repairs: before.Repairs}
+	changes, err := r.ensureLink(&now)
+	log := r.options.Log.With("bottle", l.Bottle, "link", l.Name)
+	if err != nil {
+		now.Err = &LinkError{Bottle: l.Bottle, Link: l.Name, Op: "guard", Err: errors.Join(err, r.shutLink(l, now.Ifindex))}
+		now.Up, now.Attached = false, AttachAuto
+		if before.Err == nil || before.Err.Error() != now.Err.Error() {
+			log.Error("capture link is shut", "error", now.Err)
+		}
+	}
+	if len(changes) > 0 {
+		if repair {
+			now.Repairs++
+			log.Warn("repaired capture link", "changes", changes)
+		} else {
+			log.Info("set up capture link", "changes", changes)
+		}
+	}
+	state.status = now
+}
+
+// ensureLink guards a link, reads the guard back, and only then opens it. It
+// returns the names of what it had to change, also with an error.
+func (r *Redirect) ensureLink(s *LinkStatus) (changes []string, err error) {
+	dev, changes, err := device(r.options.Instance, s.Link)
+	if err != nil {
+		return changes, err
+	}
+	s.Ifindex = dev.Attrs().Index
+	closed, err := entry(s.Link, dev.Attrs().HardwareAddr, false)
+	if err != nil {
+		return changes, err
+	}
+	attached, err := r.hooks.update(s.Ifindex)
+	if err != nil {
+		return changes, err
+	}
+	if !attached {
+		if err := r.attach(dev, closed); err != nil {
+			return changes, err
+		}
+		changes = append(changes, "attached programs")
+	}
+	s.Attached = r.hooks.mode()
+	more, err := r.prepare(dev, s.Link)
+	changes = append(changes, more...)
+	if err != nil {
+		return changes, err
+	}
+	if dev, err = findLinkByIndex(s.Ifindex); err != nil {
+		return changes, err
+	}
+	if dev == nil {
+		return changes, fmt.Errorf("find interface %s: it was deleted meanwhile", s.Link.Name)
+	}
+	more, err = r.openLink(dev, s.Link)
+	s.Up = err == nil
+	return append(changes, more...), err
+}
+
+// attach sets a link down, shuts its entry, and attaches the programs. Nothing
+// of an earlier state of the interface is trusted.
+func (r *Redirect) attach(dev netlink.Link, closed gatewayBottle) error {
+	index := dev.Attrs().Index
+	if err := setDown(dev); err != nil {
+		return err
+	}
+	if _, err := r.table.put(index, closed); err != nil {
+		return err
+	}
+	if err := r.hooks.attach(index); err != nil {
+		return err
+	}
+	attached, err := r.hooks.attached(index)
+	if err != nil {
+		return err
+	}
+	if !attached {
+		return errors.New("read back attached programs: they are not there, or not the first")
+	}
+	return nil
+}
+
+// prepare sets what may be set while a link is still down.
+func (r *Redirect) prepare(dev netlink.Link, l Link) (changes []string, err error) {
+	changes, err = ensureSysctls(dev.Attrs().Name)
+	if err != nil {
+		return changes, err
+	}
+	changed, err := ensureMTU(dev, l.mtu())
+	if changed {
+		changes = append(changes, "mtu")
+	}
+	if err != nil {
+		return changes, err
+	}
+	changed, err = ensureAddress(dev, l.Gateway, l.Bits)
+	if changed {
+		changes = append(changes, "address")
+	}
+	return changes, err
+}
+
+// openLink opens the entry and sets the link up. The permanent neighbour comes
+// last, since the kernel drops neighbours when a link goes down.
+func (r *Redirect) openLink(dev netlink.Link, l Link) (changes []string, err error) {
+	open, err := entry(l, dev.Attrs().HardwareAddr, true)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := r.table.put(dev.Attrs().Index, open)
+	if changed {
+		changes = append(changes, "entry")
+	}
+	if err != nil {
+		return changes, err
+	}
+	changed, err = ensureUp(dev)
+	if changed {
+		changes = append(changes, "up")
+	}
+	if err != nil {
+		return changes, err
+	}
+	changed, err = ensureNeighbour(dev, l)
+	if changed {
+		changes = append(changes, "neighbour")
+	}
+	return changes, err
+}
+
+// shut closes an interface's entry and sets it down. Its programs stay.
+func (r *Redirect) shut(dev netlink.Link) error {
+	return errors.Join(r.table.shut(dev.Attrs().Index), setDown(dev))
+}
+
+// shutLink shuts a link that could not be guarded: the interface that was
+// looked at, or the one of its name that was never reached.
+func (r *Redirect) shutLink(l Link, index int) error {
+	if index == 0 {
+		return nil // nothing was found that is this link's
+	}
+	dev, err := findLinkByIndex(index)
+	if err != nil || dev == nil {
+		return errors.Join(err, r.table.shut(index))
+	}
+	return r.shut(dev)
+}
+
+// shutAll shuts every link that has an entry, and returns the cause joined with
+// what went wrong on the way.
+func (r *Redirect) shutAll(cause error) error {
+	errs := []error{cause}
+	known, err := r.table.known()
+	errs = append(errs, err)
+	for _, index := range known {
+		errs = append(errs, r.table.shut(index))
+		dev, err := findLinkByIndex(index)
+		if err != nil || dev == nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, setDown(dev))
+	}
+	for _, l := range r.config.Links {
+		state := r.links[l.Bottle]
+		if state == nil {
+			state = &linkState{}
+			r.links[l.Bottle] = state
+		}
+		state.status.Link, state.status.Up = l, false
+		state.status.Err = &LinkError{Bottle: l.Bottle, Link: l.Name, Op: "guard", Err: cause}
+	}
+	return errors.Join(errs...)
+}
