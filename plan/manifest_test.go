@@ -72,3 +72,44 @@ func TestInvalid(t *testing.T) {
 		})
 	}
 }
+
+// TestBounds: files that would cost much are refused before they are parsed.
+func TestBounds(t *testing.T) {
+	cases := map[string]string{
+		"bytes":  strings.Repeat("# a comment\n", MaxManifestBytes/12+1),
+		"tokens": "bottle: dev\negress: {routes: [\n" + strings.Repeat("a,\n", maxTokens/2) + "]}\n",
+		"routes": "bottle: dev\negress:\n  routes:\n" + strings.Repeat("    - host: a.example.org\n", maxRoutes+1),
+	}
+	wants := map[string]string{
+		"bytes":  "more than 1048576: split it into several bottles",
+		"tokens": "YAML tokens, more than 50000: split it into several bottles",
+		"routes": "egress.routes: 1001 routes, more than 1000: use wildcards, or split the bottle",
+	}
+	for name, text := range cases {
+		_, err := ParseManifest("big.yaml", []byte(text))
+		if err == nil || !strings.Contains(err.Error(), wants[name]) {
+			t.Errorf("%s: got %v, want %s", name, err, wants[name])
+		}
+	}
+}
+
+// TestLoadManifest: the file's name is in the message, and a missing file is
+// os' own error.
+func TestLoadManifest(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "dev.bottle.yaml")
+	if _, err := LoadManifest(file); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("bottle: dev\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := LoadManifest(file); err != nil || m.File() != file || m.Link.Tap != "gw-dev" {
+		t.Errorf("got %+v, %v", m, err)
+	}
+	if err := os.WriteFile(file, []byte("bottle: DEV\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadManifest(file); err == nil || !strings.HasPrefix(err.Error(), file+":1: bottle: ") {
+		t.Errorf("got %v", err)
+	}
+}

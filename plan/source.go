@@ -22,6 +22,11 @@ const (
 	maxLine = 4096
 	// maxNesting bounds brackets within brackets.
 	maxNesting = 16
+	// maxIndent bounds a line's indentation in columns, and so how deep blocks
+	// nest; maxTokens bounds the YAML tokens of a file, about 40 for a route.
+	// The parser's time grows with the square of both.
+	maxIndent = 80
+	maxTokens = 50_000
 )
 
 // parseSource turns bytes into the one mapping that a manifest is, or adds
@@ -57,6 +62,8 @@ func checkBytes(data []byte, r *refusals) bool {
 			r.add(i+1, "", "the line is not UTF-8", "save the file as UTF-8")
 		case len(line) > maxLine:
 			r.add(i+1, "", fmt.Sprintf("the line has %d bytes, more than %d", len(line), maxLine), "break the line")
+		case len(body) > 0 && len(line)-len(body) > maxIndent:
+			r.add(i+1, "", fmt.Sprintf("the line is indented by %d columns, more than %d", len(line)-len(body), maxIndent), "indent by two columns a level")
 		case len(body) > 0 && body[0] == '\t':
 			r.add(i+1, "", "a tab in the indentation", "indent with spaces")
 		case bytes.IndexFunc(line, isControl) >= 0:
@@ -76,6 +83,10 @@ func isControl(c rune) bool {
 // checkTokens refuses the YAML features by which a short file says much, and
 // nesting that would make the parser recurse without bound.
 func checkTokens(tokens token.Tokens, r *refusals) bool {
+	if len(tokens) > maxTokens {
+		r.add(0, "", fmt.Sprintf("the file has %d YAML tokens, more than %d", len(tokens), maxTokens), "split it into several bottles")
+		return false
+	}
 	depth, documents := 0, 0
 	for _, t := range tokens {
 		line := t.Position.Line
