@@ -102,7 +102,10 @@ func (w *World) build(ctx context.Context) error {
 		return fmt.Errorf("make world directory: %w", err)
 	}
 	w.onClose(func() error { return os.RemoveAll(w.Dir) })
-	w.onClose(func() error { return removeBPF(w.ID) })
+	if err := mountBPF(w.Dir); err != nil {
+		return err
+	}
+	w.onClose(func() error { return unmountBPF(w.Dir) })
 	// Namespaces that gatewayd made for bottles carry the world's name too.
 	w.onClose(func() error { return removeNamespaces(w.ID) })
 	gw, err := NewNamespace(w.ID + "-gw")
@@ -131,9 +134,9 @@ func (w *World) BottleNetns(bottle string) string {
 	return filepath.Join(netnsDir, w.ID+"-"+bottle)
 }
 
-// BPFDir is the directory of the BPF file system that gatewayd may use in
-// this world; Close removes it.
-func (w *World) BPFDir() string { return filepath.Join(bpffsDir, w.ID) }
+// BPFDir is where gatewayd may pin BPF objects in this world: in a BPF file
+// system of the world's own, which Close unmounts with all that is in it.
+func (w *World) BPFDir() string { return filepath.Join(w.Dir, bpffsName, "gatewayd") }
 
 // onClose registers f to run, in reverse order, when the world is closed.
 func (w *World) onClose(f func() error) {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const bpffsDir = "/sys/fs/bpf"
+// bpffsName is the mount point of the BPF file system below a world's directory.
+const bpffsName = "bpf"
 
 // prefix begins every name that the package gives: "gwl" PID "x" START "n"
 // SEQUENCE, where START is the process's start time in clock ticks, base 36.
@@ -74,9 +76,9 @@ func orphaned(name string) bool {
 	return unix.Kill(pid, 0) == unix.ESRCH
 }
 
-// RemoveStale removes namespaces, BPF directories and world directories below
-// parent whose maker no longer runs, and returns their names. What cannot be
-// removed is left for the next call.
+// RemoveStale removes namespaces and world directories below parent whose maker
+// no longer runs, with the BPF objects in them, and returns their names. What
+// cannot be removed is left for the next call.
 func RemoveStale(parent string) []string {
 	var removed []string
 	for _, name := range namesIn(netnsDir, prefix) {
@@ -84,22 +86,21 @@ func RemoveStale(parent string) []string {
 			removed = append(removed, filepath.Join(netnsDir, name))
 		}
 	}
-	for _, dir := range []string{bpffsDir, parent} {
-		for _, name := range namesIn(dir, prefix) {
-			if orphaned(name) && os.RemoveAll(filepath.Join(dir, name)) == nil {
-				removed = append(removed, filepath.Join(dir, name))
-			}
+	for _, name := range namesIn(parent, prefix) {
+		dir := filepath.Join(parent, name)
+		if orphaned(name) && unmountBPF(dir) == nil && os.RemoveAll(dir) == nil {
+			removed = append(removed, dir)
 		}
 	}
 	return removed
 }
 
 // Leftovers lists what still exists on this host of the world that had the
-// given ID: names of namespaces, BPF directories and its directory below
-// parent. After World.Close it must be empty.
+// given ID: names of namespaces, and its directory below parent, which holds
+// its BPF objects. After World.Close it must be empty.
 func Leftovers(id, parent string) []string {
 	var left []string
-	for _, dir := range []string{netnsDir, bpffsDir, parent} {
+	for _, dir := range []string{netnsDir, parent} {
 		for _, name := range namesIn(dir, id) {
 			if rest := name[len(id):]; rest == "" || rest[0] == '-' {
 				left = append(left, filepath.Join(dir, name))
@@ -109,9 +110,25 @@ func Leftovers(id, parent string) []string {
 	return left
 }
 
-func removeBPF(id string) error {
-	if err := os.RemoveAll(filepath.Join(bpffsDir, id)); err != nil {
-		return fmt.Errorf("remove BPF directory: %w", err)
+// mountBPF mounts a BPF file system below a world's directory. Every mount is
+// an instance of its own (kernel/bpf/inode.c, bpf_get_tree).
+func mountBPF(dir string) error {
+	at := filepath.Join(dir, bpffsName)
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return fmt.Errorf("make mount point for BPF objects: %w", err)
+	}
+	if err := unix.Mount("bpf", at, "bpf", 0, "mode=0700"); err != nil {
+		return fmt.Errorf("mount BPF file system at %s: %w", at, err)
+	}
+	return nil
+}
+
+// unmountBPF undoes mountBPF, as often as it was done.
+func unmountBPF(dir string) error {
+	at := filepath.Join(dir, bpffsName)
+	err := unix.Unmount(at, unix.MNT_DETACH)
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmount BPF file system at %s: %w", at, err)
 	}
 	return nil
 }
