@@ -86,10 +86,15 @@ type Flags struct {
 	file File
 }
 
-// Bind adds --config and one flag for each key to fs. The key's own spelling (--dns.upstreams, --run_dir) is accepted too.
+// Normalize lets the key's own spelling (--dns.upstreams, --run_dir) stand for the flag.
+func Normalize(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	return pflag.NormalizedName(FlagName(name))
+}
+
+// Bind adds --config and one flag for each key to fs, with Normalize.
 func Bind(fs *pflag.FlagSet) *Flags {
 	f := &Flags{set: fs}
-	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName { return pflag.NormalizedName(FlagName(name)) })
+	fs.SetNormalizeFunc(Normalize)
 	fs.StringVar(&f.Path, "config", "", "configuration file (default "+DefaultPath+", which may be absent)")
 	for _, k := range keys() {
 		k.bind(fs, &f.file)
