@@ -88,6 +88,16 @@ func (s *loopbackSockets) OriginalDst(c *net.TCPConn) (netip.AddrPort, error) {
 // call connects as a guest that calls dst by the link with this gateway address.
 func (s *loopbackSockets) call(t testing.TB, link redirect.Link, dst netip.AddrPort) *net.TCPConn {
 	t.Helper()
+	c, err := s.tryCall(t, link, dst)
+	if err != nil {
+		t.Fatalf("connect to the listener: %v", err)
+	}
+	return c
+}
+
+// tryCall is call for a connection that may be refused: the RST can come before connect(2) has returned.
+func (s *loopbackSockets) tryCall(t testing.TB, link redirect.Link, dst netip.AddrPort) (*net.TCPConn, error) {
+	t.Helper()
 	s.mu.Lock()
 	l := s.tcp[netip.AddrPortFrom(link.Gateway, link.InterceptPort)]
 	s.mu.Unlock()
@@ -96,7 +106,7 @@ func (s *loopbackSockets) call(t testing.TB, link redirect.Link, dst netip.AddrP
 	}
 	c, err := net.Dial("tcp4", l.Addr().String())
 	if err != nil {
-		t.Fatalf("connect to the listener: %v", err)
+		return nil, err
 	}
 	s.mu.Lock()
 	s.dst[addrPortOf(c.LocalAddr()).Port()] = dst
@@ -106,7 +116,19 @@ func (s *loopbackSockets) call(t testing.TB, link redirect.Link, dst netip.AddrP
 	if err := c.SetDeadline(time.Now().Add(testWait)); err != nil {
 		t.Fatal(err)
 	}
-	return c.(*net.TCPConn)
+	return c.(*net.TCPConn), nil
+}
+
+// wantReset makes sure that the connection to dst is refused by a RST, now or as soon as something is read.
+func (s *loopbackSockets) wantReset(t testing.TB, link redirect.Link, dst netip.AddrPort) {
+	t.Helper()
+	c, err := s.tryCall(t, link, dst)
+	if err == nil {
+		_, err = c.Read(make([]byte, 1))
+	}
+	if !isReset(err) {
+		t.Fatalf("connection gave %v; want a RST", err)
+	}
 }
 
 // idlePackets is a UDP socket on which nothing ever comes.
@@ -487,6 +509,5 @@ func serveEach(t testing.TB, addr string, serve func(*net.TCPConn)) uint16 {
 
 // isReset tells whether err is the peer's RST.
 func isReset(err error) bool {
-	var oe *net.OpError
-	return errors.As(err, &oe) && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE))
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
