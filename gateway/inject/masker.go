@@ -1,37 +1,170 @@
 package inject
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"slices"
+
+	"gatewayd/gateway/needle"
 )
 
-// Masker replaces secrets by asterisks of the same length. It is immutable
-// and may be used by any number of goroutines.
-type Masker struct{}
+// filler replaces each byte of a secret, so that lengths announced before the
+// body (Content-Length, chunk and frame sizes) stay true.
+const filler = '*'
 
-// NewMasker returns a masker for the secrets, in every encoding that it knows.
-func NewMasker(secrets ...Secret) *Masker { return &Masker{} }
+// Masker replaces secrets by asterisks of the same length, in every encoding
+// that needle.Forms lists. It is immutable and may be used by any number of
+// goroutines. A nil Masker masks nothing.
+//
+// It undoes no compression: a response must be decoded before it is masked,
+// or asked for without encoding. A secret that a server splits over two
+// messages, such as two ranges, is not seen.
+type Masker struct{ set *needle.Set }
 
-// Header masks the values of a header block in place.
-func (m *Masker) Header(h http.Header) {}
+// NewMasker returns a masker for the secrets. Secrets shorter than
+// needle.MinLength are not masked, since they would turn up in ordinary text;
+// a Source never returns one.
+func NewMasker(secrets ...Secret) *Masker {
+	values := make([]string, len(secrets))
+	for i, s := range secrets {
+		values[i] = s.Reveal()
+	}
+	return &Masker{set: needle.NewSet(values)}
+}
 
-// Reader returns a reader of r's bytes, masked. It holds back only what could
-// still be part of a secret.
-func (m *Masker) Reader(r io.Reader) io.Reader { return failing{} }
+// String masks one string that is whole.
+func (m *Masker) String(s string) string {
+	if m == nil {
+		return s
+	}
+	var masked []byte
+	m.set.Scan([]byte(s), func(start, end, _ int) bool {
+		if masked == nil {
+			masked = []byte(s)
+		}
+		fill(masked[start:end])
+		return true
+	})
+	if masked == nil {
+		return s
+	}
+	return string(masked)
+}
 
-// Stream returns a new masking stream.
-func (m *Masker) Stream() *Stream { return &Stream{} }
+// Header masks the values of a header or trailer block. Values are replaced,
+// not written over: slices that the caller shares with others stay as they
+// were.
+func (m *Masker) Header(h http.Header) {
+	for name, values := range h {
+		for i, v := range values {
+			masked := m.String(v)
+			if masked == v {
+				continue
+			}
+			values = slices.Clone(values)
+			values[i] = masked
+			h[name] = values
+		}
+	}
+}
 
-// Stream masks one stream of bytes that comes in pieces.
-type Stream struct{}
+// Stream returns a new masking stream for one body or one WebSocket message.
+func (m *Masker) Stream() *Stream {
+	if m == nil {
+		return &Stream{found: needle.NewStream(nil)}
+	}
+	return &Stream{found: needle.NewStream(m.set)}
+}
 
-// Push takes the next bytes and returns those that can be let go, valid until
-// the next call.
-func (s *Stream) Push(p []byte) []byte { return nil }
+// Stream masks bytes that come in pieces. It holds back what may be the
+// beginning of a secret, from its fourth byte on: up to three bytes at the end
+// of a piece are let go, so that a peer who waits for a whole message never
+// waits for its end; if they do turn out to begin a secret, the rest of it is
+// masked. A Stream belongs to one goroutine.
+type Stream struct {
+	found *needle.Stream
+	out   []byte
+	// covered is how many bytes at the front of the next window belong to a
+	// secret that was found already, and released how many were let go.
+	covered, released int
+}
 
-// Flush returns what was held back, at the end of the stream.
-func (s *Stream) Flush() []byte { return nil }
+// Push takes the next bytes and returns those that can be let go, masked,
+// which may be none. They are valid until the next call.
+func (s *Stream) Push(p []byte) []byte {
+	type span struct{ start, end int }
+	var spans []span
+	if s.covered > 0 {
+		spans = append(spans, span{0, s.covered})
+	}
+	w := s.found.Push(p, func(start, end, _ int) bool {
+		spans = append(spans, span{start, end})
+		return true
+	})
+	s.out = append(s.out[:0], w.Bytes[w.From:w.To]...)
+	s.covered, s.released = 0, w.To-w.Next
+	for _, x := range spans {
+		if from, to := max(x.start, w.From), min(x.end, w.To); from < to {
+			fill(s.out[from-w.From : to-w.From])
+		}
+		s.covered = max(s.covered, x.end-w.Next)
+	}
+	return s.out
+}
 
-type failing struct{}
+// Flush ends the stream and returns what was held back. The next Push begins
+// a new one.
+func (s *Stream) Flush() []byte {
+	s.out = append(s.out[:0], s.found.Rest()...)
+	// What is held begins a secret that will not be completed; but it may also
+	// be the end of one that was.
+	fill(s.out[:min(len(s.out), max(0, s.covered-s.released))])
+	s.covered, s.released = 0, 0
+	return s.out
+}
 
-func (failing) Read([]byte) (int, error) { return 0, io.ErrClosedPipe }
+func fill(b []byte) {
+	for i := range b {
+		b[i] = filler
+	}
+}
+
+// Reader returns a reader of r's bytes, masked. A Read returns as soon as
+// there is anything to let go, so that event streams stay live; it blocks as r
+// does. After an error of r other than io.EOF, what was held back is lost.
+func (m *Masker) Reader(r io.Reader) io.Reader { return &reader{r: r, stream: m.Stream()} }
+
+type reader struct {
+	r      io.Reader
+	stream *Stream
+	ready  []byte
+	err    error
+	buf    []byte
+}
+
+// readSize is how much is asked of the source at a time, in bytes.
+const readSize = 16 << 10
+
+func (r *reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if r.buf == nil {
+		r.buf = make([]byte, readSize)
+	}
+	for len(r.ready) == 0 {
+		if r.err != nil {
+			return 0, r.err
+		}
+		var n int
+		n, r.err = r.r.Read(r.buf)
+		r.ready = r.stream.Push(r.buf[:n])
+		if errors.Is(r.err, io.EOF) {
+			r.ready = append(slices.Clone(r.ready), r.stream.Flush()...)
+		}
+	}
+	n := copy(p, r.ready)
+	r.ready = r.ready[n:]
+	return n, nil
+}
