@@ -10,10 +10,16 @@ import (
 	"gatewayd/cmd/gatewayd/internal/audit"
 	"gatewayd/cmd/gatewayd/internal/manifests"
 	"gatewayd/gateway"
+	"gatewayd/gateway/redirect"
 )
 
 // streamBuffer is how many records a follower of /log may lag behind before it misses some.
 const streamBuffer = 1024
+
+// counter knows what the kernel counted; *redirect.Redirect satisfies it.
+type counter interface {
+	Counters(bottle string) (redirect.Counters, error)
+}
 
 // api answers on the admin socket.
 func (d *daemon) api() http.Handler {
@@ -83,7 +89,7 @@ func (d *daemon) fill(v *admin.Bottle, i gateway.BottleInfo) {
 	if i.PlanError != "" {
 		v.State, v.Error = string(manifests.Stale), i.PlanError
 	}
-	c, err := d.redirect.Counters(i.Name)
+	c, err := d.counters.Counters(i.Name)
 	if err != nil {
 		return
 	}

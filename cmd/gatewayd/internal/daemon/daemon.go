@@ -57,6 +57,7 @@ type daemon struct {
 	Options
 	started  time.Time
 	redirect *redirect.Redirect
+	counters counter // redirect, but in tests
 	gateway  *gateway.Gateway
 	audit    *gateway.FileRecorder // nil without an audit file
 	metrics  *gateway.Metrics
@@ -94,6 +95,7 @@ func Run(ctx context.Context, o Options) error {
 		return fmt.Errorf("take hold of the datapath: %w", err)
 	}
 	defer d.redirect.Close()
+	d.counters = d.redirect
 	o.Log.Info("second layer is in force; bottles' links are shut until they have a plan", "instance", o.Config.Instance)
 	if err := d.build(roots); err != nil {
 		return err
