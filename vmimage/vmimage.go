@@ -12,8 +12,8 @@ import (
 	"net"
 	"net/netip"
 	"path"
+	"regexp"
 	"slices"
-	"strings"
 
 	"gatewayd/gateway/routes"
 	"gatewayd/plan"
@@ -77,13 +77,16 @@ func GuestFiles(p *plan.Plan, in Inputs) ([]File, error) {
 		files = append(files, File{Path: f.Path, Mode: fs.FileMode(f.Mode).Perm(), Data: []byte(content)})
 	}
 	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.Path, b.Path) })
-	return files, checkPaths(files)
+	if err := checkPaths(files); err != nil {
+		return nil, fmt.Errorf("make guest files of %s: %w", p.Bottle, err)
+	}
+	return files, nil
 }
 
 // check refuses inputs that would make a guest that works half.
 func (in Inputs) check() error {
 	switch {
-	case !path.IsAbs(in.At) || path.Clean(in.At) != in.At || !plainPath(in.At):
+	case !path.IsAbs(in.At) || path.Clean(in.At) != in.At || !plainPath.MatchString(in.At):
 		return fmt.Errorf("guest directory %q: write a clean absolute path of letters, digits and / . _ -", in.At)
 	case !bytes.Contains(in.CAPEM, []byte("BEGIN CERTIFICATE")):
 		return errors.New("no CA certificate")
@@ -95,21 +98,18 @@ func (in Inputs) check() error {
 	return nil
 }
 
-// plainPath tells whether s needs no quoting in a shell, a TOML string or an
+// plainPath is a path that needs no quoting in a shell, a TOML string or an
 // environment file.
-func plainPath(s string) bool {
-	return strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._-") == "" &&
-		!strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune("\"'\\$`;&|<>(){}*?#~", c) })
-}
+var plainPath = regexp.MustCompile(`^/[A-Za-z0-9._/-]+$`)
 
 // checkPaths refuses names that would leave the directory, or meet twice.
 func checkPaths(files []File) error {
 	for i, f := range files {
 		if !fs.ValidPath(f.Path) || f.Path == "." {
-			return fmt.Errorf("make guest files: %q is no path inside the directory", f.Path)
+			return fmt.Errorf("%q is no path inside the directory", f.Path)
 		}
 		if i > 0 && files[i-1].Path == f.Path {
-			return fmt.Errorf("make guest files: %s is there twice", f.Path)
+			return fmt.Errorf("%s is there twice", f.Path)
 		}
 	}
 	return nil
