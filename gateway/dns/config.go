@@ -48,9 +48,9 @@ type Config struct {
 	Burst int
 	// NewNamesPerMinute is how many names not asked lately may be asked under wildcards (default 120). What is over is REFUSED.
 	NewNamesPerMinute int
-	// Concurrent is how many UDP queries may wait for upstream at a time (default 64). What is over is dropped.
+	// Concurrent is how many UDP queries may wait for upstream at a time (default 32). What is over is dropped.
 	Concurrent int
-	// TCPConns is how many TCP connections may be open at a time (default 32). What is over is closed.
+	// TCPConns is how many TCP connections may be open at a time (default 16). What is over is closed.
 	TCPConns int
 	// Event, when set, hears of what was denied or failed: bounded in rate, repetitions as a count. It must not block, and may
 	// be called from many goroutines.
@@ -71,8 +71,8 @@ func (c Config) withDefaults() Config {
 	}
 	orDefault(&c.Burst, 400)
 	orDefault(&c.NewNamesPerMinute, 120)
-	orDefault(&c.Concurrent, 64)
-	orDefault(&c.TCPConns, 32)
+	orDefault(&c.Concurrent, 32)
+	orDefault(&c.TCPConns, 16)
 	if c.Event == nil {
 		c.Event = func(Event) {}
 	}

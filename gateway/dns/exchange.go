@@ -139,7 +139,13 @@ func (q query) match(b []byte, tcp bool) (*dns.Msg, error) {
 	if err != nil && m == nil {
 		return nil, nil
 	}
-	if m.Id != q.id || !m.Response || m.Opcode != dns.OpcodeQuery || len(m.Question) != 1 {
+	if m.Id != q.id || !m.Response || m.Opcode != dns.OpcodeQuery {
+		return nil, nil
+	}
+	if len(m.Question) == 0 && m.Rcode == dns.RcodeFormatError {
+		return m, nil // RFC 6891 §7: who knows no EDNS may send its header back and no more; it only makes us ask anew
+	}
+	if len(m.Question) != 1 {
 		return nil, nil
 	}
 	asked := m.Question[0]
@@ -170,7 +176,7 @@ func unpack(b []byte) (m *dns.Msg, err error) {
 	m = new(dns.Msg)
 	if err := m.Unpack(b); err != nil {
 		if len(m.Question) != 1 {
-			return nil, fmt.Errorf("parse message: %w", err)
+			return nil, fmt.Errorf("parse message: %w", err) // no header, or no question
 		}
 		return m, fmt.Errorf("parse message: %w", err)
 	}

@@ -22,7 +22,7 @@ const (
 	// lookupTimeout bounds a lookup with all its tries. Stub resolvers ask again after five seconds and join the same lookup.
 	lookupTimeout = 6 * time.Second
 	// maxFlights is how many lookups run at a time, over all bottles.
-	maxFlights = 256
+	maxFlights = 512
 	// maxAddrs is how many addresses of one answer are used.
 	maxAddrs = 64
 	// maxTTL is the longest that an answer is used.
