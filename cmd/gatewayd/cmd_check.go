@@ -64,6 +64,11 @@ func (a *app) checkFiles(cfg config.Config) []checked {
 		where = "no file; every value is a default or a flag"
 	}
 	out := []checked{{Name: "configuration", Status: redirect.Pass, Detail: where}}
+	if err := cfg.CanResolve(); err != nil {
+		out = append(out, checked{"resolvers", redirect.Fail, err.Error(), ""})
+	} else {
+		out = append(out, checked{Name: "resolvers", Status: redirect.Pass, Detail: fmt.Sprint(cfg.DNSUpstreams)})
+	}
 	if roots, err := gwtls.LoadRoots(cfg.UpstreamRoots); err != nil {
 		out = append(out, checked{"upstream roots", redirect.Fail, err.Error(), "install ca-certificates, or mend tls.upstream_roots"})
 	} else if len(roots.PEM()) == 0 {

@@ -27,6 +27,9 @@ them again and reopens the audit file. SIGTERM ends flows and leaves the links s
 			if err != nil {
 				return err
 			}
+			if err := cfg.CanResolve(); err != nil {
+				return err
+			}
 			o := &slog.HandlerOptions{Level: &level}
 			var h slog.Handler = slog.NewTextHandler(a.err, o)
 			if form == string(formatJSON) {

@@ -80,7 +80,7 @@ type Config struct {
 	Path string
 	// Instance, BottlesDir, StateDir, RunDir, BPFFSDir and Uplink are as in File; the directories are absolute.
 	Instance, BottlesDir, StateDir, RunDir, BPFFSDir, Uplink string
-	// DNSUpstreams is never empty after Resolve.
+	// DNSUpstreams may be empty; see CanResolve.
 	DNSUpstreams []netip.AddrPort
 	// DeniedNXDomain is true for dns.denied: nxdomain.
 	DeniedNXDomain bool

@@ -76,7 +76,10 @@ func TestInvalid(t *testing.T) {
 			first, _, _ := strings.Cut(string(b), "\n")
 			s, err := Parse("config.yaml", b)
 			if err == nil {
-				_, err = s.Resolve(nil, nil)
+				var c Config
+				if c, err = s.Resolve(nil, nil); err == nil {
+					err = c.CanResolve()
+				}
 			}
 			var e *Error
 			if !errors.As(err, &e) {
@@ -172,7 +175,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		c, err := s.Resolve(nil, testServers)
-		if err == nil && (!c.Pool.IsValid() || len(c.DNSUpstreams) == 0 || c.RunDir == "") {
+		if err == nil && (!c.Pool.IsValid() || c.CanResolve() != nil || c.RunDir == "") {
 			t.Errorf("accepted without a default: %+v", c)
 		}
 	})

@@ -17,6 +17,15 @@ const defaultPool = "198.19.0.0/16"
 // instanceName fits in an nftables table name, a directory name and, with a prefix, an interface name.
 var instanceName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,14}$`)
 
+// CanResolve refuses a configuration without any resolver, which only running needs: the host's resolv.conf may name none
+// while a plan is looked at. The error is an *Error.
+func (c Config) CanResolve() error {
+	if len(c.DNSUpstreams) > 0 {
+		return nil
+	}
+	return &Error{File: c.Path, Key: "dns.upstreams", Problem: "is not set and the host's resolv.conf names no server", Remedy: "write the address of a resolver"}
+}
+
 // Resolve checks every value and fills in the defaults. changed names the keys whose values came from flags, so that a
 // refusal blames the flag and not a line of the file. nameservers are the host's own resolvers, used when no
 // dns.upstreams are given; see HostNameservers. The error is an *Error.
@@ -113,9 +122,6 @@ func (r *resolver) dns(c *Config, d DNS, nameservers []netip.AddrPort) {
 	}
 	if len(c.DNSUpstreams) == 0 {
 		c.DNSUpstreams = nameservers
-	}
-	if len(c.DNSUpstreams) == 0 {
-		r.refuse("dns.upstreams", "is not set and the host's resolv.conf names no server", "write the address of a resolver")
 	}
 }
 
