@@ -50,7 +50,7 @@ type Inputs struct {
 }
 
 // GuestFiles returns the files of the guest directory, sorted by path: ca.pem,
-// ca-bundle.pem, env, network.json, Smolfile and the plan's own. It is pure
+// ca-bundle.pem, ca-bundle.jks, env, network.json, Smolfile and the plan's own. It is pure
 // but for Inputs.Secret. Errors name the input at fault; a LentError names the
 // credential that could not be lent.
 func GuestFiles(p *plan.Plan, in Inputs) ([]File, error) {
@@ -62,9 +62,11 @@ func GuestFiles(p *plan.Plan, in Inputs) ([]File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make guest files of %s: %w", p.Bottle, err)
 	}
+	bundle := append(withNewline(in.SystemRootsPEM), withNewline(in.CAPEM)...)
 	files := []File{
 		{Path: plan.CAFile, Mode: 0o644, Data: withNewline(in.CAPEM)},
-		{Path: plan.BundleFile, Mode: 0o644, Data: append(withNewline(in.SystemRootsPEM), withNewline(in.CAPEM)...)},
+		{Path: plan.BundleFile, Mode: 0o644, Data: bundle},
+		{Path: plan.TrustStoreFile, Mode: 0o644, Data: trustStore(bundle)},
 		{Path: "env", Mode: 0o600, Data: envFile(p.Env, in.At)},
 		{Path: "network.json", Mode: 0o644, Data: network},
 		{Path: "Smolfile", Mode: 0o644, Data: smolfile(p, in)},

@@ -82,7 +82,7 @@ func guestFiles(t *testing.T, p *plan.Plan, in Inputs) map[string]File {
 func TestGolden(t *testing.T) {
 	files := guestFiles(t, testPlan(t, "true"), testInputs())
 	modes := map[string]fs.FileMode{
-		"Smolfile": 0o644, "ca-bundle.pem": 0o644, "ca.pem": 0o644, "codex/auth.json": 0o600,
+		"Smolfile": 0o644, "ca-bundle.jks": 0o644, "ca-bundle.pem": 0o644, "ca.pem": 0o644, "codex/auth.json": 0o600,
 		"codex/config.toml": 0o600, "env": 0o600, "network.json": 0o644,
 	}
 	if len(files) != len(modes) {
