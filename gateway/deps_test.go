@@ -28,6 +28,9 @@ type direction struct {
 // testWorld is what a test of any package may use to have a network to work in.
 var testWorld = []string{"lab", "lab/privileged"}
 
+// helper is what a test may use where nothing but the helper for skips is needed.
+var helper = []string{"lab/privileged"}
+
 var directions = []direction{
 	{"gateway/routes", nil, nil,
 		"the vocabulary of decisions is pure: it depends on nothing, so that everything may depend on it"},
@@ -49,13 +52,13 @@ var directions = []direction{
 		"the gateway joins the leaves; what a route is for, and which agent asked for it, is none of its business"},
 	{"bpf", nil, testWorld,
 		"C, and tests of C"},
-	{"plan/provider", []string{"gateway/routes"}, nil,
+	{"plan/provider", []string{"gateway/routes"}, helper,
 		"what all providers share is the form of what they emit"},
-	{"plan/provider/*", []string{"plan/provider", "gateway/routes"}, nil,
+	{"plan/provider/*", []string{"plan/provider", "gateway/routes"}, helper,
 		"a provider emits routes, environment and files; it runs nothing and knows no other provider"},
-	{"plan", []string{"plan/provider", "plan/provider/*", "gateway/routes"}, nil,
+	{"plan", []string{"plan/provider", "plan/provider/*", "gateway/routes"}, helper,
 		"a plan is data: it can be made, shown and compared where no gateway runs"},
-	{"vmimage", []string{"plan", "gateway/routes"}, nil,
+	{"vmimage", []string{"plan", "gateway/routes"}, []string{"lab/privileged", "plan/provider"},
 		"guest files follow from the plan alone"},
 	{"lab/privileged", nil, nil,
 		"the one helper for skips is used by every test"},

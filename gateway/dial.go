@@ -110,6 +110,9 @@ type attempt struct {
 // race connects to addrs in order, each AttemptDelay after the one before or as soon as that one failed, and returns
 // the first connection. The others are given up and closed. It returns when every attempt has ended.
 func (d *dialer) race(ctx context.Context, addrs []netip.Addr, port uint16, allowPrivate bool) (*net.TCPConn, error) {
+	if len(addrs) == 1 {
+		return d.connect(ctx, netip.AddrPortFrom(addrs[0], port), allowPrivate)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan attempt, len(addrs))

@@ -31,7 +31,13 @@ import (
 	gwtls "gatewayd/gateway/tls"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(guestVariable); spec != "" {
+		guest(spec)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // testWait is how long a test waits for something that ought to happen at once.
 const testWait = 10 * time.Second
