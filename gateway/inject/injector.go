@@ -2,14 +2,23 @@ package inject
 
 import (
 	"context"
+	"crypto/subtle"
+	"encoding/base64"
 	"errors"
-	"net/http"
+	"fmt"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"sync/atomic"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"gatewayd/gateway/routes"
 )
 
-// Header is the part of a header block that an Injector touches. Names are
-// canonical MIME names. http.Header satisfies it.
+// Header is the part of a header block that an Injector touches. http.Header
+// satisfies it, and is looked at under every spelling of a name; another type
+// should have Names() []string for that, else only well-known names are found.
 type Header interface {
 	Values(name string) []string
 	Set(name, value string)
@@ -26,9 +35,9 @@ type Head struct {
 }
 
 // ForeignError reports a credential that is not the plan's on a request to a
-// route with auth. Errors never hold the credential.
+// route with auth. It never holds the credential.
 type ForeignError struct {
-	// Header is the header's canonical name; "" when it was in the query.
+	// Header is the header's name; "" when it was in the query.
 	Header string
 	// Query is the parameter's name; "" when it was in a header.
 	Query string
@@ -37,43 +46,222 @@ type ForeignError struct {
 // Error names the place.
 func (e *ForeignError) Error() string {
 	if e.Query != "" {
-		return "query parameter " + e.Query + ": it carries a credential that is not this bottle's dummy"
+		return fmt.Sprintf("query parameter %q: it carries a credential that is not this bottle's dummy", e.Query)
 	}
-	return "header " + e.Header + ": it carries a credential that is not this bottle's dummy"
+	return fmt.Sprintf("header %q: it carries a credential that is not this bottle's dummy", e.Header)
 }
 
-// Injector checks and rewrites the requests of one route. It is immutable and
-// may be used by any number of goroutines.
+// Injector checks and rewrites the requests of one route. It may be used by
+// any number of goroutines.
 type Injector struct {
 	auth   routes.Auth
 	source Source
+	masker atomic.Pointer[keptMasker]
 }
 
-// New returns the injector for a route's auth, with the secret from src.
+type keptMasker struct {
+	secret Secret
+	masker *Masker
+}
+
+// New returns the injector for a route's auth, with the secret from src. The
+// auth must be as routes.NewTable leaves it: the scheme known, and the field
+// that it needs set.
 func New(auth routes.Auth, src Source) (*Injector, error) {
-	return nil, errors.New("make injector: not built yet")
+	if src == nil {
+		return nil, errors.New("make injector: there is no credential source")
+	}
+	switch auth.Scheme {
+	case routes.Bearer, routes.Basic:
+		auth.Header = "Authorization"
+	case routes.HeaderScheme:
+		auth.Header = textproto.CanonicalMIMEHeaderKey(auth.Header)
+		if auth.Header == "" {
+			return nil, errors.New("make injector: scheme header names no header")
+		}
+	case routes.QueryScheme:
+		if auth.Query == "" {
+			return nil, errors.New("make injector: scheme query names no parameter")
+		}
+		auth.Header = ""
+	default:
+		return nil, fmt.Errorf("make injector: unknown scheme %q", auth.Scheme)
+	}
+	for _, d := range auth.Dummies.Values {
+		if d == "" {
+			return nil, errors.New("make injector: a dummy is empty")
+		}
+	}
+	return &Injector{auth: auth, source: src}, nil
 }
 
-// Check returns a *ForeignError unless every credential on the request is a
-// dummy of this route. A request without any passes. It changes nothing.
-func (i *Injector) Check(h Head) error { return &ForeignError{Header: i.auth.Header} }
+// Check returns a *ForeignError unless every credential on the request is one
+// of the route's dummies: in the injected header or parameter, in every other
+// that is known to carry credentials, each given at most once, and in offered
+// WebSocket subprotocols. A request without any passes. Check changes nothing.
+func (i *Injector) Check(h Head) error {
+	for _, name := range family(h.Header, i.auth.Header) {
+		vs := values(h.Header, name)
+		if len(vs) > 1 || len(vs) == 1 && !i.harmless(vs[0]) {
+			return &ForeignError{Header: name}
+		}
+	}
+	for _, v := range h.Header.Values("Sec-Websocket-Protocol") {
+		for _, offer := range strings.Split(v, ",") {
+			if c := subprotocolCredential(strings.TrimSpace(offer)); c != "" && !i.dummy(c) {
+				return &ForeignError{Header: "Sec-Websocket-Protocol"}
+			}
+		}
+	}
+	if h.RawQuery == nil {
+		return nil
+	}
+	seen := make(map[string]bool)
+	for _, p := range splitQuery(*h.RawQuery) {
+		if !i.credentialParam(p.name) {
+			continue
+		}
+		if name := strings.ToLower(p.name); seen[name] || p.value != "" && !i.dummy(p.value) {
+			return &ForeignError{Query: p.name}
+		} else {
+			seen[name] = true
+		}
+	}
+	return nil
+}
 
 // Apply removes every credential from the request and then sets the route's
 // own. It is the last thing done to a head before it is sent, after Check and
-// StripHopByHop. It returns the secret that it set; on an error (the
-// source's) nothing was set and the request must not be sent. It blocks as
-// the source does.
+// StripHopByHop. It returns the secret that it set; on an error (the source's)
+// nothing was changed and the request must not be sent. It blocks as the
+// source does.
 func (i *Injector) Apply(ctx context.Context, h Head) (Secret, error) {
-	return Secret{}, errors.New("inject credential: not built yet")
+	if i.auth.Scheme == routes.QueryScheme && h.RawQuery == nil {
+		return Secret{}, errors.New("inject credential: the head has no place for a query")
+	}
+	secret, err := i.source.Secret(ctx)
+	if err != nil {
+		return Secret{}, err
+	}
+	for _, name := range family(h.Header, i.auth.Header) {
+		remove(h.Header, name)
+	}
+	if h.RawQuery != nil {
+		*h.RawQuery = i.stripQuery(*h.RawQuery)
+	}
+	switch i.auth.Scheme {
+	case routes.Bearer:
+		h.Header.Set(i.auth.Header, "Bearer "+secret.Reveal())
+	case routes.Basic:
+		h.Header.Set(i.auth.Header, "Basic "+i.pair(secret))
+	case routes.HeaderScheme:
+		h.Header.Set(i.auth.Header, secret.Reveal())
+	case routes.QueryScheme:
+		own := url.QueryEscape(i.auth.Query) + "=" + url.QueryEscape(secret.Reveal())
+		if *h.RawQuery != "" {
+			own = *h.RawQuery + "&" + own
+		}
+		*h.RawQuery = own
+	}
+	return secret, nil
 }
 
 // Secrets returns every form in which a secret that Apply returned was put on
 // the wire: the value, and for basic auth the encoded pair. It is what a
 // Masker for the response must be given.
-func (i *Injector) Secrets(applied Secret) []Secret { return []Secret{applied} }
+func (i *Injector) Secrets(applied Secret) []Secret {
+	if i.auth.Scheme == routes.Basic && !applied.IsZero() {
+		return []Secret{applied, NewSecret(i.pair(applied))}
+	}
+	return []Secret{applied}
+}
 
-// StripHopByHop removes the header fields that end at this gateway (RFC 9110
-// section 7.6.1) and every field that Connection names. It returns an error,
-// having changed nothing, when Connection names a field that must reach the
-// server: one that carries credentials, or routes or frames the message.
-func StripHopByHop(h http.Header) error { return errors.New("strip hop-by-hop headers: not built yet") }
+// Masker returns a masker for Secrets(applied). The one for the last secret is
+// kept, since making it costs more than masking a small response.
+func (i *Injector) Masker(applied Secret) *Masker {
+	if kept := i.masker.Load(); kept != nil && kept.secret.Equal(applied) {
+		return kept.masker
+	}
+	m := NewMasker(i.Secrets(applied)...)
+	i.masker.Store(&keptMasker{applied, m})
+	return m
+}
+
+// pair is RFC 7617 section 2.
+func (i *Injector) pair(secret Secret) string {
+	return base64.StdEncoding.EncodeToString([]byte(i.auth.User + ":" + secret.Reveal()))
+}
+
+func (i *Injector) credentialParam(name string) bool {
+	return isParam(name, i.auth.Query) || credentialQuery(name)
+}
+
+// stripQuery returns the query without the parameters that carry credentials,
+// and byte for byte the same when it has none.
+func (i *Injector) stripQuery(raw string) string {
+	ps := splitQuery(raw)
+	kept := make([]string, 0, len(ps))
+	for _, p := range ps {
+		if !i.credentialParam(p.name) {
+			kept = append(kept, p.raw)
+		}
+	}
+	if len(kept) == len(ps) {
+		return raw
+	}
+	return strings.Join(kept, "&")
+}
+
+// harmless tells whether a credential header's value is nothing, a dummy, or a
+// dummy as the parameter of an authentication scheme (RFC 9110 section 11.4);
+// for basic, as user name or password. What stands beside the dummy does not
+// matter: the whole value goes no further.
+func (i *Injector) harmless(value string) bool {
+	value = strings.Trim(value, " \t")
+	if value == "" || i.dummy(value) {
+		return true
+	}
+	scheme, rest, ok := strings.Cut(value, " ")
+	rest = strings.TrimLeft(rest, " ")
+	if !ok {
+		return false
+	}
+	if !strings.EqualFold(scheme, "basic") {
+		return i.dummy(rest)
+	}
+	if len(rest) > maxDummy {
+		return false
+	}
+	pair, err := base64.StdEncoding.DecodeString(rest)
+	if err != nil {
+		return false
+	}
+	user, password, ok := strings.Cut(string(pair), ":")
+	return ok && (i.dummy(password) || i.dummy(user))
+}
+
+// maxDummy bounds what is looked at as a dummy, in bytes.
+const maxDummy = 16 << 10
+
+// dummy tells whether s is one of the route's dummies, in time that does not
+// tell how much of an exact one was right. A JWT is one when its HMAC verifies
+// and its algorithm is HS256, whatever its claims say: an agent may well hold
+// one that has expired.
+func (i *Injector) dummy(s string) bool {
+	if s == "" || len(s) > maxDummy {
+		return false
+	}
+	found := 0
+	for _, d := range i.auth.Dummies.Values {
+		found |= subtle.ConstantTimeCompare([]byte(d), []byte(s))
+	}
+	if found == 1 {
+		return true
+	}
+	if len(i.auth.Dummies.JWTKey) == 0 || strings.Count(s, ".") != 2 {
+		return false
+	}
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithoutClaimsValidation())
+	token, err := parser.Parse(s, func(*jwt.Token) (any, error) { return i.auth.Dummies.JWTKey, nil })
+	return err == nil && token.Valid
+}
