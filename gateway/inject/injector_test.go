@@ -103,7 +103,7 @@ func TestCheckBearer(t *testing.T) {
 		"jwt other claims":        {http.Header{"Authorization": {"Bearer " + parts[0] + ".e30." + parts[2]}}, "Authorization"},
 		"too long":                {http.Header{"Authorization": {"Bearer " + strings.Repeat("a", maxDummy+1)}}, "Authorization"},
 		"basic too long":          {http.Header{"Authorization": {basic(strings.Repeat("a", maxDummy) + ":" + dummy1)}}, "Authorization"},
-		"subprotocol":             {http.Header{"Sec-Websocket-Protocol": {"realtime, openai-insecure-api-key.sk-other"}}, "Sec-Websocket-Protocol"},
+		"subprotocol":             {http.Header{"Sec-Websocket-Protocol": {"realtime, vendor-insecure-api-key.sk-other"}}, "Sec-Websocket-Protocol"},
 	} {
 		err := i.Check(Head{Header: c.h})
 		var fe *ForeignError
