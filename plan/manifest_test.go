@@ -113,3 +113,40 @@ func TestLoadManifest(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestCutOff cuts every example at every byte: what is still taken ends at the
+// end of a line, and names no host that the whole does not.
+func TestCutOff(t *testing.T) {
+	files, err := filepath.Glob("../examples/*.bottle.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("examples: %v, %v", files, err)
+	}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole, err := ParseManifest(file, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts := map[string]bool{}
+		for _, r := range whole.Egress.Routes {
+			hosts[r.Host] = true
+		}
+		for n := range data {
+			m, err := ParseManifest(file, data[:n])
+			if err != nil {
+				continue
+			}
+			if data[n-1] != '\n' {
+				t.Errorf("%s: taken when cut at byte %d, inside a line", file, n)
+			}
+			for _, r := range m.Egress.Routes {
+				if !hosts[r.Host] {
+					t.Errorf("%s: cut at byte %d: host %s", file, n, r.Host)
+				}
+			}
+		}
+	}
+}

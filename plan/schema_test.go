@@ -15,7 +15,7 @@ import (
 // those about the text of the file, and those that need a parser or a look at
 // another place of the manifest.
 var beyondSchema = strings.Fields(`
-	anchor comment-only control-byte directive document-end duplicate-key empty-file indent long-line merge-key nesting not-utf8
+	anchor comment-only control-byte cut-off directive document-end duplicate-key empty-file indent long-line merge-key nesting not-utf8
 	syntax tab tag two-documents complex-key
 	auth-on-tcp auth-on-wildcard default-tap-long dummy guest-broadcast guest-ipv6 guest-loopback guest-no-prefix guest-no-room
 	header host-crlf host-duplicate host-ip host-multiline host-name host-url host-wildcard interface-name lend-claude mac-multicast

@@ -72,6 +72,10 @@ func checkBytes(data []byte, r *refusals) bool {
 			r.add(i+1, "", "a YAML directive", "remove the line")
 		}
 	}
+	if len(data) > 0 && data[len(data)-1] != '\n' {
+		// Half a line may well be valid, and mean another host or a wider path.
+		r.add(bytes.Count(data, []byte("\n"))+1, "", "the last line does not end: the file may be cut off", "end it with a newline")
+	}
 	return len(r.list) == 0
 }
 
