@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -98,5 +100,30 @@ func TestSchemaAgrees(t *testing.T) {
 	}
 	for name := range beyond {
 		t.Errorf("there is no testdata/invalid-%s.yaml", name)
+	}
+}
+
+// TestManual: docs/MANIFEST.md has every key that a manifest may hold.
+func TestManual(t *testing.T) {
+	manual, err := os.ReadFile("../docs/MANIFEST.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := []reflect.Type{
+		reflect.TypeFor[Manifest](), reflect.TypeFor[LinkManifest](), reflect.TypeFor[AgentProvider](), reflect.TypeFor[Egress](),
+		reflect.TypeFor[RouteManifest](), reflect.TypeFor[PipelockManifest](), reflect.TypeFor[AuthManifest](),
+		reflect.TypeFor[SecretManifest](), reflect.TypeFor[JSONManifest](), reflect.TypeFor[DNSManifest](),
+	}
+	for _, typ := range known {
+		for _, key := range keysOf(typ) {
+			if !regexp.MustCompile("[`.]" + key + "[`.\\[]").Match(manual) {
+				t.Errorf("%s.%s is not in docs/MANIFEST.md", typ.Name(), key)
+			}
+		}
+	}
+	for _, name := range templates() {
+		if !bytes.Contains(manual, []byte("`"+name+"`")) {
+			t.Errorf("provider %s is not in docs/MANIFEST.md", name)
+		}
 	}
 }
