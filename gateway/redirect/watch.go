@@ -33,6 +33,7 @@ func (r *Redirect) Watch(ctx context.Context) error {
 		return fmt.Errorf("subscribe to nftables changes: %w", err)
 	}
 	kick := make(chan struct{}, 1)
+	kick <- struct{}{} // for what changed before the subscription
 	var listeners sync.WaitGroup
 	listeners.Go(func() { listen(routes, kick, routeMatters) })
 	listeners.Go(func() { listen(tables, kick, tableMatters(r.options.Instance)) })

@@ -324,3 +324,9 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+func (c *catcher) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = nil
+}
