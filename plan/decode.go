@@ -158,14 +158,14 @@ func (d *decoder) decodeStruct(path string, n ast.Node, v reflect.Value) {
 			continue
 		}
 		d.lines[at] = lineOf(kv.Key)
-		d.decodeField(at, kv.Value, v.Type(), field)
+		d.decodeField(at, kv.Value, field)
 	}
 }
 
 // decodeField decodes one field. An empty value is a refusal, except where it
 // can only mean less access: a key whose entries were commented out must not
 // silently become the wider default.
-func (d *decoder) decodeField(at string, n ast.Node, _ reflect.Type, field reflect.Value) {
+func (d *decoder) decodeField(at string, n ast.Node, field reflect.Value) {
 	if _, null := n.(*ast.NullNode); null || n == nil {
 		if at != "egress" && at != "egress.routes" {
 			d.refuse(at, "is empty", "write a value or remove the key")

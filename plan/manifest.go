@@ -74,7 +74,7 @@ type AuthManifest struct {
 	Query  string         `json:"query,omitempty" jsonschema_description:"Scheme query: the parameter's name."`
 	User   string         `json:"user,omitempty" jsonschema_description:"Scheme basic: the user name."`
 	Secret SecretManifest `json:"secret" jsonschema:"required" jsonschema_description:"Where the host keeps the credential."`
-	Dummy  string         `json:"dummy,omitempty" jsonschema:"minLength=16,maxLength=512" jsonschema_description:"What the guest holds in its place; default gatewayd-dummy- and letters. Not a secret."`
+	Dummy  string         `json:"dummy,omitempty" jsonschema:"minLength=16,maxLength=512,pattern=^[A-Za-z0-9._~@:+/=-]+$" jsonschema_description:"What the guest holds in its place; default gatewayd-dummy- and letters. Not a secret."`
 	Env    string         `json:"env,omitempty" jsonschema:"pattern=^[A-Za-z_][A-Za-z0-9_]*$" jsonschema_description:"The guest's variable that holds the dummy; default the secret's own env name."`
 	Role   string         `json:"role,omitempty" jsonschema:"enum=provider" jsonschema_description:"provider: this is the agent provider's credential, so the provider adds none."`
 }

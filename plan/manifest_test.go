@@ -150,3 +150,11 @@ func TestCutOff(t *testing.T) {
 		}
 	}
 }
+
+// TestLineEnds: a file from a system with other line ends means the same.
+func TestLineEnds(t *testing.T) {
+	m, err := LoadManifest("testdata/valid-crlf.yaml")
+	if err != nil || m.Bottle != "crlf" || len(m.Egress.Routes) != 1 || m.Egress.Routes[0].Host != "a.example.org" {
+		t.Errorf("got %+v, %v", m, err)
+	}
+}

@@ -19,7 +19,7 @@ import (
 var beyondSchema = strings.Fields(`
 	anchor comment-only control-byte cut-off directive document-end duplicate-key empty-file indent long-line merge-key nesting not-utf8
 	syntax tab tag two-documents complex-key
-	auth-on-tcp auth-on-wildcard default-tap-long dummy guest-broadcast guest-ipv6 guest-loopback guest-no-prefix guest-no-room
+	auth-on-tcp auth-on-wildcard default-tap-long guest-broadcast guest-ipv6 guest-loopback guest-no-prefix guest-no-room
 	header host-crlf host-duplicate host-ip host-multiline host-name host-url host-wildcard interface-name lend-claude mac-multicast
 	methods methods-on-passthrough methods-on-tcp netns-unclean owner passthrough-http paths query tcp-without-port
 	template-none-forward user host-number`)

@@ -19,8 +19,9 @@ var (
 	headerToken = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")
 	envName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 	queryName   = regexp.MustCompile(`^[A-Za-z0-9_.~-]{1,128}$`)
-	visible     = regexp.MustCompile(`^[!-~]+$`)
-	badEscape   = regexp.MustCompile(`~([^01]|$)`)
+	// dummyWord needs no quoting in a shell, a URL's query or an environment file.
+	dummyWord = regexp.MustCompile(`^[A-Za-z0-9._~@:+/=-]+$`)
+	badEscape = regexp.MustCompile(`~([^01]|$)`)
 )
 
 // notInjectable are headers that a message's framing or routing depends on.
@@ -199,8 +200,8 @@ func (d *decoder) validateAuthExtras(at string, a *AuthManifest) {
 	if routes.Scheme(a.Scheme) == routes.Basic && (a.User == "" || strings.Contains(a.User, ":")) {
 		d.refuse(at+".user", "scheme basic needs a user name without a colon", "write user: NAME (many hosts take any name beside a token)")
 	}
-	if d.has(at+".dummy") && (len(a.Dummy) < minDummy || len(a.Dummy) > maxDummy || !visible.MatchString(a.Dummy)) {
-		d.refuse(at+".dummy", "is no dummy", fmt.Sprintf("write %d to %d visible ASCII characters that occur nowhere else, or leave it out", minDummy, maxDummy))
+	if d.has(at+".dummy") && (len(a.Dummy) < minDummy || len(a.Dummy) > maxDummy || !dummyWord.MatchString(a.Dummy)) {
+		d.refuse(at+".dummy", "is no dummy", fmt.Sprintf("write %d to %d letters, digits and . _ ~ @ : + / = - that occur nowhere else, or leave it out", minDummy, maxDummy))
 	}
 	if d.has(at+".env") && !envName.MatchString(a.Env) {
 		d.refuse(at+".env", quote(a.Env)+" is no variable name", "write letters, digits and _, not beginning with a digit")
