@@ -380,11 +380,11 @@ func (b *bottle) shut() {
 	defer timer.Stop()
 	select {
 	case <-done:
+		b.g.metrics.forget(b.name)
 	case <-timer.C:
 		b.log.Warn("flows are slow to end", slog.Int("flows", len(b.open())))
 	}
 	b.up.close()
-	b.g.metrics.forget(b.name)
 }
 
 // info returns the bottle's state; link is what is known of its link.

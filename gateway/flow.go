@@ -45,7 +45,7 @@ const (
 type flow struct {
 	id    string
 	b     *bottle
-	snap  *snapshot // the plan that was in force when the guest connected
+	snap  *snapshot // the plan that decided; until then, the one in force when the guest connected
 	conn  *net.TCPConn
 	start time.Time
 	src   netip.AddrPort // the guest
@@ -171,13 +171,30 @@ func (f *flow) note(change func(*Record)) {
 	change(&f.rec)
 }
 
-// verdict puts v into the record to be, and makes it what a new plan is compared with.
+// decide judges the flow by the plan in force, as host and protocol, and makes the verdict what a later plan is compared
+// with. A plan that is swapped in meanwhile may have gone over the open flows before this one had a verdict to compare;
+// then the flow is judged again, so that no flow begins by a plan that was replaced.
+func (f *flow) decide(host string, protocol routes.Protocol) routes.Verdict {
+	f.host, f.protocol = host, protocol
+	for {
+		s := f.b.current()
+		v := s.table.DecideFlow(host, f.port, protocol)
+		f.mu.Lock()
+		f.grant = v
+		f.rec.Host, f.rec.Protocol = host, protocol
+		f.mu.Unlock()
+		f.snap = s
+		if f.b.current() == s {
+			return v
+		}
+	}
+}
+
+// verdict puts v and the lane that carries it into the record to be.
 func (f *flow) verdict(v routes.Verdict, lane Lane) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.grant = v
 	f.rec.Decision, f.rec.Rule, f.rec.Reason, f.rec.Lane = v.Decision, v.Rule, v.Reason, lane
-	f.rec.Host, f.rec.Protocol = f.host, f.protocol
 }
 
 // refuse ends the connection with a RST, so that the client fails at once, and records why. err may be nil. Nothing of

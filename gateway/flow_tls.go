@@ -35,8 +35,7 @@ func (f *flow) serveTLS(ctx context.Context) {
 		f.refuse(routes.BadName, err)
 		return
 	}
-	f.host = host
-	v := f.snap.table.DecideFlow(host, f.port, routes.HTTPS)
+	v := f.decide(host, routes.HTTPS)
 	switch v.Decision {
 	case routes.Passthrough:
 		f.relayName(ctx, v, read)
@@ -138,10 +137,9 @@ func (f *flow) explain(ctx context.Context, v routes.Verdict, hello gwtls.Hello,
 	f.closeTLS(conn)
 }
 
-// closeTLS ends a TLS connection in order: close_notify, then FIN.
+// closeTLS ends a TLS connection in order: close_notify, for which crypto/tls waits 5 s at most, then FIN.
 func (f *flow) closeTLS(conn *tls.Conn) {
-	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // crypto/tls sets its own of 5 s for the alert; be shorter
-	_ = conn.Close()                                       // the flow is over either way
+	_ = conn.Close() // the flow is over either way
 }
 
 // handshake makes the TLS connection with the guest, for the flow's host. When it reports false the flow was refused.

@@ -17,11 +17,14 @@ import (
 // reports false, having done nothing, when there is no such route.
 func (f *flow) relayPinned(ctx context.Context) bool {
 	for _, name := range f.b.pins.Names(f.dst.Addr()) {
-		v := f.snap.table.DecideFlow(name, f.port, routes.TCP)
-		if v.Decision != routes.Passthrough || v.Route == nil {
+		if f.b.current().table.DecideFlow(name, f.port, routes.TCP).Decision != routes.Passthrough {
 			continue
 		}
-		f.host, f.protocol = name, routes.TCP
+		v := f.decide(name, routes.TCP)
+		if v.Decision != routes.Passthrough || v.Route == nil {
+			f.refuse(v.Reason, nil) // a new plan came between
+			return true
+		}
 		f.verdict(v, LaneRelay)
 		up, err := f.b.dial.dialAddr(ctx, name, f.dst, v.Route.AllowPrivate)
 		if err != nil {
