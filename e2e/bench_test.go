@@ -64,7 +64,7 @@ func newBench(t testing.TB, config map[string]any) *bench {
 		if t.Failed() {
 			t.Logf("gatewayd wrote:\n%s", tail(g.Log(), 60))
 			audit, _ := os.ReadFile(g.AuditFile) // may not be there
-			t.Logf("records:\n%s", tail(string(audit), 40))
+			t.Logf("records:\n%s", tail(string(audit), 12))
 		}
 	})
 	return b

@@ -32,6 +32,9 @@ func joinUplink(gw, inet *Namespace) error {
 		if err := netlink.LinkAdd(veth); err != nil {
 			return fmt.Errorf("make uplink: %w", err)
 		}
+		if err := withoutIPv6(Uplink); err != nil {
+			return err
+		}
 		if err := configure(Uplink, netip.PrefixFrom(GatewayUplink, 30)); err != nil {
 			return err
 		}
@@ -44,6 +47,9 @@ func joinUplink(gw, inet *Namespace) error {
 		return err
 	}
 	return inet.Do(func() error {
+		if err := withoutIPv6(farLink); err != nil {
+			return err
+		}
 		if err := configure(farLink, netip.PrefixFrom(Far, 30)); err != nil {
 			return err
 		}
@@ -71,6 +77,15 @@ func configure(link string, p netip.Prefix) error {
 		return fmt.Errorf("bring up %s: %w", link, err)
 	}
 	return nil
+}
+
+// withoutIPv6 keeps an interface from speaking IPv6 of its own accord, so that
+// whatever IPv6 crosses it has been let through.
+func withoutIPv6(link string) error {
+	if _, err := os.Stat("/proc/sys/net/ipv6/conf"); err != nil {
+		return nil // this kernel has no IPv6
+	}
+	return sysctl("net/ipv6/conf/"+link+"/disable_ipv6", "1")
 }
 
 func addRoute(dst netip.Prefix, via netip.Addr) error {
