@@ -32,7 +32,8 @@ func golden(t *testing.T, file, got string) {
 // manifestErrors returns the refusals that err is made of.
 func manifestErrors(t *testing.T, err error) []*ManifestError {
 	t.Helper()
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
 		var all []*ManifestError
 		for _, e := range joined.Unwrap() {
 			all = append(all, manifestErrors(t, e)...)

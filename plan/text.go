@@ -76,7 +76,7 @@ func (p *Plan) textRoutes(b *bytes.Buffer) {
 			fmt.Fprintf(t, "\t\t\t\t\t\t%s\n", more)
 		}
 	}
-	t.Flush()
+	_ = t.Flush() // a buffer takes everything
 }
 
 // decisionWords names the decision and what is unusual about it.

@@ -61,8 +61,9 @@ func (Provider) Provision(q provider.Request) (provider.Contribution, error) {
 		return inject(c, q.Bottle, file, a)
 	case provider.Lend:
 		return lend(c, q.Bottle, file, a)
+	default:
+		return provider.Contribution{}, &provider.ModeError{Provider: name, Mode: q.Mode, Remedy: "write true, false or lend"}
 	}
-	return provider.Contribution{}, &provider.ModeError{Provider: name, Mode: q.Mode, Remedy: "write true, false or lend"}
 }
 
 // credentialsFile returns the host's auth.json: the given one, or the default
