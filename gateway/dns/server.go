@@ -141,8 +141,9 @@ func (s *Server) inspect(name string, rule routes.NameRule) (detail string, kind
 	if !rule.Wildcard {
 		return "", 0
 	}
-	labels, ok := strings.CutSuffix(name, strings.TrimPrefix(rule.Pattern, "*"))
-	if !ok || labels == "" {
+	suffix, wild := strings.CutPrefix(rule.Pattern, "*")
+	labels, fits := strings.CutSuffix(name, suffix)
+	if !wild || !strings.HasPrefix(suffix, ".") || !fits || labels == "" {
 		return "the name does not match its rule " + rule.Pattern, Encoded
 	}
 	if err := checkLabels(labels); err != nil {
