@@ -1,9 +1,6 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
-
 	"github.com/spf13/cobra"
 
 	"gatewayd/cmd/gatewayd/internal/provision"
@@ -38,16 +35,11 @@ or ending in .yaml). Nothing on the machine is changed and no daemon is asked.`,
 	return c
 }
 
-// find makes the plan of a bottle or manifest. A manifest's path is shown as it was given.
+// find makes the plan of a bottle or of a manifest's path.
 func (a *app) find(arg string) (provision.Planned, error) {
 	cfg, err := a.config()
 	if err != nil {
 		return provision.Planned{}, err
-	}
-	if filepath.Base(arg) == arg {
-		if _, err := os.Stat(arg); err == nil && filepath.Ext(arg) != "" {
-			arg = "./" + arg
-		}
 	}
 	return provision.Find(arg, cfg.BottlesDir, a.host)
 }

@@ -58,11 +58,24 @@ func options(b *bytes.Buffer, fs *pflag.FlagSet) {
 			fmt.Fprintf(b, "\\fB\\-%s\\fR, ", f.Shorthand)
 		}
 		fmt.Fprintf(b, "\\fB\\-\\-%s\\fR", roff(f.Name))
-		if t := f.Value.Type(); t != "bool" {
+		if t := valueWord(f.Value.Type()); t != "" {
 			fmt.Fprintf(b, " \\fI%s\\fR", roff(t))
 		}
 		fmt.Fprintf(b, "\n%s.\n", roff(strings.ToUpper(f.Usage[:1])+f.Usage[1:]))
 	})
+}
+
+// valueWord is how a flag's value is called in the manual; "" for a flag without one.
+func valueWord(t string) string {
+	switch t {
+	case "bool":
+		return ""
+	case "":
+		return "word"
+	case "stringSlice":
+		return "list"
+	}
+	return t
 }
 
 // manualFiles writes the sections about files, signals and exit codes.

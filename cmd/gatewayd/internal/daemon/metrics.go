@@ -13,6 +13,9 @@ type metrics struct {
 	manifests *prometheus.GaugeVec   // state
 }
 
+// RegisterMetrics registers the daemon's own counters with r, for who wants to know them all.
+func RegisterMetrics(r *prometheus.Registry, version string) { newMetrics(r, version) }
+
 // newMetrics registers the counters with r.
 func newMetrics(r *prometheus.Registry, version string) *metrics {
 	m := &metrics{
