@@ -1,0 +1,270 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gatewayd/gateway/inject"
+	"gatewayd/gateway/pipelock"
+	"gatewayd/gateway/routes"
+)
+
+// maxAnswerBody bounds what an answerer may read of a request.
+const maxAnswerBody = 1 << 20
+
+// exchange is the life of one request: it is addressed, decided on, scanned, given its credential, sent, and its response
+// delivered. Every step either goes on or says, as a denial, why not; a step that forgets to say anything sends nothing.
+type exchange struct {
+	s     *session
+	snap  *snapshot // one plan for the whole request
+	w     *tally
+	r     *http.Request
+	start time.Time
+	rec   Record
+
+	host     string // canonical
+	path     string // raw, as it is matched and sent
+	query    string // raw, without the question mark
+	hasQuery bool
+	verdict  routes.Verdict
+	upgrade  bool // the request asks for WebSocket
+
+	injector *inject.Injector
+	secret   inject.Secret // that was injected
+	masker   *inject.Masker
+
+	sent   atomic.Int64 // bytes of the request's body that went on
+	leak   atomic.Pointer[pipelock.Finding]
+	broken atomic.Pointer[error] // what reading the request's body failed with
+	giveUp context.CancelFunc    // ends the request towards the upstream
+
+	interim sync.Mutex // held while a 1xx response is written
+	final   bool       // the final response has begun; guarded by interim
+}
+
+// newExchange returns the exchange of one request.
+func newExchange(s *session, w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{s: s, snap: s.snapshot(), w: &tally{ResponseWriter: w}, r: r, start: time.Now(), rec: s.begin()}
+	x.rec.Plan = x.snap.digest
+	x.rec.Method, x.rec.Host = r.Method, s.host
+	x.rec.Decision, x.rec.Lane = routes.Deny, LaneNone
+	return x
+}
+
+// serve runs the exchange and records it. It reports false if the response is to be cut off, so that the guest does not
+// take it for whole.
+func (x *exchange) serve() (whole bool) {
+	defer x.finish()
+	if d := x.admit(); d != nil {
+		x.deny(d)
+		return true
+	}
+	if x.verdict.Route.Answer != "" {
+		x.answer()
+		return true
+	}
+	ctx, cancel := context.WithCancel(x.r.Context())
+	defer cancel()
+	x.giveUp = cancel
+	out, d := x.prepare(ctx)
+	if d != nil {
+		x.deny(d)
+		return true
+	}
+	resp, d := x.send(out)
+	if d != nil {
+		return x.fail(d)
+	}
+	if x.upgrade && resp.StatusCode == http.StatusSwitchingProtocols {
+		return x.tunnel(resp)
+	}
+	return x.deliver(resp)
+}
+
+// finish completes the record and hands it over.
+func (x *exchange) finish() {
+	x.rec.Time = time.Now().UTC()
+	x.rec.DurationMS = time.Since(x.start).Milliseconds()
+	if x.rec.Status == 0 {
+		x.rec.Status = x.w.status
+	}
+	x.rec.BytesUp += x.sent.Load()
+	x.rec.BytesDown += x.w.written
+	x.s.record(x.rec)
+}
+
+// admit judges the request's head by itself and by the plan.
+func (x *exchange) admit() *denial {
+	for _, step := range []func() *denial{x.address, x.target, x.decide, x.checkUpgrade} {
+		if d := step(); d != nil {
+			return d
+		}
+	}
+	return nil
+}
+
+// address makes sure that the request is for the host that its connection was made for: the credential that may be
+// injected, and the upstream that is verified, are that host's (RFC 9110 section 7.4).
+func (x *exchange) address() *denial {
+	name, port := splitAuthority(x.r.Host)
+	host, err := routes.CanonicalHost(name)
+	if x.s.host == "" {
+		if err != nil {
+			return &denial{status: http.StatusForbidden, reason: routes.BadName, err: err, detail: "The Host field does not name a host that a plan could name."}
+		}
+		x.rec.Host = host
+	} else if err != nil || host != x.s.host {
+		return x.misdirected("the request names another host than its connection")
+	}
+	if port != 0 && port != x.s.port {
+		return x.misdirected("the request names another port than its connection")
+	}
+	if scheme := x.r.URL.Scheme; scheme != "" && !strings.EqualFold(scheme, string(x.s.protocol)) {
+		return x.misdirected("the request names another scheme than its connection")
+	}
+	for _, v := range x.r.Header["Host"] { // HTTP/2 may carry it beside :authority (RFC 9113 section 8.3.1)
+		if !strings.EqualFold(v, x.r.Host) {
+			return x.misdirected("the request names two hosts")
+		}
+	}
+	x.host = host
+	return nil
+}
+
+// misdirected is the denial of a request on the wrong connection.
+func (x *exchange) misdirected(why string) *denial {
+	where := net.JoinHostPort(x.rec.Host, strconv.Itoa(int(x.s.port)))
+	return &denial{
+		status: http.StatusMisdirectedRequest, reason: ReasonMisdirected, err: errors.New(why),
+		detail: fmt.Sprintf("This connection is for %s, but %s.", where, why),
+	}
+}
+
+// splitAuthority splits host [ ":" port ]. The port is 0 if there is none, and 65536 is never it: an impossible one comes
+// back with the name, which is then not canonical.
+func splitAuthority(authority string) (name string, port uint16) {
+	i := strings.LastIndexByte(authority, ':')
+	if i < 0 {
+		return authority, 0
+	}
+	n, err := strconv.ParseUint(authority[i+1:], 10, 16)
+	if err != nil || n == 0 {
+		return authority, 0
+	}
+	return authority[:i], uint16(n)
+}
+
+// target takes path and query from the request target, byte for byte: what is decided on is what is sent.
+func (x *exchange) target() *denial {
+	switch x.r.Method {
+	case http.MethodTrace, http.MethodConnect:
+		return &denial{status: http.StatusMethodNotAllowed, reason: ReasonMethodRefused, detail: x.r.Method + " is never forwarded."}
+	}
+	raw := x.r.RequestURI
+	if x.r.URL.Scheme != "" { // absolute-form, whose authority is the Host field's
+		_, rest, _ := strings.Cut(raw, "://")
+		i := strings.IndexByte(rest, '/')
+		if i < 0 {
+			return x.badTarget("it has no path")
+		}
+		raw = rest[i:]
+	}
+	if strings.ContainsRune(raw, '#') {
+		return x.badTarget("it holds a fragment")
+	}
+	x.path, x.query, x.hasQuery = strings.Cut(raw, "?")
+	x.rec.Path = x.path
+	for i := range len(x.query) {
+		if c := x.query[i]; c <= ' ' || c >= 0x7f {
+			return x.badTarget("its query holds a byte that has to be percent-encoded")
+		}
+	}
+	return nil
+}
+
+// badTarget is the denial of a request target.
+func (x *exchange) badTarget(why string) *denial {
+	return &denial{status: http.StatusBadRequest, reason: ReasonTargetRefused, err: errors.New(why), detail: "The request target is refused: " + why + "."}
+}
+
+// decide asks the plan. Nothing but an Intercept decision lets a request go on.
+func (x *exchange) decide() *denial {
+	if x.s.denied != nil {
+		x.verdict = *x.s.denied
+	} else {
+		x.verdict = x.snap.table.Decide(routes.Request{
+			Host: x.host, Port: x.s.port, Protocol: x.s.protocol, Method: x.r.Method, Path: x.path,
+		})
+	}
+	v := x.verdict
+	x.rec.Rule, x.rec.Reason = v.Rule, v.Reason
+	switch {
+	case v.Decision == routes.Intercept && v.Route != nil && x.s.denied == nil:
+		x.rec.Decision, x.rec.Lane = routes.Intercept, LaneIntercept
+		return nil
+	case v.Decision == routes.Passthrough:
+		d := x.misdirected("the plan in force passes this host through undecrypted; connect again")
+		d.reason = ReasonNotIntercepted
+		return d
+	}
+	remedy := v.Remedy()
+	detail := x.denialDetail(v)
+	if remedy != "" {
+		detail += " These lines in the bottle's manifest would allow it:"
+	}
+	return &denial{status: http.StatusForbidden, reason: v.Reason, detail: detail, remedy: remedy}
+}
+
+// denialDetail says in words why the plan denies the request.
+func (x *exchange) denialDetail(v routes.Verdict) string {
+	what := fmt.Sprintf("%s %s://%s%s is denied", x.r.Method, x.s.protocol, x.host, x.path)
+	switch v.Reason {
+	case routes.NoRoute:
+		return fmt.Sprintf("%s: no route of bottle %s names this host.", what, x.s.bottle)
+	case routes.PortDenied:
+		return fmt.Sprintf("%s: no route of bottle %s names this host with port %d.", what, x.s.bottle, x.s.port)
+	case routes.ProtocolDenied:
+		return fmt.Sprintf("%s: the route %s is of another protocol.", what, v.Rule)
+	case routes.MethodDenied:
+		return fmt.Sprintf("%s: the route %s does not allow this method.", what, v.Rule)
+	case routes.PathDenied:
+		return fmt.Sprintf("%s: the route %s does not allow this path.", what, v.Rule)
+	case routes.PathNotCanonical:
+		return fmt.Sprintf("%s: the path could be read in more than one way. Ask for it in its plain form.", what)
+	}
+	return fmt.Sprintf("%s (%s).", what, v.Reason)
+}
+
+// answer lets the route's answerer respond. Nothing goes upstream.
+func (x *exchange) answer() {
+	a := x.snap.answerers[x.verdict.Route.Answer]
+	if a == nil {
+		x.deny(&denial{status: http.StatusBadGateway, reason: ReasonInternal, detail: "The route is answered on the host, but nobody there does."})
+		return
+	}
+	x.rec.Reason = ReasonAnswered
+	r := x.r.Clone(x.r.Context())
+	r.Body = http.MaxBytesReader(x.w, &counted{ReadCloser: x.r.Body, n: &x.sent}, maxAnswerBody)
+	a.ServeHTTP(x.w, r)
+}
+
+// fail answers a request that could not be carried to its end. A denial without status is for a guest that has left.
+func (x *exchange) fail(d *denial) (whole bool) {
+	x.interim.Lock()
+	x.final = true
+	x.interim.Unlock()
+	if d.status == 0 || x.w.status != 0 {
+		x.note(d)
+		return false
+	}
+	x.deny(d)
+	return true
+}

@@ -1,0 +1,105 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"gatewayd/gateway/http1"
+	"gatewayd/gateway/routes"
+)
+
+// Bounds of one HTTP/2 connection of a guest (RFC 9113 section 10.5). CONTINUATION floods, rapid resets and floods of
+// control frames are bounded within golang.org/x/net/http2 by these and by its own limits.
+const (
+	h2Streams        = 100       // requests at once
+	h2FrameBytes     = 16 << 10  // the smallest that may be offered
+	h2StreamWindow   = 256 << 10 // request body bytes of one stream that wait for the upstream
+	h2ConnWindow     = 1 << 20   // the same over all streams
+	h2HeaderTable    = 4 << 10   // HPACK tables
+	h2Idle           = 3 * time.Minute
+	h2Ping           = 30 * time.Second // after this long without a frame, the guest is asked whether it is there
+	h2PingWait       = 15 * time.Second
+	h2Write          = 5 * time.Minute // without progress of a write
+	deliveryBuffer   = 32 << 10        // bytes of a response body under way
+	websocketMessage = 16 << 10        // bytes of a WebSocket message under way
+)
+
+// engine serves HTTP on connections of guests. One serves all bottles: it holds buffers and limits, and no plan.
+type engine struct {
+	h1       *http1.Server
+	h2       *http2.Server
+	base     *http.Server // limits that http2.Server takes from there
+	bodies   *bytePool
+	messages *bytePool
+}
+
+// newEngine returns an engine that logs defects to log.
+func newEngine(log *slog.Logger) *engine {
+	e := &engine{bodies: newBytePool(deliveryBuffer), messages: newBytePool(websocketMessage + frameHead)}
+	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { sessionOf(r.Context()).ServeHTTP(w, r) })
+	e.h1 = &http1.Server{Handler: serve, Log: log, ErrorBody: func(ctx context.Context, err *http1.ProtocolError) (string, []byte) {
+		return sessionOf(ctx).refused(err)
+	}}
+	e.h2 = &http2.Server{
+		MaxConcurrentStreams:         h2Streams,
+		MaxReadFrameSize:             h2FrameBytes,
+		MaxUploadBufferPerStream:     h2StreamWindow,
+		MaxUploadBufferPerConnection: h2ConnWindow,
+		MaxDecoderHeaderTableSize:    h2HeaderTable,
+		MaxEncoderHeaderTableSize:    h2HeaderTable,
+		IdleTimeout:                  h2Idle,
+		ReadIdleTimeout:              h2Ping,
+		PingTimeout:                  h2PingWait,
+		WriteByteTimeout:             h2Write,
+	}
+	e.base = &http.Server{
+		MaxHeaderBytes: http1.DefaultHeadBytes,
+		Handler:        serve,
+		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what a guest does wrong is no defect
+	}
+	return e
+}
+
+// sessionKey is the context key of the session that a request belongs to.
+type sessionKey struct{}
+
+// sessionOf returns the session in ctx. It is there in every context that serve makes.
+func sessionOf(ctx context.Context) *session { return ctx.Value(sessionKey{}).(*session) }
+
+// serve serves s on conn until the connection ends or ctx does. It closes conn.
+func (e *engine) serve(ctx context.Context, conn net.Conn, s *session) {
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, sessionKey{}, s))
+	defer cancel()
+	if c, ok := conn.(*tls.Conn); !ok || c.ConnectionState().NegotiatedProtocol != alpnH2 {
+		_ = e.h1.Serve(ctx, conn, nil) // the flow's record tells how it ended, and refusals have records of their own
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	e.h2.ServeConn(conn, &http2.ServeConnOpts{Context: ctx, BaseConfig: e.base, Handler: e.base.Handler})
+	conn.Close()
+}
+
+// serveIntercept answers the requests on a connection whose flow is intercepted. It blocks until the connection ends, and
+// closes it. The handshake is complete.
+func (f *flow) serveIntercept(ctx context.Context, conn *tls.Conn) {
+	f.b.engine.serve(ctx, conn, f.session(nil))
+}
+
+// serveDenied answers every request on a connection whose flow is denied with the reason, v. It blocks and closes as
+// serveIntercept does.
+func (f *flow) serveDenied(ctx context.Context, conn *tls.Conn, v routes.Verdict) {
+	f.b.engine.serve(ctx, conn, f.session(&v))
+}
+
+// servePlain answers the requests on a connection without TLS, where each names its host itself. It blocks and closes as
+// serveIntercept does.
+func (f *flow) servePlain(ctx context.Context, conn net.Conn) {
+	f.b.engine.serve(ctx, conn, f.session(nil))
+}

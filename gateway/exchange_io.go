@@ -1,0 +1,48 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"sync/atomic"
+)
+
+// tally is a response writer that keeps what a record says of the response.
+type tally struct {
+	http.ResponseWriter
+	status  int   // the final status, 0 until it was sent
+	written int64 // body bytes
+}
+
+// WriteHeader is [http.ResponseWriter].WriteHeader.
+func (t *tally) WriteHeader(status int) {
+	if t.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		t.status = status
+	}
+	t.ResponseWriter.WriteHeader(status)
+}
+
+// Write is [http.ResponseWriter].Write.
+func (t *tally) Write(p []byte) (int, error) {
+	if t.status == 0 {
+		t.status = http.StatusOK
+	}
+	n, err := t.ResponseWriter.Write(p)
+	t.written += int64(n)
+	return n, err
+}
+
+// Unwrap lets [http.ResponseController] reach the writer below.
+func (t *tally) Unwrap() http.ResponseWriter { return t.ResponseWriter }
+
+// counted is a body that counts what is read of it.
+type counted struct {
+	io.ReadCloser
+	n *atomic.Int64
+}
+
+// Read is [io.Reader].Read.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}

@@ -1,0 +1,223 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"gatewayd/gateway/inject"
+)
+
+// headDelay is how long a response's head may wait for the first bytes of its body, so that both leave together.
+const headDelay = 5 * time.Millisecond
+
+// deliver sends the upstream's response on. It reports false if that broke off.
+func (x *exchange) deliver(resp *http.Response) (whole bool) {
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, detail: fmt.Sprintf("%s changed the protocol without being asked.", x.host)})
+	}
+	if err := inject.StripHopByHop(resp.Header); err != nil {
+		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, err: err, detail: fmt.Sprintf("The response of %s has a Connection field that cannot be followed.", x.host)})
+	}
+	var body io.Reader = resp.Body
+	if x.masker != nil {
+		masked, d := x.mask(resp)
+		if d != nil {
+			return x.fail(d)
+		}
+		body = masked
+	}
+	h := x.w.Header()
+	copyResponseHeader(h, resp.Header)
+	if n := resp.ContentLength; n >= 0 && len(resp.Header["Content-Length"]) > 0 {
+		h.Set("Content-Length", strconv.FormatInt(n, 10))
+	}
+	for key := range resp.Trailer {
+		h.Add("Trailer", key)
+	}
+	x.w.WriteHeader(resp.StatusCode)
+	if err := x.copyBody(resp, body); err != nil {
+		return x.broke(err)
+	}
+	x.copyTrailer(resp)
+	return true
+}
+
+// broke records that a response broke off after it had begun.
+func (x *exchange) broke(err error) bool {
+	if leak := x.leak.Load(); leak != nil {
+		x.note(x.leaked(leak))
+		return false
+	}
+	x.rec.Error = err.Error()
+	if x.r.Context().Err() != nil {
+		x.rec.Reason = ReasonGuestLeft
+	}
+	return false
+}
+
+// copyResponseHeader copies what a guest may see of an upstream's header. Alt-Svc is left out: it would send the guest to
+// another host, port or protocol, where the plan does not let it go (RFC 7838).
+func copyResponseHeader(dst, src http.Header) {
+	for key, values := range src {
+		switch key {
+		case "Alt-Svc", "Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Keep-Alive":
+		default:
+			dst[key] = slices.Clone(values)
+		}
+	}
+}
+
+// mask hides the injected credential in header and body of a response. A body that is encoded is decoded, since a
+// credential cannot be seen in it otherwise; one that cannot be decoded is not delivered.
+func (x *exchange) mask(resp *http.Response) (io.Reader, *denial) {
+	x.masker.Header(resp.Header)
+	encoding := strings.ToLower(strings.TrimSpace(strings.Join(resp.Header["Content-Encoding"], ",")))
+	bodiless := x.r.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified
+	var body io.Reader = resp.Body
+	switch {
+	case resp.StatusCode == http.StatusPartialContent && !bodiless:
+		return nil, x.unmaskable("sent a part of a body, which it was not asked for")
+	case encoding == "" || encoding == "identity":
+		return x.masker.Reader(body), nil
+	case !bodiless:
+		decoded, err := decode(encoding, resp.Body)
+		if err != nil {
+			return nil, x.unmaskable(err.Error())
+		}
+		body = x.masker.Reader(decoded)
+	case !decodable(encoding):
+		return nil, x.unmaskable("names the content coding " + strconv.Quote(encoding))
+	}
+	for _, key := range []string{"Content-Encoding", "Content-Length", "Content-Digest", "Digest", "Content-Md5"} {
+		resp.Header.Del(key) // they are of the encoded form
+	}
+	resp.ContentLength = -1
+	weaken(resp.Header)
+	return body, nil
+}
+
+// unmaskable is the denial of a response in which the credential could hide.
+func (x *exchange) unmaskable(why string) *denial {
+	return &denial{
+		status: http.StatusBadGateway, reason: ReasonUnmaskable, err: errors.New(why),
+		detail: fmt.Sprintf("The response of %s cannot be checked for the credential that was injected: it %s.", x.host, why),
+	}
+}
+
+// weaken marks a validator as one of equivalent content, which the decoded form is (RFC 9110 section 8.8.1).
+func weaken(h http.Header) {
+	if tag := h.Get("Etag"); tag != "" && !strings.HasPrefix(tag, "W/") {
+		h.Set("Etag", "W/"+tag)
+	}
+}
+
+// streams reports whether the head of a response must not wait for its body, nor its pieces for one another.
+func streams(h http.Header) bool {
+	t := h.Get("Content-Type")
+	return strings.HasPrefix(t, "text/event-stream") || strings.HasPrefix(t, "application/grpc")
+}
+
+// copyBody sends the body on, piece by piece as it comes. Every piece is flushed, but for the last, which leaves with the
+// end of the response.
+func (x *exchange) copyBody(resp *http.Response, body io.Reader) error {
+	if x.r.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
+		return nil
+	}
+	d := &delivery{w: x.w, flush: http.NewResponseController(x.w).Flush}
+	if streams(resp.Header) {
+		d.flushHead()
+	} else {
+		t := time.AfterFunc(headDelay, d.flushHead)
+		defer t.Stop()
+	}
+	defer d.end()
+	buf := x.s.engine.bodies.get()
+	defer x.s.engine.bodies.put(buf)
+	left := resp.ContentLength
+	for {
+		n, err := body.Read(*buf)
+		last := err != nil || left >= 0 && left == int64(n)
+		if n > 0 {
+			if werr := d.write((*buf)[:n], !last); werr != nil {
+				x.giveUp()
+				return fmt.Errorf("write to guest: %w", werr)
+			}
+		}
+		if left >= 0 {
+			left -= int64(n)
+		}
+		switch {
+		case errors.Is(err, io.EOF) && left <= 0:
+			return nil
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("read from upstream: %w", io.ErrUnexpectedEOF)
+		case err != nil:
+			return fmt.Errorf("read from upstream: %w", err)
+		}
+	}
+}
+
+// delivery orders the writes of a body with the flush of a head that waited long enough.
+type delivery struct {
+	mu    sync.Mutex
+	w     io.Writer
+	flush func() error
+	begun bool // the head has left, or must be left alone
+}
+
+// flushHead sends the head if nothing has been sent yet.
+func (d *delivery) flushHead() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.begun {
+		d.begun = true
+		_ = d.flush() // the next write fails too
+	}
+}
+
+// write sends p, and flushes it if more may be long in coming.
+func (d *delivery) write(p []byte, flush bool) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begun = true
+	if _, err := d.w.Write(p); err != nil {
+		return err
+	}
+	if flush {
+		return d.flush()
+	}
+	return nil
+}
+
+// end makes a late flushHead do nothing.
+func (d *delivery) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begun = true
+}
+
+// copyTrailer sends the trailers on, announced or not (RFC 9110 section 6.5).
+func (x *exchange) copyTrailer(resp *http.Response) {
+	if len(resp.Trailer) == 0 {
+		return
+	}
+	if x.masker != nil {
+		x.masker.Header(resp.Trailer)
+	}
+	h := x.w.Header()
+	announced := h["Trailer"]
+	for key, values := range resp.Trailer {
+		if !slices.Contains(announced, key) {
+			key = http.TrailerPrefix + key
+		}
+		h[key] = slices.Clone(values)
+	}
+}

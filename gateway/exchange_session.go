@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"gatewayd/gateway/http1"
+	"gatewayd/gateway/inject"
+	"gatewayd/gateway/routes"
+)
+
+// roundTripper carries a request to the upstream that a route names. *upstream is the one in use.
+type roundTripper interface {
+	RoundTrip(route *routes.Route, host string, req *http.Request) (*http.Response, error)
+}
+
+// session is what the requests on one connection of a guest share. It is used by as many goroutines as there are requests
+// at once.
+type session struct {
+	snapshot func() *snapshot // the plan in force
+	upstream roundTripper
+	begin    func() Record // a record with all that the flow knows
+	record   func(Record)
+	log      *slog.Logger
+	engine   *engine
+
+	bottle   string
+	host     string // canonical server name of the connection; "" if each request names its own
+	port     uint16
+	protocol routes.Protocol
+	denied   *routes.Verdict // of the whole connection; nil if requests are decided on
+
+	told atomic.Bool // the log was told of a credential that is not there
+
+	mu     sync.Mutex
+	secret inject.Secret // that masker hides
+	masker *inject.Masker
+}
+
+// session returns the session of the flow. denied, if not nil, answers every request.
+func (f *flow) session(denied *routes.Verdict) *session {
+	return &session{
+		snapshot: f.b.current, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record,
+		begin:  func() Record { return f.b.newRequestRecord(f) },
+		bottle: f.b.name, host: f.host, port: f.port, protocol: f.protocol, denied: denied,
+	}
+}
+
+// ServeHTTP answers one request and records it.
+func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := newExchange(s, w, r)
+	if x.serve() {
+		return
+	}
+	panic(http.ErrAbortHandler) // the way to tell a server to cut the response off
+}
+
+// refused records a request that was refused before it became one, and returns what the guest is told.
+func (s *session) refused(err *http1.ProtocolError) (contentType string, body []byte) {
+	x := &exchange{s: s, rec: s.begin()}
+	x.rec.Status = err.Status
+	x.rec.Lane, x.rec.Reason, x.rec.Error = LaneNone, routes.Reason("http_"+string(err.Reason)), err.Detail
+	d := &denial{status: err.Status, reason: x.rec.Reason, detail: "The request breaks HTTP: " + err.Detail + "."}
+	s.record(x.rec)
+	return problemType, x.problem(d)
+}
+
+// maskerFor returns a masker for what an injector set. The last one is kept, since a connection seldom sees two secrets.
+func (s *session) maskerFor(i *inject.Injector, secret inject.Secret) *inject.Masker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.masker == nil || !s.secret.Equal(secret) {
+		s.secret, s.masker = secret, inject.NewMasker(i.Secrets(secret)...)
+	}
+	return s.masker
+}
+
+// reasonOf returns the reason of a record for a broken request, without its prefix.
+func reasonOf(err *http1.ProtocolError) routes.Reason { return routes.Reason(err.Reason) }

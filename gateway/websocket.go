@@ -1,0 +1,299 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"gatewayd/gateway/inject"
+	"gatewayd/gateway/pipelock"
+)
+
+const (
+	// websocketIdle ends a WebSocket connection on which the guest has been silent for this long. There is no bound on how
+	// long one may last.
+	websocketIdle = 2 * time.Hour
+	// websocketWrite ends one whose guest does not read.
+	websocketWrite = 5 * time.Minute
+	// websocketClosing is how long the second direction may go on after the first has ended.
+	websocketClosing = 10 * time.Second
+	// websocketGUID is what RFC 6455 section 1.3 appends to a key.
+	websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+)
+
+// tunnel carries a WebSocket connection whose upstream has agreed to it, until either side ends it. It reports false if the
+// guest's side is to be cut off.
+func (x *exchange) tunnel(resp *http.Response) (whole bool) {
+	up, ok := resp.Body.(io.ReadWriteCloser)
+	if !ok {
+		resp.Body.Close()
+		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, detail: "The upgraded connection cannot be written to."})
+	}
+	defer up.Close()
+	if err := x.checkHandshake(resp); err != nil {
+		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, err: err, detail: fmt.Sprintf("The WebSocket handshake of %s is not valid: %v.", x.host, err)})
+	}
+	if err := inject.StripHopByHop(resp.Header); err != nil {
+		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, err: err, detail: fmt.Sprintf("The response of %s has a Connection field that cannot be followed.", x.host)})
+	}
+	h := x.w.Header()
+	copyResponseHeader(h, resp.Header)
+	if x.masker != nil {
+		x.masker.Header(h)
+	}
+	h.Set("Connection", "Upgrade")
+	h.Set("Upgrade", "websocket")
+	x.w.WriteHeader(http.StatusSwitchingProtocols)
+	conn, buffered, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		x.rec.Error = fmt.Sprintf("take over connection: %v", err)
+		return false
+	}
+	defer conn.Close()
+	err = x.pump(conn, buffered.Reader, up)
+	if leak := x.leak.Load(); leak != nil {
+		x.note(x.leaked(leak))
+	} else if err != nil {
+		x.rec.Error = err.Error()
+	}
+	return true
+}
+
+// checkHandshake makes sure that the upstream speaks WebSocket as it was asked to (RFC 6455 section 4.1).
+func (x *exchange) checkHandshake(resp *http.Response) error {
+	sum := sha1.Sum([]byte(x.r.Header.Get("Sec-Websocket-Key") + websocketGUID))
+	switch {
+	case !strings.EqualFold(resp.Header.Get("Upgrade"), "websocket"):
+		return errors.New("it upgrades to another protocol")
+	case resp.Header.Get("Sec-Websocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]):
+		return errors.New("Sec-WebSocket-Accept is not that of the key")
+	case len(resp.Header["Sec-Websocket-Extensions"]) > 0:
+		return errors.New("it uses an extension that was not offered")
+	}
+	return nil
+}
+
+// messagePump carries the messages of one side to the other.
+type messagePump struct {
+	in     *messageReader
+	out    *frameWriter
+	filter func(io.Reader) io.Reader // scans or masks one message; nil if neither is asked for
+	pool   *bytePool
+	count  *atomic.Int64
+}
+
+// pump runs both directions until they have ended, and returns why the first one did; nil if by a close frame or an end of
+// the stream between messages.
+func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWriteCloser) error {
+	stop := context.AfterFunc(x.r.Context(), func() { guest.Close(); up.Close() })
+	defer stop()
+	var down atomic.Int64
+	t := &tunnelEnds{x: x, guest: guest, toGuest: &frameWriter{out: &deadlineWriter{guest}}, toUp: &frameWriter{out: up, masked: true}}
+	outward := &messagePump{
+		in:  &messageReader{in: fromGuest, masked: true, control: t.controlOut},
+		out: t.toUp, pool: x.s.engine.messages, count: &x.sent,
+	}
+	if x.verdict.Scan {
+		outward.filter = func(r io.Reader) io.Reader { return x.snap.scanner.Body(x.host, r) }
+	}
+	inward := &messagePump{
+		in:  &messageReader{in: bufio.NewReaderSize(up, websocketRead), control: t.controlIn},
+		out: t.toGuest, pool: x.s.engine.messages, count: &down,
+	}
+	if x.masker != nil {
+		inward.filter = x.masker.Reader
+	}
+	ends := make(chan error, 2)
+	go func() {
+		err := inward.run(nil)
+		if !t.toGuest.isClosed() || t.bothClosed() {
+			guest.Close()
+		} else {
+			_ = guest.SetReadDeadline(time.Now().Add(websocketClosing)) // its answer to the close may still come
+		}
+		ends <- err
+	}()
+	err := outward.run(t.alive)
+	x.leakedMessage(err, t.toGuest)
+	if t.bothClosed() {
+		guest.Close()
+	}
+	if !t.toUp.isClosed() {
+		up.Close()
+	}
+	closing := time.AfterFunc(websocketClosing, func() { up.Close() })
+	defer closing.Stop()
+	ends <- err
+	first := <-ends
+	<-ends
+	x.rec.BytesDown += down.Load()
+	if errors.Is(first, io.EOF) {
+		return nil
+	}
+	return first
+}
+
+// leakedMessage notes a leak in a message of the guest, and tells it.
+func (x *exchange) leakedMessage(err error, toGuest *frameWriter) {
+	var leak *pipelock.LeakError
+	if !errors.As(err, &leak) {
+		return
+	}
+	x.leak.CompareAndSwap(nil, &leak.Finding)
+	x.closeForLeak(toGuest)
+}
+
+// tunnelEnds is what the two directions of one WebSocket connection know of each other.
+type tunnelEnds struct {
+	x       *exchange
+	guest   net.Conn
+	toGuest *frameWriter
+	toUp    *frameWriter
+}
+
+// bothClosed reports whether close frames went both ways, after which nothing follows (RFC 6455 section 7.1.1).
+func (t *tunnelEnds) bothClosed() bool { return t.toGuest.isClosed() && t.toUp.isClosed() }
+
+// alive gives the guest time for its next frame, unless the connection is closing and its deadline set.
+func (t *tunnelEnds) alive() error {
+	if t.toGuest.isClosed() {
+		return nil
+	}
+	return t.guest.SetReadDeadline(time.Now().Add(websocketIdle))
+}
+
+// controlOut sends the guest's control frames on, scanned like its messages.
+func (t *tunnelEnds) controlOut(op byte, payload []byte) error {
+	if t.x.verdict.Scan {
+		if found := t.x.snap.scanner.Scan(t.x.host, "websocket control frame", payload); len(found) > 0 {
+			return &pipelock.LeakError{Finding: found[0]}
+		}
+	}
+	if err := t.alive(); err != nil {
+		return err
+	}
+	return t.passed(t.toUp.control(op, payload))
+}
+
+// controlIn sends the upstream's control frames on, masked like its messages.
+func (t *tunnelEnds) controlIn(op byte, payload []byte) error {
+	if t.x.masker != nil {
+		payload = []byte(t.x.masker.String(string(payload)))
+	}
+	return t.passed(t.toGuest.control(op, payload))
+}
+
+// passed ends a direction when a control frame that was passed on, which err tells, closed the second of the two.
+func (t *tunnelEnds) passed(err error) error {
+	if err == nil && t.bothClosed() {
+		return io.EOF
+	}
+	return err
+}
+
+// closeForLeak tells the guest why its connection ends, if that can be said between frames.
+func (x *exchange) closeForLeak(to *frameWriter) {
+	reason := "gatewayd: leak refused, request " + x.rec.ID
+	payload := append(binary.BigEndian.AppendUint16(nil, closeViolation), reason...)
+	_ = to.control(opClose, payload[:min(len(payload), maxControl)]) // within a frame, or to a guest that left, there is no way to say it
+}
+
+// isClosed reports whether a close frame was written.
+func (w *frameWriter) isClosed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closed
+}
+
+// deadlineWriter bounds each write to the guest.
+type deadlineWriter struct{ conn net.Conn }
+
+// Write is [io.Writer].Write.
+func (w *deadlineWriter) Write(p []byte) (int, error) {
+	if err := w.conn.SetWriteDeadline(time.Now().Add(websocketWrite)); err != nil {
+		return 0, err
+	}
+	return w.conn.Write(p)
+}
+
+// run carries messages until the side that sends them ends. before, if not nil, is called before waiting for each.
+func (d *messagePump) run(before func() error) error {
+	for {
+		if before != nil {
+			if err := before(); err != nil {
+				return err
+			}
+		}
+		head, err := d.in.next()
+		if err != nil {
+			return err
+		}
+		if err := d.message(head); err != nil {
+			return err
+		}
+	}
+}
+
+// message carries one message. One that came in a single frame leaves in a single frame of the same length: scanning and
+// masking change none. A fragmented one leaves in fragments of the gateway's own (RFC 6455 section 5.4).
+func (d *messagePump) message(head frameHeader) error {
+	var src io.Reader = d.in
+	if d.filter != nil {
+		src = d.filter(src)
+	}
+	buf := d.pool.get()
+	defer d.pool.put(buf)
+	next := &head
+	whole := head.fin
+	for {
+		n, err := d.fill(src, (*buf)[frameHead:])
+		end := errors.Is(err, io.EOF)
+		if err != nil && !end {
+			return err
+		}
+		d.count.Add(int64(n))
+		if !whole {
+			next = &frameHeader{op: head.op, fin: end, length: int64(n)}
+			head.op = opContinuation
+		}
+		if err := d.out.write(*buf, n, next); err != nil {
+			return err
+		}
+		if next = nil; end {
+			return d.out.complete()
+		}
+	}
+}
+
+// fill reads until p is full, the message has ended, or reading on would wait for the peer. The last returns nil.
+func (d *messagePump) fill(src io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = src.Read(p[n:])
+		n += m
+		if n > 0 && !d.in.ended() {
+			break
+		}
+	}
+	return n, err
+}
+
+// complete makes sure that the open frame has all the bytes that its head announced.
+func (w *frameWriter) complete() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left != 0 {
+		return errors.New("write frame: fewer bytes than its head announced")
+	}
+	return nil
+}
