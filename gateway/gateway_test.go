@@ -185,6 +185,27 @@ func TestChangedLinkMovesTheBottle(t *testing.T) {
 	}
 }
 
+// TestLostListenerIsOpenedByTheNextApply closes a listener behind the bottle's back.
+func TestLostListenerIsOpenedByTheNextApply(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.Deadlines.Hello = 50 * time.Millisecond })
+	b := testBottle(t)
+	w.apply(t, b)
+	before := w.bottle("dev")
+	w.sockets.mu.Lock()
+	l := w.sockets.tcp[netip.AddrPortFrom(b.Link.Gateway, b.Link.InterceptPort)]
+	w.sockets.mu.Unlock()
+	l.Close()
+	waitFor(t, before.lost.Load)
+	if got := metricValue(t, w, "gatewayd_listener_failures_total"); got != 1 {
+		t.Errorf("%v listeners counted as lost, want 1", got)
+	}
+	w.apply(t, b)
+	if w.bottle("dev") == before {
+		t.Fatal("the bottle still has no listener")
+	}
+	w.sockets.wantReset(t, b.Link, anywhere(443)) // by the deadline of the hello: somebody is there
+}
+
 // TestSwapUnderLoad swaps between a plan that lets a host pass and one that does not, while guests connect: each flow
 // must go by one of the two plans whole, the last state must hold, and nothing may be lost or stuck.
 func TestSwapUnderLoad(t *testing.T) {

@@ -45,12 +45,13 @@ const testWait = 10 * time.Second
 // loopbackSockets listens on loopback instead of the addresses of links, and is told by the test where a connection was
 // going.
 type loopbackSockets struct {
-	mu    sync.Mutex
-	cond  *sync.Cond
-	tcp   map[netip.AddrPort]net.Listener
-	dst   map[uint16]netip.AddrPort // by the guest's port
-	fail  error                     // what ListenTCP answers, if not nil
-	order *order
+	mu     sync.Mutex
+	cond   *sync.Cond
+	tcp    map[netip.AddrPort]net.Listener
+	dst    map[uint16]netip.AddrPort // by the guest's port
+	always netip.AddrPort            // where connections go of which the test says nothing, if valid
+	fail   error                     // what ListenTCP answers, if not nil
+	order  *order
 }
 
 func newLoopbackSockets(o *order) *loopbackSockets {
@@ -83,6 +84,9 @@ func (s *loopbackSockets) OriginalDst(c *net.TCPConn) (netip.AddrPort, error) {
 	port := addrPortOf(c.RemoteAddr()).Port()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.always.IsValid() {
+		return s.always, nil
+	}
 	for !s.dst[port].IsValid() {
 		s.cond.Wait()
 	}
@@ -135,6 +139,11 @@ func (s *loopbackSockets) wantReset(t testing.TB, link redirect.Link, dst netip.
 	if !isReset(err) {
 		t.Fatalf("connection gave %v; want a RST", err)
 	}
+}
+
+// listenerOf is where the bottle's listener for flows would be.
+func listenerOf(b Bottle) netip.AddrPort {
+	return netip.AddrPortFrom(b.Link.Gateway, b.Link.InterceptPort)
 }
 
 // idlePackets is a UDP socket on which nothing ever comes.

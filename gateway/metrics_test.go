@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -85,6 +86,26 @@ gatewayd_link_up{bottle="dev"} 1
 	w.apply(t)
 	if got := metricValue(t, w, "gatewayd_flows_open"); got != 0 {
 		t.Errorf("open flows of a bottle that is gone: %v", got)
+	}
+}
+
+// TestMetricsAreDocumented reads the operator's page: every metric of the gateway must be there, as `name`.
+func TestMetricsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../docs/OPERATIONS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, nil)
+	w.apply(t, testBottle(t))
+	fill(w.g.metrics)
+	families, err := w.g.metrics.Registry().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "gatewayd_") && !strings.Contains(string(page), "`"+f.GetName()+"`") {
+			t.Errorf("docs/OPERATIONS.md does not describe the metric `%s`", f.GetName())
+		}
 	}
 }
 

@@ -1,0 +1,172 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"gatewayd/gateway/redirect"
+)
+
+// Apply makes the running bottles what desired says: each one's listeners are opened before its link is, a running
+// bottle gets its new plan by one atomic swap, and a bottle that is not in desired is shut, link first. A plan that
+// cannot be used leaves the bottle with the plan it has, or not running if it has none; every such error is in the
+// returned one, and the other bottles are applied all the same. Apply(ctx, nil) shuts every bottle. It blocks while
+// links are set up and removed bottles' flows end.
+func (g *Gateway) Apply(ctx context.Context, desired []Bottle) error {
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	if g.isStopped() {
+		return ErrStopped
+	}
+	if err := g.canApply(desired); err != nil {
+		return fmt.Errorf("apply bottles: %w", err)
+	}
+	g.learnLinks(desired)
+	var errs []error
+	next := map[string]*bottle{}
+	for _, d := range desired {
+		b, err := g.applyBottle(ctx, d)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if b != nil {
+			next[b.name] = b
+		}
+	}
+	if err := g.setLinks(ctx, next); err != nil {
+		errs = append(errs, err)
+	}
+	g.mu.Lock()
+	old := g.bottles
+	g.bottles = next
+	g.mu.Unlock()
+	for name, b := range old {
+		if next[name] != b {
+			b.shut()
+		}
+	}
+	g.learnLinks(nil)
+	return errors.Join(errs...)
+}
+
+// canApply says what keeps Apply from beginning at all.
+func (g *Gateway) canApply(desired []Bottle) error {
+	if g.redirect == nil {
+		return errors.New("no redirect was given")
+	}
+	if _, ok := g.audit.(ReadyRecorder); g.required && !ok {
+		return errors.New("records are required, but nothing takes them")
+	}
+	seen := map[string]bool{}
+	for _, d := range desired {
+		if seen[d.Name] {
+			return fmt.Errorf("bottle %s is named twice", d.Name)
+		}
+		seen[d.Name] = true
+	}
+	return nil
+}
+
+// applyBottle brings one bottle to its desired state, short of its link, and returns the bottle that is to run; nil if
+// none can.
+func (g *Gateway) applyBottle(ctx context.Context, d Bottle) (*bottle, error) {
+	g.mu.RLock()
+	old := g.bottles[d.Name]
+	g.mu.RUnlock()
+	var inForce *snapshot
+	if old != nil {
+		inForce = old.current()
+	}
+	var s *snapshot
+	err := d.validate()
+	if err == nil {
+		s, err = newSnapshot(d, inForce)
+	}
+	if err != nil {
+		err = fmt.Errorf("apply bottle %s: %w", d.Name, err)
+		g.metrics.planFailed(d.Name)
+		if old != nil {
+			old.setProblem(err.Error())
+		}
+		return old, err
+	}
+	if old != nil && !old.lost.Load() && sameLink(old.link, d.Link) && old.denied == d.DeniedDNS {
+		old.swap(s)
+		old.setProblem("")
+		return old, nil
+	}
+	if old != nil {
+		old.shut() // its sockets may be on the addresses that the new one needs; until they are open again, all is dropped
+	}
+	b := g.newBottle(d, s)
+	if err := b.start(ctx); err != nil {
+		b.cancel()
+		return nil, fmt.Errorf("apply bottle %s: %w", d.Name, err)
+	}
+	return b, nil
+}
+
+// sameLink tells whether two links are the same in every field.
+func sameLink(a, b redirect.Link) bool {
+	am, bm := a.MAC, b.MAC
+	a.MAC, b.MAC = nil, nil
+	return fmt.Sprintf("%+v", a) == fmt.Sprintf("%+v", b) && slices.Equal(am, bm)
+}
+
+// setLinks asks for the links of exactly these bottles.
+func (g *Gateway) setLinks(ctx context.Context, next map[string]*bottle) error {
+	var c redirect.Config
+	for _, b := range next {
+		c.Links = append(c.Links, b.link)
+	}
+	slices.SortFunc(c.Links, func(a, b redirect.Link) int { return cmp.Compare(a.Bottle, b.Bottle) })
+	status, err := g.redirect.Set(ctx, c)
+	if err != nil {
+		return fmt.Errorf("set capture links: %w", err)
+	}
+	for _, l := range status.Links {
+		if l.Err != nil {
+			g.log.Warn("capture link stays shut", slog.String("bottle", l.Link.Bottle), slog.String("link", l.Link.Name), slog.Any("error", l.Err))
+		}
+	}
+	return nil
+}
+
+// Shutdown ends every flow and closes every listener. The capture links are left as they are, which means shut: without
+// a listener the kernel drops new connections. It waits for flows until ctx ends or their drain time is over.
+func (g *Gateway) Shutdown(ctx context.Context) error {
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	g.mu.Lock()
+	g.stopped = true
+	bottles := g.bottles
+	g.bottles = map[string]*bottle{}
+	g.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		for _, b := range bottles {
+			wg.Go(b.shut)
+		}
+		wg.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("shut down: %w", ctx.Err())
+	}
+}
+
+// isStopped tells whether Shutdown was called.
+func (g *Gateway) isStopped() bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.stopped
+}
