@@ -186,6 +186,11 @@ func TestCodexTokenIsMasked(t *testing.T) {
 func TestCodexRefreshIsAnsweredByTheGateway(t *testing.T) {
 	exp := time.Now().Add(4 * time.Minute) // the CLI refreshes from 5 minutes on
 	c := newCodexBench(t, exp)
+	file := filepath.Join(c.guestEnv("CODEX_HOME"), "auth.json")
+	first, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := c.guestAuth()
 	if got := expiry(t, before.Tokens.Access); got.Unix() != exp.Unix() {
 		t.Errorf("the dummy expires at %v, the host's token at %v", got, exp)
@@ -195,7 +200,12 @@ func TestCodexRefreshIsAnsweredByTheGateway(t *testing.T) {
 	if after.LastRefresh == before.LastRefresh {
 		t.Error("the CLI has not refreshed, so nothing was shown")
 	}
-	// The host signs in again; the bottle's next refresh brings the new expiry.
+	// With the same expiry the CLI would refresh before every request.
+	if got := expiry(t, after.Tokens.Access); got.Before(time.Now().Add(5 * time.Minute)) {
+		t.Errorf("the fresh dummy expires at %v, which makes the CLI refresh again at once", got)
+	}
+	// The host signs in again; the next refresh brings the new expiry.
+	writeFile(t, file, first)
 	later := time.Now().Add(48 * time.Hour)
 	old := c.host
 	c.signIn(newHostTokens(t, later, "second"))

@@ -224,7 +224,9 @@ func (g *Gatewayd) WaitBottle(ctx context.Context, bottle string) error {
 			return err
 		}
 		return (&Namespace{Path: path}).Do(func() error {
-			c, err := net.Dial("tcp4", net.JoinHostPort(gw.String(), "53"))
+			// A SYN that came too early is dropped; TCP would repeat it after a second.
+			d := net.Dialer{Timeout: 5 * pollEvery}
+			c, err := d.Dial("tcp4", net.JoinHostPort(gw.String(), "53"))
 			if err != nil {
 				return fmt.Errorf("bottle %s: %w", bottle, err)
 			}

@@ -80,10 +80,8 @@ func denied(ctx context.Context, s *scene) Outcome {
 	if o.fail(err) {
 		return o
 	}
-	var problem struct{ Title, Detail, Rule, Reason, Remedy string }
-	_ = json.Unmarshal([]byte(seen.Body), &problem) // an empty reason is shown as such
-	o.fact(seen.Status == 403, "the bottle got %s: reason %q", answer(seen), problem.Reason)
-	o.fact(strings.Contains(seen.Body, "host: evil.example.org"), "the answer says what would allow it: %s", oneLine(problem.Remedy))
+	o.fact(seen.Status == 403, "the bottle got %s: %s", answer(seen), oneLine(explanation(seen)))
+	o.fact(strings.Contains(seen.Body, "host: evil.example.org"), "the answer holds the lines of the manifest that would allow it")
 	o.fact(!s.world.Internet.Names.Asked("evil.example.org"), "the name was not asked for on the internet")
 	packets, err := s.packetsTo(ctx, s.evil.Addr)
 	if !o.fail(err) {
@@ -131,7 +129,7 @@ func quic(ctx context.Context, s *scene) Outcome {
 		return o
 	}
 	o.fact(seen.Refused && seen.Milliseconds < promptly,
-		"refused by ICMP after %d ms %s: the client falls back to TCP at once", seen.Milliseconds, seen.Error)
+		"%s after %d ms: a client falls back to TCP at once", refusal(seen), seen.Milliseconds)
 	after, err := s.packetsTo(ctx, s.packages.Addr)
 	if !o.fail(err) {
 		o.fact(after == before, "packets that reached the server: %d", after-before)
@@ -151,7 +149,7 @@ func leaked(ctx context.Context, s *scene) Outcome {
 		return o
 	}
 	o.fact(seen.Status == 403 && len(s.files.Requests()) == 1,
-		"with it: %s: %s", answer(seen), oneLine(seen.Body))
+		"with it: %s: %s", answer(seen), oneLine(explanation(seen)))
 	o.fact(!strings.Contains(seen.Body, s.dummy), "the refusal does not repeat the token")
 	return o
 }
@@ -163,10 +161,30 @@ func answer(s Seen) string {
 	return fmt.Sprintf("%s %d", s.Proto, s.Status)
 }
 
+// refusal says how a datagram fared.
+func refusal(s Seen) string {
+	switch {
+	case s.Refused:
+		return "refused by ICMP"
+	case s.Error != "":
+		return s.Error
+	}
+	return "answered"
+}
+
+// explanation is what a refusal says in words.
+func explanation(s Seen) string {
+	var problem struct{ Detail string }
+	if err := json.Unmarshal([]byte(s.Body), &problem); err != nil || problem.Detail == "" {
+		return s.Body
+	}
+	return problem.Detail
+}
+
 // oneLine shortens text to fit a line of the screen.
 func oneLine(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
-	const most = 100
+	const most = 160
 	if len(s) > most {
 		return s[:most] + "…"
 	}
