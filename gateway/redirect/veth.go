@@ -20,6 +20,13 @@ const guestInterface = "eth0"
 // end is the capture link. What is there and was made for this bottle is kept.
 func ensureVeth(instance string, l Link) (netlink.Link, []string, error) {
 	var changes []string
+	host, err := findLink(l.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if host != nil && (host.Type() != "veth" || !owned(host, instance, l.Bottle)) {
+		return nil, nil, foreign(l)
+	}
 	ns, created, err := ensureNetns(instance, l)
 	if err != nil {
 		return nil, nil, err
@@ -27,13 +34,6 @@ func ensureVeth(instance string, l Link) (netlink.Link, []string, error) {
 	defer ns.Close()
 	if created {
 		changes = append(changes, "created namespace")
-	}
-	host, err := findLink(l.Name)
-	if err != nil {
-		return nil, nil, err
-	}
-	if host != nil && (host.Type() != "veth" || !owned(host, instance, l.Bottle)) {
-		return nil, nil, foreign(l)
 	}
 	paired, err := pairedWith(ns, host, instance, l)
 	if err != nil {

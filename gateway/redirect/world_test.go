@@ -46,6 +46,7 @@ func newStage(t *testing.T, change ...func(*Options)) *stage {
 	privileged.Require(t, privileged.Root, privileged.BPF)
 	s := &stage{t: t, options: Options{
 		Instance: "stage",
+		BPFFS:    filepath.Join(defaultBPFRoot, "stage"),
 		Log:      slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 		Recheck:  100 * time.Millisecond,
 	}}
