@@ -112,6 +112,58 @@ c.wrap_socket(socket.create_connection((sys.argv[1], int(sys.argv[2])), 10), ser
 	}
 }
 
+// The same clients with the authority in the trust store that they read: a leaf with an empty subject and a critical
+// subjectAltName (RFC 5280 §4.2.1.6) is fine with all of them.
+func TestRealClientsTrust(t *testing.T) {
+	ca := openCA(t, t.TempDir())
+	trust := filepath.Join(t.TempDir(), "trust.pem")
+	write(t, trust, ca.CertPEM())
+	dir := t.TempDir()
+	for name, c := range map[string]struct {
+		program string
+		args    func(host, port string) []string
+	}{
+		"curl": {"curl", func(_, port string) []string {
+			return []string{"-sS", "--noproxy", "*", "--cacert", trust, "--connect-to", "::127.0.0.1:" + port, "https://a.example.test/"}
+		}},
+		"openssl": {"openssl", func(host, port string) []string {
+			return []string{"s_client", "-CAfile", trust, "-no-CApath", "-verify_return_error", "-verify_hostname", "a.example.test",
+				"-servername", "a.example.test", "-connect", host + ":" + port}
+		}},
+		"python": {"python3", func(host, port string) []string {
+			return []string{"-c", `import socket, ssl, sys
+c = ssl.create_default_context(cafile=sys.argv[3])
+c.wrap_socket(socket.create_connection((sys.argv[1], int(sys.argv[2])), 10), server_hostname="a.example.test").send(b"x")`, host, port, trust}
+		}},
+		"node": {"node", func(host, port string) []string {
+			return []string{"-e", `const c = require("tls").connect({host: process.argv[1], port: +process.argv[2], servername: "a.example.test",
+ca: require("fs").readFileSync(process.argv[3])}, () => c.write("x")).on("error", () => {})`, host, port, trust}
+		}},
+		"git": {"git", func(_, port string) []string {
+			return []string{"-c", "http.curloptResolve=a.example.test:" + port + ":127.0.0.1", "-c", "http.sslCAInfo=" + trust,
+				"ls-remote", "https://a.example.test:" + port + "/x"}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, err := exec.LookPath(c.program)
+			if err != nil {
+				t.Skipf("no %s on this machine", c.program)
+			}
+			got := guestError(t, ca, nil, func(addr string) {
+				host, port, _ := net.SplitHostPort(addr)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, path, c.args(host, port)...)
+				cmd.Dir, cmd.Env, cmd.Stdin = dir, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}, strings.NewReader("x\n")
+				_ = cmd.Run() // nobody answers its request; what counts is that one comes
+			})
+			if got != nil {
+				t.Errorf("no byte after the handshake: %v", got)
+			}
+		})
+	}
+}
+
 func TestClassifyDistrustOfGo(t *testing.T) {
 	ca := openCA(t, t.TempDir())
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
