@@ -38,8 +38,7 @@ type exchange struct {
 	upgrade  bool // the request asks for WebSocket
 
 	injector *inject.Injector
-	secret   inject.Secret // that was injected
-	masker   *inject.Masker
+	masker   *inject.Masker // hides what was injected; nil if nothing was
 
 	sent   atomic.Int64 // bytes of the request's body that went on
 	leak   atomic.Pointer[pipelock.Finding]

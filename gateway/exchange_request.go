@@ -46,7 +46,7 @@ func (x *exchange) checkUpgrade() *denial {
 	return &denial{status: http.StatusForbidden, reason: ReasonUpgradeRefused, detail: why}
 }
 
-// prepare makes the request that goes upstream: scanned, checked for credentials that are not the bottle's, stripped of
+// prepare makes the request that goes upstream: checked for credentials that are not the bottle's, scanned, stripped of
 // what belongs to the guest's connection, and, last of all, given the credential.
 func (x *exchange) prepare(ctx context.Context) (*http.Request, *denial) {
 	out := &http.Request{
@@ -57,7 +57,7 @@ func (x *exchange) prepare(ctx context.Context) (*http.Request, *denial) {
 	if out.URL == nil {
 		return nil, x.badTarget("it cannot be sent on as it is")
 	}
-	for _, step := range []func(*http.Request) *denial{x.scanHead, x.checkCredential, x.strip, x.body} {
+	for _, step := range []func(*http.Request) *denial{x.checkCredential, x.scanHead, x.strip, x.body} {
 		if d := step(out); d != nil {
 			return nil, d
 		}
@@ -237,7 +237,7 @@ func (x *exchange) inject(ctx context.Context, out *http.Request) *denial {
 	if err != nil {
 		return x.withoutCredential(err)
 	}
-	x.secret, x.masker = secret, x.s.maskerFor(x.injector, secret)
+	x.masker = x.injector.Masker(secret)
 	x.rec.Injected = true
 	return nil
 }

@@ -3,11 +3,9 @@ package gateway
 import (
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 
 	"gatewayd/gateway/http1"
-	"gatewayd/gateway/inject"
 	"gatewayd/gateway/routes"
 )
 
@@ -33,10 +31,6 @@ type session struct {
 	denied   *routes.Verdict // of the whole connection; nil if requests are decided on
 
 	told atomic.Bool // the log was told of a credential that is not there
-
-	mu     sync.Mutex
-	secret inject.Secret // that masker hides
-	masker *inject.Masker
 }
 
 // session returns the session of the flow. denied, if not nil, answers every request.
@@ -65,16 +59,6 @@ func (s *session) refused(err *http1.ProtocolError) (contentType string, body []
 	d := &denial{status: err.Status, reason: x.rec.Reason, detail: "The request breaks HTTP: " + err.Detail + "."}
 	s.record(x.rec)
 	return problemType, x.problem(d)
-}
-
-// maskerFor returns a masker for what an injector set. The last one is kept, since a connection seldom sees two secrets.
-func (s *session) maskerFor(i *inject.Injector, secret inject.Secret) *inject.Masker {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.masker == nil || !s.secret.Equal(secret) {
-		s.secret, s.masker = secret, inject.NewMasker(i.Secrets(secret)...)
-	}
-	return s.masker
 }
 
 // reasonOf returns the reason of a record for a broken request, without its prefix.

@@ -2,11 +2,11 @@ package gateway
 
 import (
 	"bufio"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 )
 
@@ -228,7 +228,7 @@ func (w *frameWriter) begin(b []byte, op byte, fin bool, length int64) []byte {
 	w.key = [4]byte{}
 	if w.masked {
 		mask = maskBit
-		binary.LittleEndian.PutUint32(w.key[:], rand.Uint32()) // ChaCha8, seeded by the kernel: not to be foreseen by the peer
+		rand.Read(w.key[:]) // not to be foreseen by the guest (section 5.3); it never fails
 	}
 	switch {
 	case length < 126:
