@@ -53,19 +53,11 @@ func ensureTap(instance string, l Link) (netlink.Link, []string, error) {
 // non-root owner to be of that group as well (tun_not_capable in
 // drivers/net/tun.c).
 func makeTap(name string, owner int) error {
-	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := openTap(name, unix.IFF_TUN_EXCL)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", tunDevice, err)
+		return err
 	}
 	defer unix.Close(fd)
-	req, err := unix.NewIfreq(name)
-	if err != nil {
-		return fmt.Errorf("name tap: %w", err)
-	}
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_TUN_EXCL)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
-		return fmt.Errorf("create tap %s: %w", name, err)
-	}
 	if owner >= 0 {
 		if err := unix.IoctlSetInt(fd, unix.TUNSETOWNER, owner); err != nil {
 			return fmt.Errorf("give tap to user %d: %w", owner, err)
@@ -77,11 +69,35 @@ func makeTap(name string, owner int) error {
 	return nil
 }
 
-// tapOpen reports whether some process has the tap open.
-func tapOpen(dev netlink.Link) (bool, error) {
-	tap, ok := dev.(*netlink.Tuntap)
-	if !ok {
-		return false, errors.New("examine tap: not a tap")
+// openTap creates the tap or opens one that exists, which IFF_TUN_EXCL in extra
+// forbids. The caller closes the descriptor.
+func openTap(name string, extra uint16) (int, error) {
+	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", tunDevice, err)
 	}
-	return tap.Queues+tap.DisabledQueues > 0, nil
+	req, err := unix.NewIfreq(name)
+	if err == nil {
+		req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | extra)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("open tap %s: %w", name, err)
+	}
+	return fd, nil
+}
+
+// tapOpen reports whether some process has the tap open, by trying: a tap with
+// one queue lets nobody else in (tun_attach in drivers/net/tun.c), and the
+// kernel tells its users in no other way while the interface is down.
+func tapOpen(name string) (bool, error) {
+	fd, err := openTap(name, 0)
+	if errors.Is(err, unix.EBUSY) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, unix.Close(fd)
 }

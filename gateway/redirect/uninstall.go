@@ -102,8 +102,8 @@ func (u *uninstaller) created() ([]netlink.Link, error) {
 // refuseInUse is an error if a process would lose its link.
 func refuseInUse(dev netlink.Link) error {
 	name := dev.Attrs().Name
-	if dev.Type() == "tuntap" || dev.Type() == "tun" {
-		open, err := tapOpen(dev)
+	if _, ok := dev.(*netlink.Tuntap); ok {
+		open, err := tapOpen(name)
 		if err != nil || !open {
 			return err
 		}
