@@ -66,6 +66,7 @@ type flow struct {
 	grant  routes.Verdict // what carried the flow, for revocation
 	peer   *net.TCPConn   // the relay's other side
 	ended  bool           // the connection was taken away by abort
+	broken bool           // a direction of the relay ended by an error
 	half   bool           // one side of the relay has ended its stream
 	live   counters       // what the relay's sockets had moved at the last sweep
 	liveAt time.Time      // when that last changed

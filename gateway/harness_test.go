@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -36,7 +38,32 @@ func TestMain(m *testing.M) {
 		guest(spec)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(socketCheck{m})
+}
+
+// socketCheck runs the tests and fails if sockets are left open behind them.
+type socketCheck struct{ m *testing.M }
+
+// Run returns the exit code.
+func (c socketCheck) Run() int {
+	before := sockets()
+	code := c.m.Run()
+	if after := sockets(); code == 0 && after > before {
+		fmt.Fprintf(os.Stderr, "%d sockets are open that were not before the tests (%d)\n", after-before, before)
+		return 1
+	}
+	return code
+}
+
+// sockets counts this process's sockets.
+func sockets() (n int) {
+	links, _ := filepath.Glob("/proc/self/fd/*")
+	for _, l := range links {
+		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
 }
 
 // testWait is how long a test waits for something that ought to happen at once.

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"time"
 
@@ -88,6 +87,13 @@ func (f *flow) pipe(up *net.TCPConn, first []byte) {
 	}()
 	f.stream(up, f.conn, &f.upBytes)
 	<-back
+	f.mu.Lock()
+	broken := f.broken
+	f.mu.Unlock()
+	if broken {
+		reset(f.conn)
+		reset(up)
+	}
 }
 
 // counter is where a direction adds what it moved.
@@ -95,6 +101,9 @@ type counter interface{ Add(int64) int64 }
 
 // stream moves bytes from src to dst until src's stream ends, and then ends dst's. (*net.TCPConn).ReadFrom does it by
 // splice(2) between two TCP sockets: the bytes never enter this process.
+//
+// If src breaks, dst is reset at once. If dst breaks, what it sent before may still be on its way to src: the other
+// direction delivers it, ends by the same break, and then both are reset.
 func (f *flow) stream(dst, src *net.TCPConn, moved counter) {
 	n, err := dst.ReadFrom(src)
 	moved.Add(n)
@@ -103,15 +112,27 @@ func (f *flow) stream(dst, src *net.TCPConn, moved counter) {
 	}
 	f.mu.Lock()
 	f.half = true
-	if err != nil && !f.ended && f.rec.Error == "" && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-		f.rec.Error = err.Error()
+	if err != nil {
+		f.broken = true
+		if !f.ended && f.rec.Error == "" {
+			f.rec.Error = err.Error()
+		}
 	}
 	f.mu.Unlock()
-	if err != nil {
+	if err != nil && (!gone(dst) || gone(src)) {
 		reset(src)
 		reset(dst)
 	}
 }
+
+// gone tells whether the kernel has ended c's connection, as by a RST (tcpi_state, TCP_CLOSE).
+func gone(c *net.TCPConn) bool {
+	info, err := tcpInfo(c)
+	return err != nil || info.State == tcpClose
+}
+
+// tcpClose is TCP_CLOSE of enum in net/tcp_states.h.
+const tcpClose = 7
 
 // counters are the bytes that a relay's two sockets have taken in, as the kernel counts them.
 type counters struct{ up, down int64 }
@@ -151,20 +172,27 @@ func (f *flow) sweep(now time.Time, idle, half time.Duration) {
 
 // received returns how many bytes of payload the kernel has taken in on c (tcpi_bytes_received, Linux 4.1).
 func received(c *net.TCPConn) (int64, bool) {
-	raw, err := c.SyscallConn()
+	info, err := tcpInfo(c)
 	if err != nil {
 		return 0, false
+	}
+	return int64(info.Bytes_received), true
+}
+
+// tcpInfo returns what the kernel knows of c (tcp(7), TCP_INFO). The error is that of a closed socket.
+func tcpInfo(c *net.TCPConn) (*unix.TCPInfo, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
 	}
 	var (
 		info *unix.TCPInfo
 		serr error
 	)
-	if err := raw.Control(func(fd uintptr) {
+	err = raw.Control(func(fd uintptr) {
 		info, serr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-	}); err != nil || serr != nil {
-		return 0, false
-	}
-	return int64(info.Bytes_received), true
+	})
+	return info, errors.Join(err, serr)
 }
 
 // grantOf returns what carries the flow, for comparing with a new plan, and whether anything does.

@@ -183,6 +183,41 @@ func TestRelayResetsBoth(t *testing.T) {
 	}
 }
 
+// TestRelayDeliversWhatWasSaidBeforeAReset has a server that answers and closes with the guest's bytes unread, which is a
+// RST right behind the answer, while the guest is still sending.
+func TestRelayDeliversWhatWasSaidBeforeAReset(t *testing.T) {
+	w := newWorld(t, nil)
+	w.names.set("pass.test", "127.0.0.1")
+	answer := strings.Repeat("too large\n", 1000)
+	hello := clientHello(t, "pass.test")
+	port := serveEach(t, "127.0.0.1", func(c *net.TCPConn) {
+		if _, err := io.ReadFull(c, make([]byte, len(hello)+1)); err == nil {
+			_, _ = io.WriteString(c, answer)
+		}
+	})
+	w.apply(t, testBottle(t, routes.Route{Host: "pass.test", Port: port, TLSPassthrough: true}))
+	for range 50 {
+		c := w.sockets.call(t, testLink("dev", 1), anywhere(port))
+		if _, err := c.Write(hello); err != nil {
+			t.Fatal(err)
+		}
+		sending := make(chan struct{})
+		go func() {
+			defer close(sending)
+			for block := make([]byte, 64<<10); ; {
+				if _, err := c.Write(block); err != nil {
+					return
+				}
+			}
+		}()
+		got := make([]byte, len(answer))
+		if n, err := io.ReadFull(c, got); err != nil || string(got) != answer {
+			t.Fatalf("got %d bytes of the answer, %v", n, err)
+		}
+		<-sending // ends by the RST
+	}
+}
+
 func TestRelayEndsWhenIdle(t *testing.T) {
 	w := newWorld(t, func(o *Options) {
 		o.Deadlines.Sweep, o.Deadlines.RelayIdle = 10*time.Millisecond, 100*time.Millisecond
