@@ -69,8 +69,8 @@ func (a *app) logFromFile(path string, n int, show func([]byte) error) error {
 
 // showLine prints one record. A line that is no record, such as the torn end of a crash, is passed over.
 func (a *app) showLine(form format, bottle string, line []byte) error {
-	var r admin.Record
-	if json.Unmarshal(line, &r) != nil || bottle != "" && r.Bottle != bottle {
+	r, ok := parseRecord(line)
+	if !ok || bottle != "" && r.Bottle != bottle {
 		return nil
 	}
 	if form == formatJSON {
@@ -82,6 +82,12 @@ func (a *app) showLine(form format, bottle string, line []byte) error {
 	decision.text = fmt.Sprintf("%-11s", decision.text)
 	t.add(text(r.Time.Local().Format("15:04:05.000")), text(fmt.Sprintf("%-8s", r.Bottle)), text(fmt.Sprintf("%-7s", r.Type)), decision, text(recordWords(r)))
 	return t.writeRows(a.out, a.terminal)
+}
+
+// parseRecord reads a line of the log; false if it is no record.
+func parseRecord(line []byte) (r admin.Record, ok bool) {
+	err := json.Unmarshal(line, &r)
+	return r, err == nil
 }
 
 // recordWords says in one line what a record is about.

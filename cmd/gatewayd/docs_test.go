@@ -21,6 +21,7 @@ import (
 	"gatewayd/gateway"
 	"gatewayd/gateway/dns"
 	"gatewayd/gateway/redirect"
+	"gatewayd/gateway/routes"
 	"gatewayd/plan"
 )
 
@@ -111,6 +112,19 @@ func TestEveryReasonIsDescribed(t *testing.T) {
 		reasons = append(reasons, "dns_"+k.String())
 	}
 	compare(t, "reason", described(t, "### Reasons"), reasons)
+}
+
+// What explain says of a reason is what OPERATIONS.md says.
+func TestReasonsAreInWords(t *testing.T) {
+	text, err := os.ReadFile("../../docs/OPERATIONS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range described(t, "### Reasons") {
+		if line := "| `" + r + "` | " + reasonWords(routes.Reason(r)) + " |"; !bytes.Contains(text, []byte(line)) {
+			t.Errorf("OPERATIONS.md does not have %s", line)
+		}
+	}
 }
 
 // constants returns the values of the string constants in file whose type is named typ.

@@ -56,7 +56,7 @@ func run(e environment, args []string) int {
 	}
 	err := root.ExecuteContext(ctx)
 	var silent *exitError
-	if err != nil && !(errors.As(err, &silent) && silent.err == nil) {
+	if said := errors.As(err, &silent) && silent.err == nil; err != nil && !said {
 		fmt.Fprintln(e.err, "gatewayd:", err)
 	}
 	return exitCode(err)

@@ -2,21 +2,66 @@ package main
 
 import "gatewayd/gateway/routes"
 
-// reasonWords says in words what a reason means, for the reasons that a plan gives; "" for others, which records explain
-// with their error.
+// reasonWords says in words what a reason means, as docs/OPERATIONS.md has it; a test compares the two.
 func reasonWords(r routes.Reason) string {
-	words := map[routes.Reason]string{
-		routes.RouteMatched:     "a route of the plan allows it",
-		routes.NoRoute:          "no route names the host",
-		routes.PortDenied:       "routes name the host, none of them on this port",
-		routes.ProtocolDenied:   "the route for this host and port has another protocol",
-		routes.MethodDenied:     "the route does not list the method",
-		routes.PathDenied:       "no path pattern of the route matches",
-		routes.PathNotCanonical: "the path can be read in more than one way, so that matching it would prove nothing",
-		routes.BadName:          "the host is not a canonical DNS name",
-	}
-	if w, ok := words[r]; ok {
-		return w
-	}
-	return "see docs/OPERATIONS.md"
+	return map[routes.Reason]string{
+		"route":              "a route of the plan allows it",
+		"no_route":           "no route names the host",
+		"port":               "routes name the host, none of them on this port",
+		"protocol":           "the route for this host and port has another protocol",
+		"method":             "the route does not list the method, or it is one that is never forwarded",
+		"path":               "no path pattern of the route matches",
+		"path_not_canonical": "the path can be read in more than one way, so that matching it would prove nothing",
+		"bad_name":           "the host is not a canonical DNS name",
+		"own_address":        "the guest called an address of this host",
+		"flow_budget":        "too many connections at once",
+		"rate_budget":        "too many new connections per second",
+		"hello_budget":       "too many connections waiting for their ClientHello",
+		"handshake_budget":   "too many TLS handshakes at once",
+		"denial_budget":      "denied, and too many denials to explain this one",
+		"audit_full":         "records are required and cannot be taken",
+		"not_tls":            "the first bytes are no TLS",
+		"no_name":            "a ClientHello without a server name",
+		"hello_malformed":    "a ClientHello that breaks the protocol",
+		"hello_too_large":    "a ClientHello beyond 64 KB",
+		"hello_timeout":      "no whole ClientHello in time",
+		"hello_closed":       "the guest went away before its hello was whole",
+		"guest_distrusts_ca": "the guest's client does not trust the bottle's CA",
+		"guest_closed":       "the guest went away in the handshake",
+		"handshake_timeout":  "the handshake took too long",
+		"no_common_tls":      "no version, cipher or application protocol in common",
+		"handshake_failed":   "the handshake failed in another way",
+		"no_leaf":            "the bottle's CA could not make a certificate",
+		"idle":               "ended after a long silence",
+		"revoked":            "a new plan no longer allows what this flow was",
+		"shut":               "the bottle was removed or the gateway stopped",
+		"internal":           "a defect of the gateway; the flow was refused",
+		"upstream_resolve":   "its name has no usable address",
+		"upstream_guard":     "its address is one that the guard refuses",
+		"upstream_dial":      "no connection came about",
+		"upstream_tls":       "its certificate or its TLS was refused",
+		"upstream_exchange":  "the request or the response broke off",
+		"misdirected":        "the request names another host than its connection",
+		"method_refused":     "TRACE or CONNECT",
+		"target_refused":     "a request target that cannot be sent on as it is",
+		"upgrade_refused":    "an upgrade to something other than WebSocket, or a malformed one",
+		"not_intercepted":    "a new plan passes this host through; the connection is of the old one",
+		"connection_option":  "Connection names a field that must reach the upstream",
+		"foreign_credential": "a credential other than the dummy on a route with auth",
+		"leak":               "the scanner found what must not leave",
+		"unscannable":        "a content coding that cannot be scanned",
+		"credential_missing": "the host has no credential where the plan says",
+		"credential_expired": "the host's credential is past its time",
+		"credential_failed":  "the host's credential could not be put on the request",
+		"unmaskable":         "a response that could hide the credential from masking",
+		"upstream_timeout":   "the upstream did not answer in time",
+		"guest_left":         "the guest gave the request up",
+		"answer":             "answered on the host; nothing went upstream",
+		"dns_denied":         "a name outside the plan",
+		"dns_refused":        "a question that is never answered, by its type or class",
+		"dns_encoded":        "a name under a wildcard whose labels look like carried data",
+		"dns_new_names":      "the budget of new names under wildcards is used up",
+		"dns_filtered":       "addresses of a planned name were private or special, and withheld",
+		"dns_failed":         "the lookup or the pin failed",
+	}[r]
 }
