@@ -3,8 +3,8 @@
 // longest form.
 //
 // A [Set] is searched by the algorithm of Wu and Manber ("A fast algorithm for
-// multi-pattern searching", 1994): two bytes at the end of an eight-byte
-// window tell how far the window may move, so most bytes are never looked at.
+// multi-pattern searching", 1994): the three bytes at the end of an eight-byte
+// window tell how far the window may move, so many bytes are never looked at.
 package needle
 
 import (
@@ -17,17 +17,23 @@ import (
 // shorter ones turn up in ordinary text.
 const MinLength = 8
 
+// block is how many bytes at the end of a window tell how far it may move.
+// Two are common to too many strings when there are dozens of needles.
+const block = 3
+
 // Set is a compiled set of needles. It is immutable and may be used by any
 // number of goroutines. A nil Set has no needles.
 type Set struct {
 	needles []needle
-	// shift maps the hash of a window's last two bytes to how far the window
-	// may move: 0 when a needle may begin where the window does.
+	// shift maps the hash of a window's last block to how far the window may
+	// move: 0 when a needle may begin where the window does. Its length is
+	// 1 << (32 - down).
 	shift []uint8
-	bits  uint // len(shift) == 1<<bits
-	// starts maps the same hash to the needles whose eight-byte head ends in
-	// such a pair.
-	starts map[uint16][]int32
+	down  uint
+	// heads is a hash table of the needles by their first eight bytes: indices
+	// into needles plus one, and 0 for none. Its length is 1 << (64 - deep).
+	heads []int32
+	deep  uint
 	// first maps a byte to the needles that begin with it.
 	first   [256][]int32
 	longest int
@@ -37,42 +43,50 @@ type needle struct {
 	head uint64 // the first eight bytes, little-endian
 	all  []byte
 	id   int
+	next int32 // the next needle in the same slot of heads, plus one
 }
 
 // NewSet compiles every form of every value; id i of a match is the value's
 // index. Values shorter than MinLength are not looked for: whoever keeps
 // values that matter refuses short ones first.
 func NewSet(values []string) *Set {
-	s := &Set{starts: make(map[uint16][]int32)}
+	s := &Set{}
 	for id, value := range values {
 		for _, form := range Forms(value) {
 			all := []byte(form)
 			s.first[all[0]] = append(s.first[all[0]], int32(len(s.needles)))
-			s.needles = append(s.needles, needle{binary.LittleEndian.Uint64(all), all, id})
+			s.needles = append(s.needles, needle{head: binary.LittleEndian.Uint64(all), all: all, id: id})
 			s.longest = max(s.longest, len(all))
 		}
 	}
-	// Eight times as many slots as there are pairs keep false hits rare; 12 to
-	// 16 bits keep the table within 4 to 64 KB.
-	s.bits = uint(min(16, max(12, bits.Len(uint(len(s.needles)*MinLength*8)))))
-	s.shift = make([]uint8, 1<<s.bits)
+	// Sixteen slots for each block keep false hits rare; 12 to 16 bits keep
+	// the table within 4 to 64 KB.
+	width := min(16, max(12, bits.Len(uint(len(s.needles)*(MinLength-block)*16))))
+	s.shift, s.down = make([]uint8, 1<<width), uint(32-width)
 	for i := range s.shift {
-		s.shift[i] = MinLength - 1
+		s.shift[i] = MinLength - block + 1
 	}
-	for i, n := range s.needles {
-		for p := 1; p < MinLength; p++ {
-			h := s.hash(n.all[p-1], n.all[p])
-			s.shift[h] = min(s.shift[h], uint8(MinLength-1-p))
+	width = max(6, bits.Len(uint(len(s.needles)*4)))
+	s.heads, s.deep = make([]int32, 1<<width), uint(64-width)
+	for i := range s.needles {
+		n := &s.needles[i]
+		for end := block - 1; end < MinLength; end++ {
+			at := s.slot(uint32(n.all[end-2]) | uint32(n.all[end-1])<<8 | uint32(n.all[end])<<16)
+			s.shift[at] = min(s.shift[at], uint8(MinLength-1-end))
 		}
-		h := s.hash(n.all[MinLength-2], n.all[MinLength-1])
-		s.starts[h] = append(s.starts[h], int32(i))
+		at := &s.heads[s.headSlot(n.head)]
+		n.next, *at = *at, int32(i+1)
 	}
 	return s
 }
 
-func (s *Set) hash(a, b byte) uint16 {
-	return uint16((uint(a)<<(s.bits-8) ^ uint(b)) & (1<<s.bits - 1))
-}
+// slot hashes a block of three bytes (multiplicative hashing, Knuth volume 3,
+// section 6.4).
+func (s *Set) slot(three uint32) uint32 { return three * multiplier >> s.down }
+
+const multiplier = 0x9e3779b1
+
+func (s *Set) headSlot(head uint64) uint64 { return head * 0x9e3779b97f4a7c15 >> s.deep }
 
 // Longest returns the length in bytes of the longest form, which bounds what
 // a stream holds back.
@@ -93,11 +107,11 @@ func (s *Set) Scan(b []byte, found func(start, end, id int) bool) (pending int) 
 		return len(b)
 	}
 	pending = len(b)
-	shift, width := s.shift, s.bits-8
-	mask := uint(len(shift) - 1)
+	shift, down := s.shift, s.down
 	i := MinLength - 1 // the window's last byte
 	for i < len(b) {
-		if skip := shift[(uint(b[i-1])<<width^uint(b[i]))&mask]; skip != 0 {
+		three := binary.LittleEndian.Uint32(b[i-3:i+1]) >> 8
+		if skip := shift[three*multiplier>>(down&31)]; skip != 0 {
 			i += int(skip)
 			continue
 		}
@@ -123,9 +137,9 @@ func (s *Set) Scan(b []byte, found func(start, end, id int) bool) (pending int) 
 // of them goes on beyond b; more is found's answer.
 func (s *Set) candidates(b []byte, start int, found func(start, end, id int) bool) (cut, more bool) {
 	head := binary.LittleEndian.Uint64(b[start:])
-	h := s.hash(b[start+MinLength-2], b[start+MinLength-1])
-	for _, at := range s.starts[h] {
-		n := &s.needles[at]
+	for at := s.heads[s.headSlot(head)]; at != 0; {
+		n := &s.needles[at-1]
+		at = n.next
 		if n.head != head {
 			continue
 		}
