@@ -31,7 +31,7 @@ func (x *exchange) checkUpgrade() *denial {
 	if len(offers) == 1 && strings.EqualFold(offers[0], "h2c") {
 		return nil
 	}
-	why := ""
+	var why string
 	switch {
 	case len(offers) != 1 || !strings.EqualFold(offers[0], "websocket"):
 		why = "The only protocol that a connection can be upgraded to is WebSocket."

@@ -32,6 +32,9 @@ type response struct {
 	lim    *Limits
 	pool   *buffers
 	hijack func() (net.Conn, []byte, error)
+	// awaits reports whether the guest still waits for 100 Continue, nil if it never did. After a final response nobody
+	// knows whether it sends the body, so the connection ends (RFC 9110 section 10.1.1).
+	awaits func() bool
 
 	method     string
 	minor      int  // of the guest's version
@@ -80,7 +83,7 @@ func (r *response) interim(status int) {
 	r.out = appendStatusLine(r.out, status)
 	r.out = appendFields(r.out, r.header, func(key string) bool { return key == "Content-Length" || framesConnection(key) })
 	r.out = append(r.out, "\r\n"...)
-	r.send()
+	_ = r.send() // kept in r.err
 }
 
 // sendContinue sends "100 Continue", unless the final response has begun. It may be called from any goroutine.
@@ -131,7 +134,7 @@ func (r *response) stream() {
 // commit serialises the head for the mode. The fields are taken from the header as it is now.
 func (r *response) commit(mode bodyMode) {
 	r.mode = mode
-	if hasToken(r.header["Connection"], "close") {
+	if hasToken(r.header["Connection"], "close") || r.awaits != nil && r.awaits() {
 		r.keep = false
 	}
 	r.mu.Lock()
@@ -216,7 +219,7 @@ func (r *response) push(p []byte) {
 		n := min(len(p), max(writeBuffer-len(r.out), 0))
 		r.out = append(r.out, p[:n]...)
 		if p = p[n:]; len(r.out) >= writeBuffer {
-			r.send()
+			_ = r.send() // kept in r.err
 		}
 	}
 }

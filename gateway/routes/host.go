@@ -1,6 +1,9 @@
 package routes
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
 
 // Limits of RFC 1035 section 2.3.4, in bytes, for names without the trailing dot.
 const (
@@ -73,8 +76,11 @@ func CanonicalPattern(s string) (string, error) {
 	// A label in front makes a one-label suffix pass the two-label rule, and
 	// keeps the whole within the limit for any name that it could match.
 	if _, err := CanonicalHost("w." + suffix); err != nil {
-		reason := err.(*NameError).Reason
-		return "", &NameError{s, reason}
+		var bad *NameError
+		if errors.As(err, &bad) {
+			err = &NameError{s, bad.Reason}
+		}
+		return "", err
 	}
 	return "*." + strings.ToLower(suffix), nil
 }
