@@ -24,7 +24,7 @@ const (
 	DeniedNXDomain = "nxdomain" // with NXDOMAIN
 )
 
-// BlockAddress is what a name outside the plan resolves to: an address of TEST-NET-1 (RFC 5737), which nobody has. A
+// blockAddress is what a name outside the plan resolves to: an address of TEST-NET-1 (RFC 5737), which nobody has. A
 // connection to it is captured like any other, refused by its name and explained; were it ever to leave the host, it
 // would reach nothing.
 var blockAddress = netip.AddrFrom4([4]byte{192, 0, 2, 1})

@@ -104,8 +104,9 @@ func helloReason(err error) routes.Reason {
 		return ReasonHelloTimeout
 	case gwtls.Closed:
 		return ReasonHelloClosed
+	default:
+		return ReasonHelloMalformed
 	}
-	return ReasonHelloMalformed
 }
 
 // intercept terminates the guest's TLS with a leaf for the decided name and hands the connection to the HTTP lane.
@@ -175,7 +176,7 @@ func (f *flow) handshake(ctx context.Context, hello gwtls.Hello, read []byte) (*
 
 // refuseHandshake records why the guest's handshake failed and closes with what crypto/tls has said already.
 func (f *flow) refuseHandshake(err error) {
-	why := ReasonHandshakeFail
+	var why routes.Reason
 	switch gwtls.ClassifyHandshake(err) {
 	case gwtls.GuestDistrustsCA:
 		why = ReasonDistrustsCA
@@ -185,6 +186,8 @@ func (f *flow) refuseHandshake(err error) {
 		why = ReasonHandshakeTime
 	case gwtls.NoCommon:
 		why = ReasonNoCommonTLS
+	default:
+		why = ReasonHandshakeFail
 	}
 	f.note(func(r *Record) {
 		r.Decision, r.Lane, r.Reason, r.Error = routes.Deny, LaneNone, why, err.Error()

@@ -126,6 +126,7 @@ func (m *Metrics) record(r Record) {
 		}
 	case RecordDNS:
 		m.names.WithLabelValues(r.Bottle, why).Add(float64(max(r.Count, 1)))
+	case RecordEvent: // counted where it happens, since its record may stand for many
 	}
 }
 
