@@ -358,22 +358,53 @@ func TestLookupsShareTheWork(t *testing.T) {
 	var good atomic.Int32
 	for range 20 {
 		wg.Go(func() {
-			if a, err := r.Lookup4(t.Context(), "a.example.test"); err == nil && len(a.Addrs) == 2 {
+			if a, err := r.Lookup4(t.Context(), "a.example.test"); err == nil && fmt.Sprint(a.Addrs) == "[192.0.2.1 192.0.2.2]" {
 				a.Addrs[0] = netip.Addr{} // each caller owns its slice
 				good.Add(1)
 			}
 		})
 	}
-	// One who leaves does not end the flight of the others.
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := r.Lookup4(ctx, "a.example.test"); kindOf(err) != Timeout || !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
 	release.Done()
 	wg.Wait()
 	if n := len(u.questions()); good.Load() != 20 || n > 2 {
 		t.Errorf("%d of 20 answered, %d questions", good.Load(), n)
+	}
+}
+
+// The flight goes on when the one who began it leaves: others may have joined.
+func TestLookupOutlivesItsCaller(t *testing.T) {
+	arrived, release := make(chan struct{}, 16), make(chan struct{})
+	u := newUpstream(t, func(_ string, q *dns.Msg) *dns.Msg {
+		arrived <- struct{}{}
+		<-release
+		return reply(q, world)
+	})
+	r := NewResolver([]netip.AddrPort{u.addr})
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		_, err := r.Lookup4(ctx, "a.example.test")
+		left <- err
+	}()
+	<-arrived
+	cancel()
+	if err := <-left; kindOf(err) != Timeout || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := r.Lookup4(ctx, "a.example.test"); kindOf(err) != Timeout {
+		t.Errorf("with a context that is over: %v", err)
+	}
+	close(release)
+	for give := time.Now().Add(5 * time.Second); ; pause(t.Context(), time.Millisecond) {
+		if _, _, ok := r.cache.get(cacheKey{"a.example.test", dns.TypeA}, time.Now()); ok {
+			break
+		}
+		if time.Now().After(give) {
+			t.Fatal("the flight ended with its caller")
+		}
+	}
+	if n := len(u.questions()); n != 1 {
+		t.Errorf("%d questions", n)
 	}
 }
 

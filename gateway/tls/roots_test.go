@@ -91,6 +91,11 @@ func TestUpstreamConfig(t *testing.T) {
 			t.Error("accepted")
 		}
 	})
+	t.Run("nil roots are not the host's", func(t *testing.T) {
+		if pool := UpstreamConfig(nil, name, nil).RootCAs; pool == nil || !pool.Equal(x509.NewCertPool()) {
+			t.Error("without roots somebody is trusted")
+		}
+	})
 	t.Run("typed", func(t *testing.T) {
 		var verify *tls.CertificateVerificationError
 		if _, err, _ := handshake(t, self, UpstreamConfig(roots, name, nil)); !errors.As(err, &verify) {
