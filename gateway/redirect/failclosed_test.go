@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 )
 
@@ -282,4 +283,65 @@ func TestListenerGone(t *testing.T) {
 		d := difference(counters(t, s.r, l), before).Drops
 		return d[Reason(gatewayDropReasonDROP_NO_LISTENER)] > 0
 	})
+}
+
+// TestAnswersStayOnTheLink takes a link away while the gateway is sending to
+// its bottle. The way to the bottle is the default route then.
+func TestAnswersStayOnTheLink(t *testing.T) {
+	s := newStage(t)
+	l := s.link(1)
+	listener, err := ListenTCP(t.Context(), netip.AddrPortFrom(l.Gateway, l.InterceptPort))
+	must(t, err)
+	defer listener.Close()
+	s.set(l)
+	conn, err := s.enter(l).dial(netip.AddrPortFrom(called, 443), patience)
+	must(t, err)
+	defer conn.Close()
+	served, err := listener.Accept()
+	must(t, err)
+	must(t, served.(*net.TCPConn).SetLinger(0))
+	dev, err := netlink.LinkByName(l.Name)
+	must(t, err)
+	must(t, netlink.LinkDel(dev))
+	before := tableCounter(t, chainFromSocket)
+	served.Write([]byte("secret"))
+	eventually(t, "the table to drop it", func() bool { return tableCounter(t, chainFromSocket) > before })
+	served.Close()
+	s.set(l)
+}
+
+// TestListenersServeBottlesOnly calls the gateway's sockets from the internet's
+// side and from the host itself.
+func TestListenersServeBottlesOnly(t *testing.T) {
+	s := newStage(t)
+	l := s.link(1)
+	s.listeners(l)
+	s.set(l)
+	to := netip.AddrPortFrom(l.Gateway, l.InterceptPort).String()
+	dial := func() error {
+		conn, err := net.DialTimeout("tcp4", to, 200*time.Millisecond)
+		if err == nil {
+			conn.Close()
+			t.Errorf("%s was reached", to)
+		}
+		return nil
+	}
+	must(t, inNetns(s.net, dial))
+	must(t, dial())
+	s.leaks.forget() // the SYNs were sent there
+}
+
+// tableCounter returns how many packets the last rule of a chain dropped.
+func tableCounter(t *testing.T, chain string) uint64 {
+	t.Helper()
+	c, err := nftables.New()
+	must(t, err)
+	table := &nftables.Table{Name: "stage", Family: nftables.TableFamilyINet}
+	rules, err := c.GetRules(table, &nftables.Chain{Name: chain, Table: table})
+	must(t, err)
+	counter, ok := rules[len(rules)-1].Exprs[0].(*expr.Counter)
+	if !ok {
+		t.Fatalf("the last rule of %s does not count", chain)
+	}
+	return counter.Packets
 }

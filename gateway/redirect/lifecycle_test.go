@@ -67,6 +67,7 @@ func (s *stage) conversation(l Link) func(line string) {
 	t.Cleanup(func() { conn.Close() })
 	served, err := listener.Accept()
 	must(t, err)
+	must(t, served.(*net.TCPConn).SetLinger(0)) // what is left of it must not outlive the link
 	t.Cleanup(func() { served.Close() })
 	return func(line string) {
 		t.Helper()

@@ -19,9 +19,11 @@ const (
 
 	chainForward    = "forward"
 	chainInput      = "input"
+	chainOutput     = "output"
 	chainFromBottle = "from_bottle"
 	chainToBottle   = "to_bottle"
 	chainToHost     = "to_host"
+	chainFromSocket = "from_socket"
 )
 
 // chainPriority is ahead of the usual filter chains (0), so that counters here
@@ -85,6 +87,11 @@ func newRuleset(instance string, links []string, uplink string) *ruleset {
 		concat(family(expr.CmpOpEq, unix.NFPROTO_IPV4), markIs(expr.CmpOpEq, gatewayMarkMARK_INTERCEPT), counted(expr.VerdictAccept, "")),
 		drop(),
 	)
+	r.addChain(chainFromSocket, nil,
+		concat(nameLike(expr.MetaKeyOIFNAME), counted(expr.VerdictAccept, "")),
+		concat(nameIn(expr.MetaKeyOIFNAME, setLinks), counted(expr.VerdictAccept, "")),
+		drop(),
+	)
 	r.addChain(chainForward, nftables.ChainHookForward,
 		concat(nameLike(expr.MetaKeyIIFNAME), goTo(chainFromBottle)),
 		concat(nameIn(expr.MetaKeyIIFNAME, setLinks), goTo(chainFromBottle)),
@@ -94,6 +101,12 @@ func newRuleset(instance string, links []string, uplink string) *ruleset {
 	r.addChain(chainInput, nftables.ChainHookInput,
 		concat(nameLike(expr.MetaKeyIIFNAME), goTo(chainToHost)),
 		concat(nameIn(expr.MetaKeyIIFNAME, setLinks), goTo(chainToHost)),
+	)
+	// What the gateway's transparent sockets send is for a bottle. When its
+	// link is gone the route to it is the default route; and whoever calls the
+	// sockets from another side must not be answered.
+	r.addChain(chainOutput, nftables.ChainHookOutput,
+		concat(markIs(expr.CmpOpEq, gatewayMarkMARK_SOCKET), goTo(chainFromSocket)),
 	)
 	return r
 }

@@ -128,6 +128,7 @@ func TestTap(t *testing.T) {
 			m.send(vnetHeader{}, ack.bytes())
 			conn, err := listener.Accept()
 			must(t, err)
+			must(t, conn.(*net.TCPConn).SetLinger(0))
 			defer conn.Close()
 
 			payload := make([]byte, 30000)
