@@ -207,6 +207,15 @@ func (b *body) isStopped() bool {
 	return b.stopped
 }
 
+// awaitsContinue reports whether nobody has begun to read a body whose guest waits for that.
+func (b *body) awaitsContinue() bool {
+	if !b.mu.TryLock() {
+		return false
+	}
+	defer b.mu.Unlock()
+	return b.expect != nil
+}
+
 // rest says what a request left of its body when its handler returned.
 type rest uint8
 

@@ -122,7 +122,7 @@ func (c *connection) newRequest(ctx context.Context, h *head, w *response) (*htt
 		b = newBody(&c.reader, &c.server.limits, h.framing, h.trailer)
 		b.onEnd = c.watch.bodyEnded
 		if h.expect {
-			b.expect = w.sendContinue
+			b.expect, w.awaits = w.sendContinue, b.awaitsContinue
 		}
 		r.Body = b
 	}

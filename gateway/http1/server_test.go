@@ -315,6 +315,7 @@ func TestServeInterim(t *testing.T) {
 func TestServeExpect(t *testing.T) {
 	addr := start(t, &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/refuse" {
+			w.Header().Set("Content-Length", "0")
 			w.WriteHeader(413)
 			return
 		}
