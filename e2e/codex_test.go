@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"gatewayd/lab"
 )
 
 const codexManifest = `
@@ -141,7 +143,15 @@ func expiry(t *testing.T, token string) time.Time {
 
 func TestCodexAnswersOverWebSocket(t *testing.T) {
 	c := newCodexBench(t, time.Now().Add(24*time.Hour))
+	capture, err := lab.NewCapture(c.World.Gateway, c.hostLink().Attrs().Name)
+	if err != nil {
+		t.Fatal(err)
+	}
 	c.mustAnswer(true)
+	frames, err := capture.Stop()
+	if err != nil || len(frames) < 50_000 || c.host.holds(frames) {
+		t.Errorf("on the bottle's link: %d bytes, with a token of the host in them: %v, %v", len(frames), c.host.holds(frames), err)
+	}
 	if n := c.api.Auth.Connections(); n != 0 {
 		t.Errorf("%d connections reached the sign-in host", n)
 	}

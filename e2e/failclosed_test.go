@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf/link"
@@ -360,13 +361,13 @@ func TestIPRulesRemoved(t *testing.T) {
 	s.nothingElse()
 }
 
-// TestStopped: gatewayd that hangs decides nothing, so nothing passes.
+// TestStoppedProcess: gatewayd that hangs decides nothing, so nothing passes.
 func TestStoppedProcess(t *testing.T) {
 	s := newSiege(t)
-	s.signal("STOP")
+	s.signal(syscall.SIGSTOP)
 	s.allowedFails(4)
 	s.nothingElse()
-	s.signal("CONT")
+	s.signal(syscall.SIGCONT)
 	s.allowedWorks()
 	s.nothingElse()
 }

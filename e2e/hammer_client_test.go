@@ -42,7 +42,7 @@ func hammerClient(ctx context.Context, args []string) error {
 }
 
 func hammerAllowed(ctx context.Context, url string) string {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 4*hammerAttempt)
 	defer cancel()
 	tr := &http.Transport{DisableKeepAlives: true}
 	resp, err := send(ctx, &http.Client{Transport: tr}, http.MethodGet, url, nil)

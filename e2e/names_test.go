@@ -55,7 +55,7 @@ type problem struct {
 	Rule   string
 	Reason string
 	Remedy string
-	ID     string
+	ID     string `json:"request_id"`
 	Error  struct{ Message string }
 }
 

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -48,7 +50,9 @@ func TestRecordsAndExplanations(t *testing.T) {
 	})
 	find("the denial", func(r record) bool { return r.ID == p.ID && r.Decision == "deny" && r.Host == "evil.example.org" })
 	out, err := b.Gateway.Command(t.Context(), "explain", p.ID)
-	if err != nil || !strings.Contains(string(out), "evil.example.org") {
+	var exit *exec.ExitError
+	const denied = 5 // the exit code by which scripts tell a denial
+	if !errors.As(err, &exit) || exit.ExitCode() != denied || !strings.Contains(string(out), "host: evil.example.org") {
 		t.Errorf("explain %s: %s %v", p.ID, out, err)
 	}
 	for _, args := range [][]string{{"bottles"}, {"bottles", "-o", "json"}, {"flows"}, {"plan", bottleName}, {"check"}, {"log"}} {

@@ -19,7 +19,8 @@ import (
 	"time"
 )
 
-// clientTimeout bounds everything that the client does.
+// clientTimeout bounds everything that the client does, unless it is told
+// otherwise.
 const clientTimeout = 15 * time.Second
 
 // Seen is what the client in the bottle has to tell.
@@ -48,6 +49,7 @@ type clientArgs struct {
 	host    string
 	ca      string
 	headers []string
+	timeout time.Duration
 	url     string
 }
 
@@ -63,6 +65,7 @@ func Client(args []string, out io.Writer) int {
 	flags.StringVar(&a.connect, "connect", "", "connect to this `address` whatever the URL says")
 	flags.StringVar(&a.host, "host", "", "send this Host `name`")
 	flags.StringVar(&a.ca, "ca", "", "trust this PEM `file` as well")
+	flags.DurationVar(&a.timeout, "timeout", clientTimeout, "give up after this `time`")
 	flags.Func("header", "send this header `line`", func(s string) error {
 		a.headers = append(a.headers, s)
 		return nil
@@ -71,7 +74,7 @@ func Client(args []string, out io.Writer) int {
 		return 2
 	}
 	a.url = flags.Arg(0)
-	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
 	defer cancel()
 	start := time.Now()
 	do := a.request

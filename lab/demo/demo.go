@@ -77,6 +77,9 @@ func Run(ctx context.Context, o Options) error {
 	screen.built(s)
 	bad := 0
 	for _, step := range steps {
+		if ctx.Err() != nil {
+			return errors.Join(fmt.Errorf("run demo: %w", context.Cause(ctx)), s.close())
+		}
 		outcome := step(ctx, s)
 		screen.show(outcome)
 		if !outcome.OK {

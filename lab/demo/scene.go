@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"gatewayd/lab"
 )
@@ -23,6 +24,9 @@ import (
 const realToken = "real-token-of-the-host-6f1d2c"
 
 const bottleName = "demo"
+
+// stopDeadline is how long gatewayd may take to end.
+const stopDeadline = 15 * time.Second
 
 // scene is everything that the steps act on.
 type scene struct {
@@ -103,7 +107,9 @@ func (s *scene) close() error {
 	}
 	var err error
 	if s.gateway != nil {
-		err = s.gateway.Stop(context.Background(), syscall.SIGTERM)
+		ctx, cancel := context.WithTimeout(context.Background(), stopDeadline)
+		defer cancel()
+		err = s.gateway.Stop(ctx, syscall.SIGTERM) // Close kills it if need be
 	}
 	return errors.Join(err, s.world.Close())
 }

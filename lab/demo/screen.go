@@ -61,8 +61,13 @@ func (s *screen) show(o Outcome) {
 	}
 }
 
-// log keeps what gatewayd wrote, for a demo that went wrong.
+// logLines is how much of gatewayd's log is shown.
+const logLines = 40
+
+// log keeps the end of what gatewayd wrote, for a demo that went wrong.
 func (s *screen) log(text string) {
+	lines := strings.Split(text, "\n")
+	text = strings.Join(lines[max(0, len(lines)-logLines):], "\n")
 	s.gatewayLog = text
 	s.printf("\nWhat gatewayd wrote:\n%s\n", strings.TrimSpace(text))
 }
