@@ -8,7 +8,7 @@ import (
 
 // RouteError says what is wrong with a route and what to write instead.
 type RouteError struct {
-	// Rule is "pattern:port" as far as it is known.
+	// Rule is "pattern:port"; quoted when the pattern is no canonical one.
 	Rule string
 	// Origin says where the route was written.
 	Origin Origin
@@ -20,11 +20,7 @@ type RouteError struct {
 
 // Error returns "route RULE (ORIGIN): FIELD: cause".
 func (e *RouteError) Error() string {
-	field := e.Field
-	if field == "" {
-		field = "host"
-	}
-	return fmt.Sprintf("route %s (%s): %s: %v", e.Rule, e.Origin, field, e.Err)
+	return fmt.Sprintf("route %s (%s): %s: %v", e.Rule, e.Origin, e.Field, e.Err)
 }
 
 // Unwrap returns the cause.
@@ -40,7 +36,7 @@ func routeErrorf(r Route, field, format string, args ...any) error {
 func (r Route) Canonical() (Route, error) {
 	host, err := CanonicalPattern(r.Host)
 	if err != nil {
-		return Route{}, &RouteError{Rule: r.Rule(), Origin: r.Origin, Field: "host", Err: err}
+		return Route{}, &RouteError{Rule: quoted(r.Rule()), Origin: r.Origin, Field: "host", Err: err}
 	}
 	r.Host = host
 	switch r.protocol() {

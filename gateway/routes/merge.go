@@ -80,7 +80,7 @@ type hostPort struct {
 func keyOf(r Route) (hostPort, error) {
 	host, err := CanonicalPattern(r.Host)
 	if err != nil {
-		return hostPort{}, &RouteError{Rule: r.Rule(), Origin: r.Origin, Err: err}
+		return hostPort{}, &RouteError{Rule: quoted(r.Rule()), Origin: r.Origin, Field: "host", Err: err}
 	}
 	return hostPort{host, r.port()}, nil
 }

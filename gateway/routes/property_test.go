@@ -73,15 +73,55 @@ func randomRoute(rng *rand.Rand) Route {
 	return r
 }
 
+// TestMergeNeverWidens checks that what passes under a merged set passes under
+// the manifest's routes alone or under the provider's.
+func TestMergeNeverWidens(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 8))
+	merged, allowed := 0, 0
+	for range 40000 {
+		m, p := randomRoutes(rng), randomRoutes(rng)
+		all, err := Merge(m, p)
+		if err != nil {
+			_ = err.Error()
+			continue
+		}
+		table, err := NewTable(all)
+		manifest, errM := NewTable(m)
+		provider, errP := NewTable(p)
+		if err != nil || errM != nil || errP != nil {
+			continue
+		}
+		merged++
+		for range 8 {
+			q := Request{Host: pick(rng, hosts), Port: 443, Protocol: pick(rng, protocols), Method: pick(rng, methods), Path: pick(rng, paths)}
+			if table.Decide(q).Decision == Deny {
+				continue
+			}
+			allowed++
+			if manifest.Decide(q).Decision == Deny && provider.Decide(q).Decision == Deny {
+				t.Fatalf("merging %+v with %+v lets %+v through", m, p, q)
+			}
+		}
+	}
+	if merged < 2000 || allowed < 2000 {
+		t.Errorf("only %d merged tables and %d allowed requests", merged, allowed)
+	}
+}
+
+func randomRoutes(rng *rand.Rand) []Route {
+	rs := make([]Route, rng.IntN(6))
+	for i := range rs {
+		rs[i] = randomRoute(rng)
+	}
+	return rs
+}
+
 func removal(t *testing.T, rng *rand.Rand, q Request) (allowed int, ok bool) {
 	q.Port, q.Protocol = 443, HTTPS
 	if rng.IntN(4) == 0 {
 		q.Port, q.Protocol = pick(rng, ports[1:]), pick(rng, protocols)
 	}
-	rs := make([]Route, rng.IntN(6))
-	for i := range rs {
-		rs[i] = randomRoute(rng)
-	}
+	rs := randomRoutes(rng)
 	whole, err := NewTable(rs)
 	if err != nil {
 		_ = err.Error()
