@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
 
@@ -15,6 +16,7 @@ func (b *bottle) dnsConfig() dns.Config {
 		Policy:   func() dns.Policy { return namePolicy{b.current(), b.g} },
 		Upstream: b.g.resolver,
 		Pins:     b.pins,
+		Inspect:  b.inspectName,
 		Event:    b.nameEvent,
 		Log:      b.log,
 	}
@@ -22,6 +24,14 @@ func (b *bottle) dnsConfig() dns.Config {
 		c.Block = blockAddress
 	}
 	return c
+}
+
+// inspectName refuses a name under a wildcard that carries a token.
+func (b *bottle) inspectName(name, _ string) error {
+	if found := b.current().nameLeak(name); found != "" {
+		return fmt.Errorf("the name carries a token: %s", found)
+	}
+	return nil
 }
 
 // namePolicy is what the name server may ask of a plan.

@@ -36,6 +36,9 @@ func (f *flow) serveTLS(ctx context.Context) {
 		return
 	}
 	v := f.decide(host, routes.HTTPS)
+	if f.leakyName(v) {
+		return
+	}
 	switch v.Decision {
 	case routes.Passthrough:
 		f.relayName(ctx, v, read)

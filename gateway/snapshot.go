@@ -20,6 +20,7 @@ type snapshot struct {
 	table      *routes.Table                      // never nil; an empty table denies all
 	injectors  map[*routes.Route]*inject.Injector // one for each route with auth, by the table's own pointers
 	scanner    *pipelock.Scanner                  // never nil
+	names      *pipelock.Scanner                  // likewise, for what host names can hold
 	ca         *gwtls.CA                          // nil if nothing can be intercepted
 	answerers  map[string]http.Handler            // by Route.Answer; complete for the table
 	httpPorts  map[uint16]bool                    // ports of protocol http routes
@@ -72,7 +73,8 @@ func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("build snapshot: %w", errors.Join(errs...))
 	}
-	s.scanner = pipelock.New(canaries(b))
+	tokens := canaries(b)
+	s.scanner, s.names = pipelock.New(tokens), pipelock.New(nameCanaries(tokens))
 	return s, nil
 }
 

@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"encoding/base32"
+	"fmt"
+	"strings"
+
+	"gatewayd/gateway/pipelock"
+	"gatewayd/gateway/routes"
+)
+
+// nameCanaries returns the forms that a token takes in a host name, besides those that the scanner knows by itself:
+// names have no upper case, and what is to be carried in one is most often put into base32 (RFC 4648 section 6).
+func nameCanaries(tokens []pipelock.Token) []pipelock.Token {
+	out := append([]pipelock.Token(nil), tokens...)
+	for _, t := range tokens {
+		for _, value := range []string{
+			strings.ToLower(t.Value),
+			strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(t.Value))),
+			strings.ToLower(base32.HexEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(t.Value))),
+		} {
+			if value != t.Value {
+				out = append(out, pipelock.Token{Name: t.Name, Value: value, Homes: t.Homes})
+			}
+		}
+	}
+	return out
+}
+
+// nameLeak looks for tokens in a name that only a wildcard allows, which is the one kind of name that a guest can make
+// up. It returns what was found, in words fit for a record, or "".
+func (s *snapshot) nameLeak(name string) string {
+	found := s.names.Scan(name, "name", []byte(name))
+	if len(found) == 0 { // a token longer than a label has dots in it
+		found = s.names.Scan(name, "name", []byte(strings.ReplaceAll(name, ".", "")))
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return findingText(found[0])
+}
+
+// findingText is a finding as a record has it.
+func findingText(f pipelock.Finding) string {
+	return fmt.Sprintf("%s in %s: %s", f.Rule, f.Place, f.Excerpt)
+}
+
+// leakyName refuses the flow if its name carries a token to whoever answers for the wildcard, and reports whether it did.
+func (f *flow) leakyName(v routes.Verdict) bool {
+	if v.Route == nil || !strings.HasPrefix(v.Route.Host, "*.") {
+		return false
+	}
+	found := f.snap.nameLeak(f.host)
+	if found == "" {
+		return false
+	}
+	f.note(func(r *Record) { r.Finding, r.Rule, r.Host = found, v.Rule, "" })
+	f.host = "" // the record must not carry the token on
+	f.refuse(ReasonLeak, nil)
+	return true
+}

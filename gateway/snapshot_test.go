@@ -1,0 +1,65 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"encoding/base32"
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"gatewayd/gateway/pipelock"
+	"gatewayd/gateway/routes"
+)
+
+const longToken = "Dummy-Token_Of-The-Bottle.Which-Is-Longer-Than-A-Label-Can-Be-0123456789-ABCDEF"
+
+// inLabels cuts s into labels of at most 60 characters under suffix.
+func inLabels(s, suffix string) string {
+	var b strings.Builder
+	for len(s) > 60 {
+		b.WriteString(s[:60] + ".")
+		s = s[60:]
+	}
+	return b.String() + s + "." + suffix
+}
+
+func TestNameLeak(t *testing.T) {
+	b := testBottle(t, routes.Route{Host: "*.wild.test", TLSPassthrough: true})
+	b.CanaryTokens = []pipelock.Token{{Name: "token", Value: longToken, Homes: []string{"home.wild.test"}}}
+	s, err := newSnapshot(b, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, label := range map[string]string{
+		"base32": strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(longToken))),
+		"hex":    hex.EncodeToString([]byte(longToken)),
+	} {
+		name := inLabels(label, "wild.test")
+		if got := s.nameLeak(name); got == "" || strings.Contains(got, label[:20]) {
+			t.Errorf("%s in %s: found %q; want a finding that does not repeat it", what, name, got)
+		}
+	}
+	for _, name := range []string{"www.wild.test", "cdn-0123456789abcdef.wild.test", "a.b.c.wild.test"} {
+		if got := s.nameLeak(name); got != "" {
+			t.Errorf("%s: found %q", name, got)
+		}
+	}
+}
+
+func TestTokenInTheServerNameIsRefused(t *testing.T) {
+	w := newWorld(t, nil)
+	b := testBottle(t, routes.Route{Host: "*.wild.test", TLSPassthrough: true})
+	b.CanaryTokens = []pipelock.Token{{Name: "token", Value: canaryDummy}}
+	w.apply(t, b)
+	c := w.sockets.call(t, b.Link, anywhere(443))
+	if err := tls.Client(c, &tls.Config{ServerName: canaryDummy + ".wild.test"}).Handshake(); err == nil {
+		t.Fatal("the handshake succeeded")
+	}
+	r := w.records.flowOf(t, c)
+	if r.Reason != ReasonLeak || r.Decision != routes.Deny || r.Finding == "" || r.Rule == "" {
+		t.Errorf("record %+v; want a leak", r)
+	}
+	if strings.Contains(asJSON(t, r), canaryDummy) {
+		t.Errorf("record %s repeats the token", asJSON(t, r))
+	}
+}
