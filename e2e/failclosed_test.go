@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"gatewayd/lab"
 )
@@ -370,4 +372,35 @@ func TestStoppedProcess(t *testing.T) {
 	s.signal(syscall.SIGCONT)
 	s.allowedWorks()
 	s.nothingElse()
+}
+
+// TestTheSiegeWouldSeeALeak takes every layer away by hand: what the other
+// tests count must then arrive, or their zeros mean nothing.
+func TestTheSiegeWouldSeeALeak(t *testing.T) {
+	s := newSiege(t)
+	name := s.hostLink().Attrs().Name
+	s.kill()
+	s.flushRules()
+	s.detach()
+	err := s.World.Gateway.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/forwarding", []byte("1"), 0o644)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint8]bool{}
+	eventually(t, func() error {
+		for k := range s.Internet.Counter.Counts() {
+			if k.Dst == s.evil.Addr {
+				seen[k.IPProtocol] = true
+			}
+		}
+		if !seen[unix.IPPROTO_TCP] || !seen[unix.IPPROTO_UDP] || !seen[unix.IPPROTO_ICMP] {
+			return fmt.Errorf("of TCP, UDP and ICMP only %v arrived", seen)
+		}
+		if s.evil.Connections() == 0 {
+			return errors.New("no connection was made")
+		}
+		return nil
+	})
 }
