@@ -121,11 +121,11 @@ func (i *Injector) Check(h Head) error {
 		if !i.credentialParam(p.name) {
 			continue
 		}
-		if name := strings.ToLower(p.name); seen[name] || p.value != "" && !i.dummy(p.value) {
+		name := strings.ToLower(p.name)
+		if seen[name] || p.value != "" && !i.dummy(p.value) {
 			return &ForeignError{Query: p.name}
-		} else {
-			seen[name] = true
 		}
+		seen[name] = true
 	}
 	return nil
 }

@@ -1,9 +1,6 @@
 package routes
 
-import (
-	"errors"
-	"strings"
-)
+import "strings"
 
 // Limits of RFC 1035 section 2.3.4, in bytes, for names without the trailing dot.
 const (
@@ -33,29 +30,37 @@ func (e *NameError) Error() string { return "name " + quoted(e.Name) + ": " + e.
 // spelling that inet_aton or a URL parser takes, that is every name whose last
 // label is a number.
 func CanonicalHost(s string) (string, error) {
+	if why := nameFault(s); why != "" {
+		return "", &NameError{s, why}
+	}
+	return strings.ToLower(s), nil
+}
+
+// nameFault returns why a string is no name that CanonicalHost takes, or "".
+func nameFault(s string) string {
 	switch {
 	case s == "":
-		return "", &NameError{s, "it is empty"}
+		return "it is empty"
 	case len(s) > maxName:
-		return "", &NameError{s, "it is longer than 253 bytes"}
+		return "it is longer than 253 bytes"
 	case s[len(s)-1] == '.':
-		return "", &NameError{s, "it ends in a dot; leave the dot out"}
+		return "it ends in a dot; leave the dot out"
 	}
 	labels := 0
 	for rest, more := s, true; more; labels++ {
 		var label string
 		label, rest, more = strings.Cut(rest, ".")
 		if why := labelFault(label); why != "" {
-			return "", &NameError{s, why}
+			return why
 		}
 		if !more && isNumber(label) {
-			return "", &NameError{s, "it is an IP address or ends in a number; write a host name"}
+			return "it is an IP address or ends in a number; write a host name"
 		}
 	}
 	if labels < 2 {
-		return "", &NameError{s, "it has no dot; write the full name"}
+		return "it has no dot; write the full name"
 	}
-	return strings.ToLower(s), nil
+	return ""
 }
 
 // CanonicalPattern returns a route's host in canonical form: an exact name as
@@ -75,12 +80,8 @@ func CanonicalPattern(s string) (string, error) {
 	}
 	// A label in front makes a one-label suffix pass the two-label rule, and
 	// keeps the whole within the limit for any name that it could match.
-	if _, err := CanonicalHost("w." + suffix); err != nil {
-		var bad *NameError
-		if errors.As(err, &bad) {
-			err = &NameError{s, bad.Reason}
-		}
-		return "", err
+	if why := nameFault("w." + suffix); why != "" {
+		return "", &NameError{s, why}
 	}
 	return "*." + strings.ToLower(suffix), nil
 }
