@@ -121,9 +121,9 @@ func (a *app) checkManifest(f manifests.File, seen map[string]string) checked {
 // checkClock looks for a clock that was never set: certificates would not verify, and leaves would not be valid yet.
 func checkClock(now time.Time) checked {
 	if now.Year() < 2026 {
-		return checked{"clock", redirect.Fail, "this machine believes that it is " + now.UTC().Format(time.DateOnly), "set the clock; start time synchronisation"}
+		return checked{"date", redirect.Fail, "this machine believes that it is " + now.UTC().Format(time.DateOnly), "set the clock; start time synchronisation"}
 	}
-	return checked{Name: "clock", Status: redirect.Pass, Detail: now.UTC().Format(time.RFC3339)}
+	return checked{Name: "date", Status: redirect.Pass, Detail: now.UTC().Format(time.DateOnly)}
 }
 
 // checkMachine looks at the kernel and at what others have set up.

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"gatewayd/lab/privileged"
 )
 
 func TestMain(m *testing.M) {
@@ -85,9 +87,7 @@ func TestOperator(t *testing.T) {
 
 // A user who is neither root nor the daemon's gets a 403, even with a socket whose mode would let anybody connect.
 func TestForeignUserIsRefused(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root to become another user")
-	}
+	privileged.Require(t, privileged.Root) // to become another user
 	asked := false
 	path := serve(t, Operator(0), http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
 	for dir := filepath.Dir(path); strings.HasPrefix(dir, os.TempDir()) && dir != os.TempDir(); dir = filepath.Dir(dir) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gatewayd/cmd/gatewayd/internal/manifests"
@@ -81,6 +82,8 @@ func Find(arg, dir string, host plan.Host) (Planned, error) {
 	case broken != nil:
 		return Planned{}, broken
 	}
+	slices.Sort(unknown.Known)
+	unknown.Known = slices.Compact(unknown.Known)
 	return Planned{}, unknown
 }
 
