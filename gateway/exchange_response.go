@@ -131,6 +131,9 @@ func (x *exchange) copyBody(resp *http.Response, body io.Reader) error {
 	if x.r.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
 		return nil
 	}
+	if resp.ContentLength == 0 {
+		return nil // nothing to flush: over HTTP/2 the head must end the stream, or gRPC takes it for an answer without trailers
+	}
 	d := &delivery{w: x.w, flush: http.NewResponseController(x.w).Flush}
 	if streams(resp.Header) {
 		d.flushHead()

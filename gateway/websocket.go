@@ -113,17 +113,18 @@ func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWrite
 	if x.masker != nil {
 		inward.filter = x.masker.Reader
 	}
-	ends := make(chan error, 2)
+	ends, over := make(chan error, 2), make(chan struct{})
 	go func() {
-		err := inward.run(nil)
+		ends <- inward.run(nil)
 		if !t.toGuest.isClosed() || t.bothClosed() {
 			guest.Close()
 		} else {
 			_ = guest.SetReadDeadline(time.Now().Add(websocketClosing)) // its answer to the close may still come
 		}
-		ends <- err
+		close(over)
 	}()
 	err := outward.run(t.alive)
+	ends <- err // before anything is closed, which would end the other direction with an error of its own
 	x.leakedMessage(err, t.toGuest)
 	if t.bothClosed() {
 		guest.Close()
@@ -133,9 +134,8 @@ func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWrite
 	}
 	closing := time.AfterFunc(websocketClosing, func() { up.Close() })
 	defer closing.Stop()
-	ends <- err
 	first := <-ends
-	<-ends
+	<-over
 	x.rec.BytesDown += down.Load()
 	if errors.Is(first, io.EOF) {
 		return nil

@@ -1,0 +1,329 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"gatewayd/gateway/routes"
+)
+
+// newEcho is a stage whose origin says every message back, and, first, what it saw of the handshake.
+func newEcho(t testing.TB, change func(*routes.Route), others ...routes.Route) *stage {
+	return newStage(t, change, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/refuse" {
+			w.WriteHeader(http.StatusUpgradeRequired)
+			io.WriteString(w, "use HTTP")
+			return
+		}
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"chat"}, CompressionMode: websocket.CompressionContextTakeover, InsecureSkipVerify: true})
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		c.SetReadLimit(64 << 20)
+		ctx := r.Context()
+		hello := fmt.Sprintf("%q %q %q", r.Header.Get("Authorization"), r.Header.Get("Sec-Websocket-Extensions"), c.Subprotocol())
+		if err := c.Write(ctx, websocket.MessageText, []byte(hello)); err != nil {
+			return
+		}
+		for {
+			kind, content, err := c.Read(ctx)
+			if err != nil {
+				return
+			}
+			if err := c.Write(ctx, kind, content); err != nil {
+				return
+			}
+		}
+	}, others...)
+}
+
+// dialWS opens a WebSocket connection from the bottle.
+func (s *stage) dialWS(t testing.TB, path string, h http.Header) (*websocket.Conn, *http.Response, error) {
+	t.Helper()
+	c, resp, err := websocket.Dial(soon(t), s.url(path), &websocket.DialOptions{
+		HTTPClient: s.client(t, false), HTTPHeader: h, Subprotocols: []string{"chat"}, CompressionMode: websocket.CompressionContextTakeover,
+	})
+	if err == nil {
+		t.Cleanup(func() { c.CloseNow() })
+		c.SetReadLimit(64 << 20)
+	}
+	return c, resp, err
+}
+
+// read reads one message.
+func read(t testing.TB, c *websocket.Conn) string {
+	t.Helper()
+	_, b, err := c.Read(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestWebSocket(t *testing.T) {
+	s := newEcho(t, withAuth(t))
+	c, resp, err := s.dialWS(t, "/ws", http.Header{"Authorization": {"Bearer " + canaryDummy}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Header.Get("Sec-Websocket-Extensions") != "" || c.Subprotocol() != "chat" {
+		t.Errorf("the handshake answered %v", resp.Header)
+	}
+	masked := strings.Repeat("*", len(canarySecret))
+	if got, want := read(t, c), fmt.Sprintf("%q %q %q", "Bearer "+masked, "", "chat"); got != want {
+		t.Errorf("the origin saw and said %s, want %s", got, want)
+	}
+	for _, content := range []string{"", "x", strings.Repeat("y", 125), strings.Repeat("y", 126), strings.Repeat("z", 70_000), strings.Repeat("z", 3<<20), "a " + canarySecret + " b"} {
+		if err := c.Write(soon(t), websocket.MessageBinary, []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, c); got != strings.ReplaceAll(content, canarySecret, masked) {
+			t.Errorf("echo of %d bytes came as %d: %.80q", len(content), len(got), got)
+		}
+	}
+	w, err := c.Writer(soon(t), websocket.MessageText) // a fragment for each write
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"one ", canarySecret[:9], canarySecret[9:], " two"} {
+		io.WriteString(w, part)
+	}
+	w.Close()
+	if got := read(t, c); got != "one "+masked+" two" {
+		t.Errorf("fragments came as %q", got)
+	}
+	ctx := c.CloseRead(soon(t))
+	if err := c.Ping(ctx); err != nil {
+		t.Errorf("ping: %v", err)
+	}
+	if err := c.Close(websocket.StatusNormalClosure, "done"); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	rec := s.request(t, func(r Record) bool { return r.Path == "/ws" })
+	if rec.Status != 101 || !rec.Injected || rec.BytesUp < 3<<20 || rec.BytesDown < 3<<20 || rec.Error != "" || !rec.Upstream.IsValid() {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+func TestWebSocketRefused(t *testing.T) {
+	s := newEcho(t, withAuth(t))
+	if _, resp, err := s.dialWS(t, "/refuse", nil); err == nil || resp == nil || resp.StatusCode != http.StatusUpgradeRequired {
+		t.Errorf("got %v, %v; want the origin's 426", resp, err)
+	}
+	_, resp, err := s.dialWS(t, "/ws", http.Header{"Authorization": {"Bearer somebody-elses-credential"}})
+	if err == nil || resp == nil || resp.StatusCode != 403 {
+		t.Errorf("got %v, %v; want 403", resp, err)
+	}
+	s.request(t, func(r Record) bool { return r.Reason == ReasonForeignCredential })
+}
+
+// TestWebSocketLeak shows that a dummy in a message ends the connection before the origin has the message.
+func TestWebSocketLeak(t *testing.T) {
+	s := newEcho(t, nil, authRoute(t, "home.test", 443))
+	for i, content := range []string{canaryDummy, strings.Repeat("x", 100_000) + canaryDummy} {
+		path := fmt.Sprintf("/leak%d", i)
+		c, _, err := s.dialWS(t, path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read(t, c)
+		if err := c.Write(soon(t), websocket.MessageText, []byte("fine")); err != nil {
+			t.Fatal(err)
+		}
+		read(t, c)
+		if err := c.Write(soon(t), websocket.MessageText, []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = c.Read(soon(t))
+		var closed websocket.CloseError
+		if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "leak") {
+			t.Errorf("the guest read %v; want a close that says why", err)
+		}
+		rec := s.request(t, func(r Record) bool { return r.Path == path })
+		if rec.Reason != ReasonLeak || rec.Decision != routes.Deny || rec.Finding == "" {
+			t.Errorf("record %+v", rec)
+		}
+	}
+}
+
+// TestWebSocketEndsTogether shows that neither side outlives the other.
+func TestWebSocketEndsTogether(t *testing.T) {
+	ended := make(chan error, 1)
+	s := newStage(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		if r.URL.Path == "/origin" {
+			return
+		}
+		_, _, err = c.Read(context.Background())
+		ended <- err
+	})
+	c, _, err := s.dialWS(t, "/guest", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.CloseNow()
+	select {
+	case <-ended:
+	case <-time.After(testWait):
+		t.Error("the origin's side outlived the guest's")
+	}
+	if c, _, err = s.dialWS(t, "/origin", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Read(soon(t)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the guest's side outlived the origin's: %v", err)
+	}
+	s.request(t, func(r Record) bool { return r.Path == "/origin" && r.Status == 101 })
+}
+
+// TestWebSocketBrokenFrames says what no client may, and sees the connection end.
+func TestWebSocketBrokenFrames(t *testing.T) {
+	s := newEcho(t, nil)
+	for i, frame := range [][]byte{
+		{0x81, 0x01, 'x'},                                   // not masked
+		{0xc1, 0x81, 0, 0, 0, 0, 'x'},                       // reserved bit
+		{0x83, 0x81, 0, 0, 0, 0, 'x'},                       // reserved opcode
+		{0x09, 0x80, 0, 0, 0, 0},                            // fragmented ping
+		{0x80, 0x81, 0, 0, 0, 0, 'x'},                       // continuation of nothing
+		{0x82, 0xfe, 0, 1, 0, 0, 0, 0, 'x'},                 // length not in its shortest form
+		{0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, // length beyond bounds
+	} {
+		conn, in := s.raw(t, "api.test", s.port)
+		path := fmt.Sprintf("/broken%d", i)
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: api.test:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", path, s.port)
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-Websocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+			t.Fatalf("handshake: %v, %v", resp, err)
+		}
+		conn.Write(frame)
+		io.Copy(io.Discard, in)
+		if rec := s.request(t, func(r Record) bool { return r.Path == path }); !strings.Contains(rec.Error, "read frame") {
+			t.Errorf("frame %x: record %+v", frame, rec)
+		}
+	}
+}
+
+// FuzzFrames runs arbitrary bytes through one direction and holds what comes out against what a plain parser reads from it:
+// the same messages, in the same order.
+func FuzzFrames(f *testing.F) {
+	f.Add([]byte{0x81, 0x81, 1, 2, 3, 4, 'x'})
+	f.Add([]byte{0x01, 0x81, 0, 0, 0, 0, 'x', 0x89, 0x80, 0, 0, 0, 0, 0x80, 0x82, 9, 9, 9, 9, 'y', 'z', 0x88, 0x80, 0, 0, 0, 0})
+	f.Add(append([]byte{0x82, 0xfe, 0, 126, 5, 6, 7, 8}, make([]byte, 126)...))
+	pool := newBytePool(64 + frameHead)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		want, _ := messages(raw, true)
+		for _, filtered := range []bool{false, true} {
+			var out bytes.Buffer
+			to := &frameWriter{out: &out, masked: true}
+			d := &messagePump{in: &messageReader{in: bufio.NewReader(bytes.NewReader(raw)), masked: true}, out: to, pool: pool, count: &(&exchange{}).sent}
+			d.in.control = func(op byte, p []byte) error {
+				err := to.control(op, p)
+				if err != nil && to.left == 0 {
+					t.Fatalf("control frame: %v", err)
+				}
+				return err
+			}
+			if filtered {
+				d.filter = func(r io.Reader) io.Reader { return r }
+			}
+			if err := d.run(nil); err == nil {
+				t.Fatal("a direction ended without an end")
+			}
+			got, err := messages(out.Bytes(), true)
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Fatalf("wrote what cannot be read: %v", err)
+			}
+			if len(got) > len(want) {
+				t.Fatalf("%d messages became %d", len(want), len(got))
+			}
+			for i := range got {
+				if got[i] != want[i] {
+					t.Fatalf("message %d: %q became %q", i, want[i], got[i])
+				}
+			}
+		}
+	})
+}
+
+// messages reads whole messages, and control frames, the plainest way there is.
+func messages(raw []byte, masked bool) (out []string, err error) {
+	in := bufio.NewReader(bytes.NewReader(raw))
+	open, content := "", ""
+	for {
+		h, err := readFrameHeader(in, masked)
+		if err != nil {
+			return out, err
+		}
+		payload, err := io.ReadAll(io.LimitReader(in, h.length))
+		if err != nil || int64(len(payload)) < h.length {
+			return out, io.ErrUnexpectedEOF
+		}
+		for i := range payload {
+			payload[i] ^= h.key[i%4]
+		}
+		switch {
+		case h.op >= opClose:
+			if h.op == opClose {
+				return append(out, fmt.Sprint(h.op, " ", string(payload))), io.EOF
+			}
+			out = append(out, fmt.Sprint(h.op, " ", string(payload)))
+			continue
+		case (h.op == opContinuation) != (open != ""):
+			return out, &FrameError{"order"}
+		case h.op != opContinuation:
+			open, content = fmt.Sprint(h.op, " "), ""
+		}
+		content += string(payload)
+		if h.fin {
+			out, open = append(out, open+content), ""
+		}
+	}
+}
+
+func TestMask(t *testing.T) {
+	key := [4]byte{1, 2, 3, 4}
+	for length := range 40 {
+		for pos := range 5 {
+			got := make([]byte, length)
+			end := applyMask(got, key, pos)
+			want := make([]byte, length)
+			for i := range want {
+				want[i] = key[(pos+i)%4]
+			}
+			if !bytes.Equal(got, want) || end != pos+length {
+				t.Fatalf("%d bytes at %d: %x, %d; want %x", length, pos, got, end, want)
+			}
+		}
+	}
+}
+
+// TestMaskKeysDiffer shows that the guest cannot foresee the bytes that its message becomes on the wire.
+func TestMaskKeysDiffer(t *testing.T) {
+	w := &frameWriter{out: io.Discard, masked: true}
+	seen := map[uint32]bool{}
+	for range 100 {
+		if err := w.control(opPing, nil); err != nil {
+			t.Fatal(err)
+		}
+		seen[binary.LittleEndian.Uint32(w.key[:])] = true
+	}
+	if len(seen) < 99 {
+		t.Errorf("%d different keys in 100 frames", len(seen))
+	}
+}
