@@ -11,6 +11,8 @@ import (
 	"testing/iotest"
 
 	"go.uber.org/goleak"
+
+	"gatewayd/gateway/needle"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -108,6 +110,50 @@ func TestBodyIsLive(t *testing.T) {
 	if _, err := pw.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("Close did not close the body: %v", err)
 	}
+}
+
+// pieces reads text in pieces of random size.
+type pieces struct {
+	rest string
+	rng  *rand.Rand
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if p.rest == "" {
+		return 0, io.EOF
+	}
+	n := copy(b[:min(len(b), 1+p.rng.IntN(20))], p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+// FuzzBody checks that a body ends cleanly if and only if no form of a token
+// is in it, whatever the pieces it comes in, and that of a token no more than
+// three bytes get through.
+func FuzzBody(f *testing.F) {
+	f.Add("before ", " after", uint64(1))
+	f.Add("dummy-4f9a-of-bottle-de", "v", uint64(2))
+	f.Add("dummy-4f9a-of-bottle-", "%", uint64(3))
+	f.Fuzz(func(t *testing.T, before, after string, seed uint64) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		forms := append(needle.Forms(dummy), "", dummy[1:])
+		text := before + forms[rng.IntN(len(forms))] + after
+		first := len(text) // where the token begins that is complete first
+		end := len(text) + 1
+		for _, form := range append(needle.Forms(dummy), needle.Forms(secret)...) {
+			if i := strings.Index(text, form); i >= 0 && i+len(form) < end {
+				first, end = i, i+len(form)
+			}
+		}
+		got, err := io.ReadAll(scanner().Body(other, &pieces{text, rng}))
+		var leak *LeakError
+		if errors.As(err, &leak) != (first < len(text)) {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if err == nil && string(got) != text || !strings.HasPrefix(text, string(got)) || len(got) > first+3 {
+			t.Fatalf("%q: %q went, a token begins at %d", text, got, first)
+		}
+	})
 }
 
 // noise is text that does not compress.
