@@ -3,6 +3,7 @@ package redirect
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -12,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
@@ -75,6 +79,13 @@ func breakages() []breakage {
 		{"another uplink added", nft("add element inet stage uplinks { up0 }"), true, false},
 		{"special ranges removed", nft("flush set inet stage special"), true, false},
 		{"programs detached", func(t *testing.T, s *stage, _ Link, index int) { must(t, s.r.hooks.detach(index)) }, false, true},
+		{"a program before ours", func(t *testing.T, s *stage, _ Link, index int) {
+			if s.options.Attach == AttachTCX {
+				before(t, index)
+			} else {
+				must(t, s.r.hooks.detach(index)) // there is no place before ours
+			}
+		}, false, true},
 		{"entry shut", func(t *testing.T, s *stage, _ Link, index int) { must(t, s.r.table.shut(index)) }, false, true},
 		{"link set down", func(t *testing.T, _ *stage, l Link, _ int) {
 			dev, err := netlink.LinkByName(l.Name)
@@ -344,4 +355,63 @@ func tableCounter(t *testing.T, chain string) uint64 {
 		t.Fatalf("the last rule of %s does not count", chain)
 	}
 	return counter.Packets
+}
+
+// before attaches a program that passes everything, ahead of all others.
+func before(t *testing.T, index int) {
+	t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	must(t, err)
+	t.Cleanup(func() { p.Close() })
+	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: p, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
+	must(t, err)
+	t.Cleanup(func() { l.Close() })
+}
+
+// TestNoTableNoLinks has the table's name taken by a process that owns it, so
+// that it cannot be replaced: every link is shut until it is gone.
+func TestNoTableNoLinks(t *testing.T) {
+	s := newStage(t)
+	l := s.link(1)
+	s.listeners(l)
+	s.set(l)
+	g := s.enter(l)
+	to := netip.AddrPortFrom(called, 443)
+	g.ask(to)
+	flushRuleset(t)
+	release := ownTable(t)
+	status, err := s.r.Set(t.Context(), Config{Links: []Link{l}})
+	if err == nil || status.Err() == nil || status.Links[0].Up {
+		t.Errorf("set: %v, status %+v", err, status)
+	}
+	dev, err := netlink.LinkByName(l.Name)
+	must(t, err)
+	if isUp(dev) {
+		t.Error("the link is up without a table")
+	}
+	s.watch()
+	release()
+	eventually(t, "the repair", func() bool { return s.r.Status().Links[0].Up })
+	if got := g.ask(to); got == "" {
+		t.Error("the bottle is not answered after the repair")
+	}
+}
+
+// ownTable creates the stage's table with the flag that keeps everybody but its
+// owner from it. The function returned ends the owner, and the table with it.
+func ownTable(t *testing.T) (release func()) {
+	t.Helper()
+	nft := exec.Command("nft", "-i")
+	in, err := nft.StdinPipe()
+	must(t, err)
+	must(t, nft.Start())
+	release = sync.OnceFunc(func() { in.Close(); nft.Wait() })
+	t.Cleanup(release)
+	_, err = io.WriteString(in, "add table inet stage { flags owner; }\n")
+	must(t, err)
+	eventually(t, "the table", func() bool {
+		return exec.Command("nft", "list", "table", "inet", "stage").Run() == nil
+	})
+	return release
 }
