@@ -34,6 +34,7 @@ const (
 	ReasonNoCommonTLS    routes.Reason = "no_common_tls"      // no version, cipher or application protocol in common
 	ReasonHandshakeFail  routes.Reason = "handshake_failed"   // the handshake failed in another way
 	ReasonNoLeaf         routes.Reason = "no_leaf"            // the bottle's CA could not make a certificate
+	ReasonPerRequest     routes.Reason = "per_request"        // plain HTTP: each request is decided on its own, and has a record
 	ReasonIdle           routes.Reason = "idle"               // ended after a long silence
 	ReasonRevoked        routes.Reason = "revoked"            // a new plan no longer allows what this flow was
 	ReasonShut           routes.Reason = "shut"               // the bottle was removed or the gateway stopped
@@ -160,7 +161,7 @@ func (f *flow) plainPort() bool {
 // servePlainLane hands the connection to the HTTP/1.1 lane without TLS.
 func (f *flow) servePlainLane(ctx context.Context) {
 	f.protocol = routes.HTTP
-	f.note(func(r *Record) { r.Decision, r.Lane, r.Reason = routes.Intercept, LaneIntercept, routes.RouteMatched })
+	f.note(func(r *Record) { r.Decision, r.Lane, r.Reason = routes.Intercept, LaneIntercept, ReasonPerRequest })
 	f.servePlain(ctx, &countedConn{Conn: f.conn, f: f})
 	f.conn.Close()
 }

@@ -239,3 +239,14 @@ func TestHelloReasons(t *testing.T) {
 		t.Error("an error of another type is not malformed")
 	}
 }
+
+func TestLooksLikeHTTP(t *testing.T) {
+	for first, want := range map[string]bool{
+		"": false, "G": true, "GET": true, "GET /": true, "OPTIONS * ": true, "GE /": false, "get /": false, "SSH-2": false,
+		"\x16\x03\x01": false, " GET": false, "\x00": false,
+	} {
+		if got := looksLikeHTTP([]byte(first)); got != want {
+			t.Errorf("%q: %v, want %v", first, got, want)
+		}
+	}
+}

@@ -71,7 +71,7 @@ func (f *flow) peek(ctx context.Context) (gwtls.Hello, []byte, bool) {
 		return hello, read, true
 	}
 	why := helloReason(err)
-	if why == ReasonNotTLS && f.snap.httpPorts[f.port] {
+	if why == ReasonNotTLS && looksLikeHTTP(read) {
 		_ = f.conn.SetReadDeadline(time.Time{})
 		f.upBytes.Add(int64(-len(read))) // counted again when the plain lane reads them
 		f.servePlainReplayed(ctx, read)
@@ -81,11 +81,26 @@ func (f *flow) peek(ctx context.Context) (gwtls.Hello, []byte, bool) {
 	return gwtls.Hello{}, nil, false
 }
 
-// servePlainReplayed is servePlainLane for a connection whose first bytes were read already, on a port that routes of
-// both protocols name.
+// looksLikeHTTP tells whether the first bytes of a connection can be those of an HTTP/1.1 request: a method in upper case,
+// as all that are in use, and a space, as far as the bytes go (RFC 9112 section 3). On a port that is not known for plain
+// text, such a connection goes to the plain lane, which decides each request for this very port: one that no route of
+// protocol http allows is refused there too, but with words.
+func looksLikeHTTP(first []byte) bool {
+	for i, c := range first {
+		if c == ' ' && i >= 3 {
+			return true
+		}
+		if c < 'A' || c > 'Z' {
+			return false
+		}
+	}
+	return len(first) > 0
+}
+
+// servePlainReplayed is servePlainLane for a connection whose first bytes were read already.
 func (f *flow) servePlainReplayed(ctx context.Context, read []byte) {
 	f.protocol = routes.HTTP
-	f.note(func(r *Record) { r.Decision, r.Lane, r.Reason = routes.Intercept, LaneIntercept, routes.RouteMatched })
+	f.note(func(r *Record) { r.Decision, r.Lane, r.Reason = routes.Intercept, LaneIntercept, ReasonPerRequest })
 	f.servePlain(ctx, &countedConn{Conn: gwtls.Replay(f.conn, read), f: f})
 	f.conn.Close()
 }

@@ -344,7 +344,7 @@ func TestSubscribeSeesRecords(t *testing.T) {
 	sub := w.g.Subscribe(10)
 	defer sub.Close()
 	c := w.sockets.call(t, testLink("dev", 1), anywhere(443))
-	if _, err := c.Write([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil {
+	if _, err := c.Write([]byte("SSH-2.0-guest\r\n")); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -166,9 +166,11 @@ func TestDeniedFlowIsExplained(t *testing.T) {
 		url  string
 		h2   bool
 	}{
-		"HTTP/1.1": {443, "https://denied.test/some/path", false},
-		"HTTP/2":   {443, "https://denied.test/some/path", true},
-		"plain":    {80, "http://denied.test/some/path", false},
+		"HTTP/1.1":                           {443, "https://denied.test/some/path", false},
+		"HTTP/2":                             {443, "https://denied.test/some/path", true},
+		"plain":                              {80, "http://denied.test/some/path", false},
+		"plain, on a port that nobody named": {8080, "http://denied.test:8080/some/path", false},
+		"plain, on the port of TLS":          {443, "http://denied.test:443/some/path", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, body := fetch(t, w.guestClient(t, b, c.port, c.h2), c.url, nil)
