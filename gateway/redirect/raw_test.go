@@ -121,13 +121,13 @@ type program struct {
 	link    Link
 }
 
-func newProgram(t *testing.T) *program {
+func newProgram(t testing.TB) *program {
 	t.Helper()
 	p := &program{}
 	must(t, loadGatewayObjects(&p.objects, nil))
 	t.Cleanup(func() { must(t, p.objects.Close()) })
 	p.table = bottleTable{p.objects.Bottles, p.objects.Stats}
-	p.link = (&stage{t: t}).link(1)
+	p.link = linkAt(1, "/run/netns/one")
 	e, err := entry(p.link, hostMAC("stage", p.link), true)
 	must(t, err)
 	_, err = p.table.put(loopbackIndex, e)

@@ -154,10 +154,12 @@ func (s *stage) noLeaks() {
 }
 
 // link returns the n-th bottle's link, in a namespace.
-func (s *stage) link(n byte) Link {
+func (s *stage) link(n byte) Link { return linkAt(n, filepath.Join(s.t.TempDir(), "ns")) }
+
+func linkAt(n byte, netns string) Link {
 	return Link{
 		Bottle: fmt.Sprintf("bottle%d", n), Name: fmt.Sprintf("gw-b%d", n), Kind: Netns,
-		Netns: filepath.Join(s.t.TempDir(), "ns"),
+		Netns: netns,
 		Guest: netip.AddrFrom4([4]byte{198, 18, n, 2}), Gateway: netip.AddrFrom4([4]byte{198, 18, n, 1}), Bits: 30,
 		MAC: net.HardwareAddr{0x02, 0, 0, 0, 0, n}, Owner: -1, InterceptPort: 15001, DNSPort: 53,
 	}
@@ -319,7 +321,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
