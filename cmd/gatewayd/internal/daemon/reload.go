@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ type keeper struct {
 	book    manifests.Book[loaded]
 	told    map[string]told // by file
 	applied time.Time       // when Apply last succeeded
+	missing bool            // the directory was not there
 	failure string          // why the last look as a whole failed
 }
 
@@ -61,6 +63,11 @@ func (k *keeper) look(ctx context.Context) error {
 		k.settle(k.watched(), true)
 		return err
 	}
+	_, missing := os.Stat(k.dir)
+	if missing != nil && !k.missing {
+		k.log.Warn("directory of the manifests is not there; there are no bottles until it is", "dir", k.dir)
+	}
+	k.missing = missing != nil
 	k.book.Update(files, k.load)
 	var desired []gateway.Bottle
 	for _, e := range k.book.Entries() {
@@ -76,7 +83,7 @@ func (k *keeper) look(ctx context.Context) error {
 		k.failure, k.applied = "", time.Now()
 		k.metrics.reloaded("ok")
 	}
-	k.settle(k.watched(), err != nil || k.book.Unsettled())
+	k.settle(k.watched(), err != nil || k.missing || k.book.Unsettled())
 	return err
 }
 

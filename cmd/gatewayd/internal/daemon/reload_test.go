@@ -202,6 +202,28 @@ func TestBrokenAtStartIsShutAndOthersRun(t *testing.T) {
 	}
 }
 
+func TestDirectoryThatComesLater(t *testing.T) {
+	w := newWorld(t)
+	if err := os.Remove(w.keeper.dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := w.look(); err != nil || !w.again {
+			t.Errorf("look: %v, again soon: %v", err, w.again)
+		}
+	}
+	if n := strings.Count(w.log.String(), "is not there"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	if err := os.Mkdir(w.keeper.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	w.write("dev", manifest("dev", before))
+	if err := w.look(); err != nil || w.again || w.fleet.allows(before) == "" {
+		t.Errorf("look: %v, again soon: %v", err, w.again)
+	}
+}
+
 // What stays wrong is said and counted once, not at every look.
 func TestRefusalIsSaidOnce(t *testing.T) {
 	w := newWorld(t)
