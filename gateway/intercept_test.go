@@ -219,3 +219,44 @@ func TestDeniedCurl(t *testing.T) {
 		t.Errorf("curl shows %q", got)
 	}
 }
+
+// TestNewPlanEndsInterceptedConnections takes a route away while a response is under way.
+func TestNewPlanEndsInterceptedConnections(t *testing.T) {
+	w := newWorld(t, nil)
+	w.names.set("api.test", "127.0.0.1")
+	cert := w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")
+	stopped := make(chan struct{})
+	o := newOrigin(t, &cert, func(rw http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(rw, "begun")
+		_ = http.NewResponseController(rw).Flush()
+		<-r.Context().Done()
+		close(stopped)
+	})
+	b := testBottle(t, routes.Route{Host: "api.test", Port: o.port})
+	w.apply(t, b)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("https://api.test:%d/", o.port), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := w.guestClient(t, b, o.port, false).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.ReadFull(resp.Body, make([]byte, len("begun"))); err != nil {
+		t.Fatal(err)
+	}
+	b.Table, b.PlanDigest = mustTable(t), "digest-2"
+	w.apply(t, b)
+	if _, err := io.ReadAll(resp.Body); err == nil {
+		t.Error("the response went on to its end")
+	}
+	select {
+	case <-stopped:
+	case <-time.After(testWait):
+		t.Error("the upstream's request goes on")
+	}
+	if r := w.records.wait(t, func(r Record) bool { return r.Type == RecordFlow }); r.Reason != ReasonRevoked || r.Lane != LaneIntercept {
+		t.Errorf("record %+v; want an intercepted flow that was revoked", r)
+	}
+}
