@@ -32,6 +32,7 @@ func reasonWords(r routes.Reason) string {
 		"no_common_tls":      "no version, cipher or application protocol in common",
 		"handshake_failed":   "the handshake failed in another way",
 		"no_leaf":            "the bottle's CA could not make a certificate",
+		"per_request":        "plain HTTP: each request is decided on its own, and has a record",
 		"idle":               "ended after a long silence",
 		"revoked":            "a new plan no longer allows what this flow was",
 		"shut":               "the bottle was removed or the gateway stopped",
