@@ -76,7 +76,8 @@ type Gateway struct {
 	own      func(netip.Addr) bool               // isOwn, but in tests whose internet is on loopback
 	links    atomic.Pointer[map[netip.Addr]bool] // addresses of every capture link, both ends
 
-	applying sync.Mutex // held by Apply and Shutdown
+	applying sync.Mutex        // held by Apply and Shutdown
+	shutSaid map[string]string // by bottle: why its link is shut, as last logged; guarded by applying
 
 	mu      sync.RWMutex
 	bottles map[string]*bottle
