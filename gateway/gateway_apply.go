@@ -129,11 +129,17 @@ func (g *Gateway) setLinks(ctx context.Context, next map[string]*bottle) error {
 	if err != nil {
 		return fmt.Errorf("set capture links: %w", err)
 	}
+	said := map[string]string{}
 	for _, l := range status.Links {
-		if l.Err != nil {
-			g.log.Warn("capture link stays shut", slog.String("bottle", l.Link.Bottle), slog.String("link", l.Link.Name), slog.Any("error", l.Err))
+		if l.Err == nil {
+			continue
+		}
+		why := l.Err.Error()
+		if said[l.Link.Bottle] = why; g.shutSaid[l.Link.Bottle] != why { // Apply may be called again and again meanwhile
+			g.log.Warn("capture link stays shut", slog.String("bottle", l.Link.Bottle), slog.String("link", l.Link.Name), slog.String("error", why))
 		}
 	}
+	g.shutSaid = said
 	return nil
 }
 
