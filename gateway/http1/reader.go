@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -86,16 +87,23 @@ func (b *reader) read(p []byte) (int, error) {
 	return n, nil
 }
 
-// awaitRequest blocks until the first byte of the next request is there, holding no buffer meanwhile. It returns
-// errGuestLeft if the connection ends, in whatever way, or the idle time passes first.
+// awaitRequest blocks until the first bytes of the next request are there. It returns errGuestLeft if the connection ends,
+// in whatever way, or the idle time passes first. A TLS connection buffers for itself, so that it can be asked for one byte
+// and no buffer is held meanwhile; any other would have to be asked twice.
 func (b *reader) awaitRequest(idle time.Duration) error {
 	if b.buffered() > 0 {
 		return nil
 	}
-	b.release()
 	if err := b.conn.SetReadDeadline(time.Now().Add(idle)); err != nil {
 		return errGuestLeft
 	}
+	if _, ok := b.conn.(*tls.Conn); !ok {
+		if b.fill() != nil {
+			return errGuestLeft
+		}
+		return nil
+	}
+	b.release()
 	if n, _ := b.conn.Read(b.first[:]); n == 0 {
 		return errGuestLeft
 	}
@@ -106,10 +114,7 @@ func (b *reader) awaitRequest(idle time.Duration) error {
 
 // readHead reads and parses one head, after awaitRequest. Every error but an I/O error is a *ProtocolError.
 func (b *reader) readHead(lim *Limits) (*head, error) {
-	if err := b.conn.SetReadDeadline(time.Now().Add(lim.Head)); err != nil {
-		return nil, errGuestLeft
-	}
-	for scanned := 0; ; {
+	for scanned, timed := 0, false; ; {
 		end, resume, bad := headEnd(b.buf[b.r:b.w], scanned)
 		if bad != nil {
 			return nil, bad
@@ -126,6 +131,12 @@ func (b *reader) readHead(lim *Limits) (*head, error) {
 		scanned = resume
 		if bad := checkStart(b.buf[b.r:b.w]); bad != nil {
 			return nil, bad
+		}
+		if !timed {
+			timed = true
+			if err := b.conn.SetReadDeadline(time.Now().Add(lim.Head)); err != nil {
+				return nil, errGuestLeft
+			}
 		}
 		if err := b.more(lim.HeadBytes); err != nil {
 			return nil, err

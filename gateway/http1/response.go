@@ -212,9 +212,14 @@ func (r *response) emit(p []byte) (int, error) {
 	return len(p), r.err
 }
 
-// push appends p to the buffer and writes whenever that is full. r.mu is held.
+// push appends p to the buffer and writes whenever that is full. What would fill an empty buffer is written as it is. r.mu is
+// held.
 func (r *response) push(p []byte) {
 	for len(p) > 0 && r.err == nil {
+		if len(r.out) == 0 && len(p) >= writeBuffer {
+			r.write(p)
+			return
+		}
 		r.need()
 		n := min(len(p), max(writeBuffer-len(r.out), 0))
 		r.out = append(r.out, p[:n]...)
@@ -234,14 +239,21 @@ func (r *response) need() {
 
 // send writes the buffer to the connection. r.mu is held.
 func (r *response) send() error {
-	if r.err == nil && len(r.out) > 0 {
-		r.err = r.conn.SetWriteDeadline(time.Now().Add(r.lim.Write))
-		if r.err == nil {
-			_, r.err = r.conn.Write(r.out)
-		}
+	if len(r.out) > 0 {
+		r.write(r.out)
 	}
 	r.out = r.out[:0]
 	return r.err
+}
+
+// write writes p to the connection, unless a write has failed before. r.mu is held.
+func (r *response) write(p []byte) {
+	if r.err != nil {
+		return
+	}
+	if r.err = r.conn.SetWriteDeadline(time.Now().Add(r.lim.Write)); r.err == nil {
+		_, r.err = r.conn.Write(p)
+	}
 }
 
 // release gives the buffer back. r.mu is held, and the buffer is empty or of no more use.
