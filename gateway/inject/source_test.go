@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,10 +117,14 @@ func TestFileSource(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, s, "third-value")
-	put(t, path, "young-one-1", 0)
-	want(t, s, "young-one-1")
-	put(t, path, "young-one-2", 0) // too young for its time to tell
-	want(t, s, "young-one-2")
+	now := time.Now() // too young for its time to tell that it has changed
+	for _, value := range []string{"young-one-1", "young-one-2"} {
+		put(t, path, value, 0)
+		if err := os.Chtimes(path, now, now); err != nil {
+			t.Fatal(err)
+		}
+		want(t, s, value)
+	}
 	put(t, path, "", time.Hour)
 	wantMissing(t, s, "empty")
 	put(t, path, strings.Repeat("a", maxSecret+1), time.Hour)
@@ -302,16 +307,27 @@ func TestCommandFailures(t *testing.T) {
 }
 
 // TestCommandTimeout checks that a command which hangs is killed with its
-// children: the child holds the pipe, so run would not end otherwise.
+// children: one of them holds a pipe open as long as it lives.
 func TestCommandTimeout(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "alive")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	alive, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alive.Close()
 	s := newSource(t, routes.SecretRef{Command: []string{"sh"}})
-	c := newCommand([]string{"sh", "-c", "sleep 60 & sleep 60"})
-	c.timeout = 50 * time.Millisecond
+	c := newCommand([]string{"sh", "-c", "sleep 60 > " + path + " & wait"})
+	c.timeout = 300 * time.Millisecond
 	s.fetch = c.fetch
-	begin := time.Now()
-	wantMissing(t, s, "longer than 50ms")
-	if d := time.Since(begin); d > 10*time.Second {
-		t.Errorf("took %v", d)
+	wantMissing(t, s, "longer than 300ms")
+	if err := alive.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := alive.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("the child lives on: %d, %v", n, err)
 	}
 }
 
@@ -319,13 +335,13 @@ func TestCommandFollowsContext(t *testing.T) {
 	c := newCommand([]string{"sleep", "60"})
 	s := newSource(t, routes.SecretRef{Command: c.argv})
 	s.fetch = c.fetch
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if _, err := s.Secret(ctx); !errors.Is(err, context.Canceled) {
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.Secret(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("running: %v", err)
 	}
 	c.turn <- struct{}{} // somebody else is running it
-	if _, err := s.Secret(ctx); !errors.Is(err, context.Canceled) {
+	if _, err := s.Secret(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("waiting: %v", err)
 	}
 	<-c.turn
