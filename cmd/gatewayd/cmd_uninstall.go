@@ -19,9 +19,9 @@ func (a *app) uninstallCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "uninstall", Short: "remove everything that run has set up in the kernel (root)", Args: noArgs,
 		Long: `Uninstall removes the instance's links, programs, pins, firewall table, rules and routes, and says
-what it removed. Bottles that still run reach nothing afterwards, unless somebody else forwards for
-them: stop them first. It refuses while the daemon runs. Certificate authorities and addresses stay
-in state_dir unless --state is given; manifests and the audit file always stay.`,
+what it removed. It refuses while the daemon runs, and while a bottle does: a machine that has a tap
+open, a process in a namespace. Certificate authorities and addresses stay in state_dir unless
+--state is given; manifests and the audit file always stay.`,
 	}
 	c.Flags().BoolVar(&state, "state", false, "also remove state_dir: guests must be given new files afterwards")
 	c.RunE = func(c *cobra.Command, _ []string) error {

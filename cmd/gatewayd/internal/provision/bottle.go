@@ -25,7 +25,8 @@ func Bottle(c config.Config, p Planned, host plan.Host, log *slog.Logger) (gatew
 		return gateway.Bottle{}, err
 	}
 	b := gateway.Bottle{Name: p.Plan.Bottle, Table: table, PlanDigest: p.Plan.Digest(), DeniedDNS: gateway.DeniedBlock}
-	if c.DeniedNXDomain || p.Plan.DNS.Denied == plan.DeniedNXDOMAIN {
+	// The plan's own default is not the manifest's word: what the manifest leaves open, the configuration decides.
+	if said := p.Manifest.DNS.Denied; said == string(plan.DeniedNXDOMAIN) || said == "" && c.DeniedNXDomain {
 		b.DeniedDNS = gateway.DeniedNXDomain
 	}
 	if b.Answerers, err = answerers(p, host, log); err != nil {

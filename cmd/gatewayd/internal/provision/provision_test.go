@@ -157,9 +157,25 @@ func TestBottle(t *testing.T) {
 	if !slices.ContainsFunc(p.Plan.Canaries, func(c plan.Canary) bool { return c.Value == b.CanaryTokens[0].Value }) {
 		t.Error("the dummies are not watched for")
 	}
-	c.DeniedNXDomain = true
-	if b, err = Bottle(c, p, nowhere{}, slog.New(slog.DiscardHandler)); err != nil || b.DeniedDNS != gateway.DeniedNXDomain {
-		t.Errorf("dns.denied of the configuration: %q, %v", b.DeniedDNS, err)
+}
+
+func TestDeniedNames(t *testing.T) {
+	for _, k := range []struct {
+		manifest string
+		config   bool
+		want     string
+	}{
+		{"", false, gateway.DeniedBlock},
+		{"", true, gateway.DeniedNXDomain},
+		{"dns: {denied: block}\n", true, gateway.DeniedBlock},
+		{"dns: {denied: nxdomain}\n", false, gateway.DeniedNXDomain},
+	} {
+		c := testConfig(t)
+		c.DeniedNXDomain = k.config
+		b, err := Bottle(c, planned(t, "bottle: dev\nlink: {netns: /run/netns/dev}\n"+k.manifest), nowhere{}, slog.New(slog.DiscardHandler))
+		if err != nil || b.DeniedDNS != k.want {
+			t.Errorf("manifest %q, configuration %v: %q, %v", k.manifest, k.config, b.DeniedDNS, err)
+		}
 	}
 }
 
