@@ -2,9 +2,9 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -211,27 +211,32 @@ func (g *Gatewayd) Command(ctx context.Context, args ...string) ([]byte, error) 
 	return []byte(out.String()), nil
 }
 
-// WaitBottle waits until the bottle's namespace has its interface up and the
-// gateway answers on the DNS port of that link, or gatewayd ends, or ctx ends.
+// WaitBottle waits until `gatewayd bottles` says that the bottle runs and its
+// link is up, or gatewayd ends, or ctx ends. A probe from inside the bottle
+// would not do: what it sends too early is dropped, and its kernel then waits
+// for a second before it asks for the gateway's address again.
 func (g *Gatewayd) WaitBottle(ctx context.Context, bottle string) error {
-	path := g.world.BottleNetns(bottle)
 	return Poll(ctx, func() error {
 		if g.Pid() == 0 {
 			return fmt.Errorf("gatewayd has ended:\n%s", g.Log())
 		}
-		gw, err := DefaultGateway(path)
+		out, err := g.Command(ctx, "bottles", "-o", "json")
 		if err != nil {
 			return err
 		}
-		return (&Namespace{Path: path}).Do(func() error {
-			// A SYN that came too early is dropped; TCP would repeat it after a second.
-			d := net.Dialer{Timeout: 5 * pollEvery}
-			c, err := d.Dial("tcp4", net.JoinHostPort(gw.String(), "53"))
-			if err != nil {
-				return fmt.Errorf("bottle %s: %w", bottle, err)
+		var list []struct {
+			Bottle, State string
+			Up            bool
+		}
+		if err := json.Unmarshal(out, &list); err != nil {
+			return fmt.Errorf("read list of bottles: %w", err)
+		}
+		for _, b := range list {
+			if b.Bottle == bottle && b.State == "running" && b.Up {
+				return nil
 			}
-			return c.Close()
-		})
+		}
+		return fmt.Errorf("bottle %s is not up: %s", bottle, out)
 	})
 }
 
