@@ -13,6 +13,8 @@ GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 
 # Directories where programs of the system are that a plain user's or a build's PATH may lack.
 export PATH := $(PATH):/usr/sbin:/sbin
+# The linter remembers paths: two trees must not share its cache.
+export GOLANGCI_LINT_CACHE ?= $(CACHE)/golangci
 export GATEWAYD_TEST_CODEX ?= $(CACHE)/codex
 ifneq ($(ROOT),)
 export GATEWAYD_TEST_PRIVILEGED ?= 1
