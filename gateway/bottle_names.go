@@ -18,6 +18,7 @@ func (b *bottle) dnsConfig() dns.Config {
 		Pins:     b.pins,
 		Inspect:  b.inspectName,
 		Event:    b.nameEvent,
+		Answered: blockAddress,
 		Log:      b.log,
 	}
 	if b.denied != DeniedNXDomain {

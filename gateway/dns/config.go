@@ -42,6 +42,9 @@ type Config struct {
 	Inspect func(name, labels string) error
 	// Block is what names outside the plan resolve to; an address that is not IPv4, the zero Addr too, makes them NXDOMAIN.
 	Block netip.Addr
+	// Answered is what names resolve to that the gateway answers for by itself, and for which nothing is asked upstream; an
+	// address that is not IPv4, the zero Addr too, makes them SERVFAIL.
+	Answered netip.Addr
 	// QueriesPerSecond is the bottle's sustained rate of queries (default 100). What is over is dropped.
 	QueriesPerSecond float64
 	// Burst is how many queries may come at once (default 400).
@@ -82,5 +85,6 @@ func (c Config) withDefaults() Config {
 	if c.Block = c.Block.Unmap(); !c.Block.Is4() {
 		c.Block = netip.Addr{}
 	}
+	c.Answered = c.Answered.Unmap()
 	return c
 }

@@ -111,7 +111,19 @@ func (s *Server) answer(ctx context.Context, q question) (*dns.Msg, Outcome) {
 		s.tell(kind, name, q, detail)
 		return q.reply(dns.RcodeRefused), Declined
 	}
+	if rule.Answered {
+		return s.answerHere(q, name)
+	}
 	return s.resolve(ctx, q, name, policy, rule)
+}
+
+// answerHere answers for a name whose requests the gateway answers by itself, wherever they are sent.
+func (s *Server) answerHere(q question, name string) (*dns.Msg, Outcome) {
+	if !s.cfg.Answered.Is4() {
+		s.tell(Failed, name, q, "the gateway has no address for names that it answers for")
+		return q.reply(dns.RcodeServerFailure), Unserved
+	}
+	return q.addresses([]netip.Addr{s.cfg.Answered}, minTTL), Answered
 }
 
 // policy returns the current plan, or nil.

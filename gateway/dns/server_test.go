@@ -29,6 +29,8 @@ func (plan) Resolve(name string) (routes.NameRule, bool) {
 		return routes.NameRule{Pattern: name}, true
 	case "corp.example.test":
 		return routes.NameRule{Pattern: name, AllowPrivate: true}, true
+	case "answered.example.test":
+		return routes.NameRule{Pattern: name, Answered: true}, true
 	}
 	if strings.HasSuffix(name, ".wild.test") {
 		return routes.NameRule{Pattern: "*.wild.test", Wildcard: true}, true
@@ -158,6 +160,34 @@ func summary(m *dns.Msg) string {
 		s += fmt.Sprint(" soa ", rr.(*dns.SOA).Minttl, "/", rr.Header().Ttl)
 	}
 	return s
+}
+
+func TestAnsweredHere(t *testing.T) {
+	u := newUpstream(t, func(_ string, q *dns.Msg) *dns.Msg {
+		t.Errorf("upstream was asked for %s", q.Question[0].Name)
+		return new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+	})
+	for _, c := range []struct {
+		here string
+		want string
+	}{
+		{"198.18.0.10", "NOERROR 198.18.0.10 ttl 30"},
+		{"::ffff:198.18.0.10", "NOERROR 198.18.0.10 ttl 30"},
+		{"2001:db8::1", "SERVFAIL"},
+		{"", "SERVFAIL"},
+	} {
+		s, _ := newServer(u, func(cfg *Config) {
+			if cfg.Block = (netip.Addr{}); c.here != "" {
+				cfg.Answered = netip.MustParseAddr(c.here)
+			}
+		})
+		if got := summary(exchange(t, s, ask("Answered.example.test.", dns.TypeA))); got != c.want {
+			t.Errorf("with %q: %s, want %s", c.here, got, c.want)
+		}
+		if got := summary(exchange(t, s, ask("answered.example.test.", dns.TypeAAAA))); got != "NOERROR soa 30/30" {
+			t.Errorf("AAAA with %q: %s", c.here, got)
+		}
+	}
 }
 
 func TestHandle(t *testing.T) {

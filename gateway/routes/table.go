@@ -110,6 +110,9 @@ type NameRule struct {
 	// Passthrough is true if every route that can govern the host passes
 	// through, so that its addresses may take the fast path.
 	Passthrough bool
+	// Answered is true if every route that can govern the host is answered by
+	// the gateway itself, so that nobody upstream need know the name.
+	Answered bool
 }
 
 // Resolve tells whether the host may be resolved, and under which rule. The
@@ -119,7 +122,7 @@ func (t *Table) Resolve(host string) (NameRule, bool) {
 	if t == nil || err != nil {
 		return NameRule{}, false
 	}
-	rule := NameRule{Passthrough: true}
+	rule := NameRule{Passthrough: true, Answered: true}
 	governed := make(map[uint16]bool)
 	for key := host; ; {
 		for _, e := range t.byHost[key] {
@@ -133,6 +136,7 @@ func (t *Table) Resolve(host string) (NameRule, bool) {
 			governed[e.port] = true
 			rule.AllowPrivate = rule.AllowPrivate || r.AllowPrivate
 			rule.Passthrough = rule.Passthrough && r.Decision() == Passthrough
+			rule.Answered = rule.Answered && r.Answer != ""
 		}
 		dot := strings.IndexByte(key[1:], '.')
 		if dot < 0 {

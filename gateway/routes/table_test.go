@@ -226,6 +226,9 @@ func TestResolve(t *testing.T) {
 		Route{Host: "api.example.org", Auth: bearer("")},
 		Route{Host: "db.corp.test", Port: 5432, Protocol: TCP, AllowPrivate: true},
 		Route{Host: "pass.test", TLSPassthrough: true},
+		Route{Host: "auth.test", Answer: "refresh"},
+		Route{Host: "half.test", Answer: "refresh"},
+		Route{Host: "half.test", Port: 8443},
 	)
 	for _, c := range []struct {
 		host string
@@ -236,6 +239,8 @@ func TestResolve(t *testing.T) {
 		{"API.example.org", NameRule{Pattern: "api.example.org", AllowPrivate: true}, true},
 		{"db.corp.test", NameRule{Pattern: "db.corp.test", AllowPrivate: true, Passthrough: true}, true},
 		{"pass.test", NameRule{Pattern: "pass.test", Passthrough: true}, true},
+		{"auth.test", NameRule{Pattern: "auth.test", Answered: true}, true},
+		{"half.test", NameRule{Pattern: "half.test"}, true},
 		{"example.org", NameRule{}, false},
 		{"pass.test.", NameRule{}, false},
 		{"test", NameRule{}, false},
