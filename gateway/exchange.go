@@ -168,9 +168,12 @@ func (x *exchange) target() *denial {
 		return &denial{status: http.StatusMethodNotAllowed, reason: ReasonMethodRefused, detail: x.r.Method + " is never forwarded."}
 	}
 	raw := x.r.RequestURI
-	if x.r.URL.Scheme != "" { // absolute-form, whose authority is the Host field's
+	if x.r.URL.Scheme != "" {
+		if x.r.ProtoMajor != 1 { // RFC 9113 section 8.3.1: :path has no scheme and no authority
+			return x.badTarget("it is neither a path nor an asterisk")
+		}
 		_, rest, _ := strings.Cut(raw, "://")
-		i := strings.IndexByte(rest, '/')
+		i := strings.IndexByte(rest, '/') // behind the authority, which is the Host field's: package http1 has made sure
 		if i < 0 {
 			return x.badTarget("it has no path")
 		}

@@ -108,6 +108,9 @@ func (x *exchange) scanHead(out *http.Request) *denial {
 // leaked is the denial of a request that carries what must not leave.
 func (x *exchange) leaked(f *pipelock.Finding) *denial {
 	x.rec.Finding = fmt.Sprintf("%s in %s: %s", f.Rule, f.Place, f.Excerpt)
+	if f.Place == "url" {
+		x.rec.Path = "" // it may be in there; the excerpt shows the place without it
+	}
 	return &denial{
 		status: http.StatusForbidden, reason: ReasonLeak,
 		detail: fmt.Sprintf("The request to %s carries what must not go there: %s, in its %s.", x.host, f.Rule, f.Place),

@@ -3,6 +3,7 @@ package gateway
 import (
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"sync/atomic"
 
 	"gatewayd/gateway/http1"
@@ -42,13 +43,22 @@ func (f *flow) session(denied *routes.Verdict) *session {
 	}
 }
 
-// ServeHTTP answers one request and records it.
+// ServeHTTP answers one request and records it. It panics with [http.ErrAbortHandler] to have the response cut off.
 func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := newExchange(s, w, r)
-	if x.serve() {
-		return
+	if !s.serve(newExchange(s, w, r)) {
+		panic(http.ErrAbortHandler)
 	}
-	panic(http.ErrAbortHandler) // the way to tell a server to cut the response off
+}
+
+// serve runs an exchange. A panic below is a defect: it ends this response and nothing else.
+func (s *session) serve(x *exchange) (whole bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("request ended by a defect", "request", x.rec.ID, "panic", p, "stack", string(debug.Stack()))
+			whole = false
+		}
+	}()
+	return x.serve()
 }
 
 // refused records a request that was refused before it became one, and returns what the guest is told.
