@@ -7,7 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"gatewayd/cmd/gatewayd/internal/manifests"
 	"gatewayd/gateway"
@@ -37,10 +37,11 @@ type keeper struct {
 	// settle is called after each look with what to watch.
 	settle func(files []string, unsettled bool)
 
+	view atomic.Pointer[view] // what entries gives, without waiting for a look that is at work
+
 	mu      sync.Mutex
 	book    manifests.Book[loaded]
 	told    map[string]told // by file
-	applied time.Time       // when Apply last succeeded
 	missing bool            // the directory was not there
 	failure string          // why the last look as a whole failed
 }
@@ -57,6 +58,7 @@ type told struct {
 func (k *keeper) look(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	defer k.show()
 	files, err := manifests.Scan(k.dir)
 	if err != nil {
 		k.failed("list manifests", err)
@@ -76,11 +78,12 @@ func (k *keeper) look(ctx context.Context) error {
 		}
 	}
 	k.tell()
+	k.show()
 	err = k.fleet.Apply(ctx, desired)
 	if err != nil {
 		k.failed("apply bottles", err)
 	} else {
-		k.failure, k.applied = "", time.Now()
+		k.failure = ""
 		k.metrics.reloaded("ok")
 	}
 	k.settle(k.watched(), err != nil || k.missing || k.book.Unsettled())
@@ -146,9 +149,19 @@ func (k *keeper) tell() {
 	k.metrics.states(states)
 }
 
-// entries lists what is in force for each manifest.
+// view is what is in force, as last looked at.
+type view struct {
+	entries []manifests.Entry[loaded]
+	failure string
+}
+
+func (k *keeper) show() { k.view.Store(&view{k.book.Entries(), k.failure}) }
+
+// entries lists what is in force for each manifest, and why the last look as a whole failed. It does not block.
 func (k *keeper) entries() ([]manifests.Entry[loaded], string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.book.Entries(), k.failure
+	v := k.view.Load()
+	if v == nil {
+		return nil, ""
+	}
+	return v.entries, v.failure
 }
