@@ -171,8 +171,9 @@ func (b *bottle) record(r Record) {
 	}
 }
 
-// newRequestRecord returns the record of a request on f, with all that the flow knows filled in.
+// newRequestRecord counts a request on f and returns its record, with all that the flow knows filled in.
 func (b *bottle) newRequestRecord(f *flow) Record {
+	f.requests.Add(1)
 	return Record{
 		Time: time.Now().UTC(), Type: RecordRequest, ID: newID("r-"), Flow: f.id, Bottle: b.name, Plan: b.current().digest,
 		Src: f.src, Dst: f.dst, Host: f.host, Port: f.port, Protocol: f.protocol,

@@ -102,12 +102,23 @@ func (x *exchange) finish() {
 
 // admit judges the request's head by itself and by the plan.
 func (x *exchange) admit() *denial {
-	for _, step := range []func() *denial{x.address, x.target, x.decide, x.checkUpgrade} {
+	for _, step := range []func() *denial{x.recordable, x.address, x.target, x.decide, x.checkUpgrade} {
 		if d := step(); d != nil {
 			return d
 		}
 	}
 	return nil
+}
+
+// recordable makes sure that the request's record will be kept, where that is required.
+func (x *exchange) recordable() *denial {
+	if x.s.ready() {
+		return nil
+	}
+	return &denial{
+		status: http.StatusServiceUnavailable, reason: ReasonAuditFull,
+		detail: "The gateway has to keep a record of every request, and cannot at present.",
+	}
 }
 
 // address makes sure that the request is for the host that its connection was made for: the credential that may be

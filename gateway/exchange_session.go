@@ -22,6 +22,7 @@ type session struct {
 	upstream roundTripper
 	begin    func() Record // a record with all that the flow knows
 	record   func(Record)
+	ready    func() bool // whether a record can be taken; false only where it must be
 	log      *slog.Logger
 	engine   *engine
 
@@ -38,6 +39,7 @@ type session struct {
 func (f *flow) session(denied *routes.Verdict) *session {
 	return &session{
 		snapshot: f.b.current, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record,
+		ready:  f.b.g.auditReady,
 		begin:  func() Record { return f.b.newRequestRecord(f) },
 		bottle: f.b.name, host: f.host, port: f.port, protocol: f.protocol, denied: denied,
 	}

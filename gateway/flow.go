@@ -58,6 +58,7 @@ type flow struct {
 
 	upBytes   atomic.Int64 // guest to upstream
 	downBytes atomic.Int64 // upstream to guest
+	requests  atomic.Int64 // that were begun on an intercepted connection
 
 	tlsVersion string // agreed with the guest, "" without TLS
 	alpn       string // agreed with the guest, "" if none

@@ -97,6 +97,32 @@ func TestGuestThatDistrustsTheCA(t *testing.T) {
 	}
 }
 
+func TestGuestThatHangsUpAfterTheHandshake(t *testing.T) {
+	w := newWorld(t, nil)
+	b := testBottle(t, routes.Route{Host: "icept.test"})
+	w.apply(t, b)
+	for _, asks := range []bool{false, true} {
+		c := w.sockets.call(t, testLink("dev", 1), anywhere(443))
+		tc := tls.Client(c, &tls.Config{ServerName: "icept.test", RootCAs: bottlePool(t, b)})
+		if err := tc.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		if asks {
+			if _, err := tc.Write([]byte("TRACE / HTTP/1.1\r\nHost: icept.test\r\n\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tc.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tc.Close()
+		r := w.records.flowOf(t, c)
+		if told := strings.Contains(r.Remedy, "gatewayd guest") && r.Error != ""; told == asks {
+			t.Errorf("with a request: %v; record says %q and %q", asks, r.Error, r.Remedy)
+		}
+	}
+}
+
 func TestALPNIsMirrored(t *testing.T) {
 	for _, c := range []struct{ offer, want []string }{
 		{nil, nil},
@@ -203,6 +229,21 @@ func TestRequiredAuditThatIsFullDenies(t *testing.T) {
 	c = w.sockets.call(t, testLink("dev", 1), anywhere(port))
 	if err := tls.Client(c, &tls.Config{ServerName: "pass.test", RootCAs: w.roots.pool()}).Handshake(); err != nil {
 		t.Errorf("with room for records: %v", err)
+	}
+	b := testBottle(t, routes.Route{Host: "icept.test"})
+	w.apply(t, b)
+	c = w.sockets.call(t, testLink("dev", 1), anywhere(443))
+	open := tls.Client(c, &tls.Config{ServerName: "icept.test", RootCAs: bottlePool(t, b)})
+	if err := open.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	<-gate.ready
+	answer := make([]byte, len("HTTP/1.1 503"))
+	if _, err := io.WriteString(open, "GET / HTTP/1.1\r\nHost: icept.test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(open, answer); err != nil || string(answer) != "HTTP/1.1 503" {
+		t.Errorf("a request on an open connection got %q, %v; want a 503", answer, err)
 	}
 	bare := New(Options{Redirect: w.redirect, Sockets: w.sockets, AuditRequired: true, Audit: newRecords()})
 	if err := bare.Apply(t.Context(), nil); err == nil {

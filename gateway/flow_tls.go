@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -134,8 +135,10 @@ func (f *flow) intercept(ctx context.Context, v routes.Verdict, hello gwtls.Hell
 	if !ok {
 		return
 	}
+	shaken := f.upBytes.Load()
 	f.serveIntercept(ctx, conn)
 	f.closeTLS(conn)
+	f.noteSilence(f.upBytes.Load() - shaken)
 }
 
 // explain terminates the TLS of a denied flow, so that each of its requests can be answered with the reason. The number
@@ -152,8 +155,29 @@ func (f *flow) explain(ctx context.Context, v routes.Verdict, hello gwtls.Hello,
 	if !ok {
 		return
 	}
+	shaken := f.upBytes.Load()
 	f.serveDenied(ctx, conn, v)
 	f.closeTLS(conn)
+	f.noteSilence(f.upBytes.Load() - shaken)
+}
+
+// alertBytes is more than an encrypted alert takes on the wire in any cipher suite (RFC 8446 section 5.2: 5 bytes of
+// record header, 2 of alert, 1 of type, at most 32 of tag or MAC and padding), and less than the smallest HTTP request.
+const alertBytes = 80
+
+// noteSilence marks a flow whose guest finished the handshake and hung up without a request, sent being what came of it
+// since. GnuTLS and Node judge the certificate only then, and may send no alert, so it may be distrust and may be a
+// probe: the record says both.
+func (f *flow) noteSilence(sent int64) {
+	if f.requests.Load() > 0 || sent > alertBytes {
+		return
+	}
+	f.note(func(r *Record) {
+		if r.Error == "" && !f.ended {
+			r.Error = "the guest hung up after the handshake without a request, as some clients do that do not trust the certificate"
+			r.Remedy = cmp.Or(r.Remedy, distrustRemedy)
+		}
+	})
 }
 
 // closeTLS ends a TLS connection in order: close_notify, for which crypto/tls waits 5 s at most, then FIN.

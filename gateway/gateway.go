@@ -158,7 +158,7 @@ func (transparent) OriginalDst(c *net.TCPConn) (netip.AddrPort, error) {
 	return ap, nil
 }
 
-// auditReady tells whether a new flow may begin as far as its record is concerned.
+// auditReady tells whether a new flow or request may begin as far as its record is concerned.
 func (g *Gateway) auditReady() bool {
 	if !g.required {
 		return true
