@@ -33,20 +33,32 @@ const loopbackIndex = 1
 // pickHooks resolves AttachAuto by asking the kernel for tcx.
 func pickHooks(mode AttachMode, dir *pinDir, o *gatewayObjects) (hooks, error) {
 	if mode == AttachAuto {
-		_, err := link.QueryPrograms(link.QueryOptions{Target: loopbackIndex, Attach: ebpf.AttachTCXIngress})
-		switch {
-		case err == nil:
+		tcx, err := haveTCX(o.CaptureEgress)
+		if err != nil {
+			return nil, err
+		}
+		mode = AttachClsact
+		if tcx {
 			mode = AttachTCX
-		case errors.Is(err, ebpf.ErrNotSupported):
-			mode = AttachClsact
-		default:
-			return nil, fmt.Errorf("query tcx: %w", err)
 		}
 	}
 	if mode == AttachTCX {
 		return &tcxHooks{dir: dir, ingress: o.CaptureIngress, egress: o.CaptureEgress}, nil
 	}
 	return &clsactHooks{ingress: o.CaptureIngress, egress: o.CaptureEgress}, nil
+}
+
+// haveTCX tries tcx at the egress of lo with a program that only counts. A query
+// would not tell: kernels without tcx call it an invalid argument.
+func haveTCX(observer *ebpf.Program) (bool, error) {
+	l, err := link.AttachTCX(link.TCXOptions{Interface: loopbackIndex, Program: observer, Attach: ebpf.AttachTCXEgress})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("try tcx on lo: %w", err)
+	}
+	return true, l.Close()
 }
 
 func programID(p *ebpf.Program) (ebpf.ProgramID, error) {

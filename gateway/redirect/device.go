@@ -95,22 +95,32 @@ func ensureMTU(dev netlink.Link, mtu int) (changed bool, err error) {
 	return true, nil
 }
 
-// ensureAddress adds the address if it is missing, and leaves others alone.
-func ensureAddress(dev netlink.Link, addr netip.Addr, bits int) (changed bool, err error) {
+// ensureAddress adds the address if it is missing. Others are left alone, unless
+// the interface is the package's own and only says so; those are of an earlier
+// configuration, and the datapath would take them for spoofed.
+func ensureAddress(dev netlink.Link, addr netip.Addr, bits int, only bool) (changed bool, err error) {
 	have, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(dev, netlink.FAMILY_V4) })
 	if err != nil {
 		return false, fmt.Errorf("list addresses: %w", err)
 	}
-	for _, a := range have {
-		if ip, ok := netip.AddrFromSlice(a.IP.To4()); ok && ip == addr {
-			if ones, _ := a.Mask.Size(); ones == bits {
-				return false, nil
+	there := false
+	for i := range have {
+		ones, _ := have[i].Mask.Size()
+		if ip, ok := netip.AddrFromSlice(have[i].IP.To4()); ok && ip == addr && ones == bits {
+			there = true
+		} else if only {
+			if err := netlink.AddrDel(dev, &have[i]); err != nil {
+				return changed, fmt.Errorf("remove address %v: %w", have[i].IPNet, err)
 			}
+			changed = true
 		}
+	}
+	if there {
+		return changed, nil
 	}
 	want := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, 32)}}
 	if err := netlink.AddrReplace(dev, want); err != nil {
-		return false, fmt.Errorf("add address %v/%d: %w", addr, bits, err)
+		return changed, fmt.Errorf("add address %v/%d: %w", addr, bits, err)
 	}
 	return true, nil
 }

@@ -253,7 +253,7 @@ func TestRecreatedLinkStartsShut(t *testing.T) {
 	must(t, err)
 	_, err = configureGuest(ns, l)
 	must(t, err)
-	_, err = ensureAddress(again, l.Gateway, l.Bits)
+	_, err = ensureAddress(again, l.Gateway, l.Bits, true)
 	must(t, err)
 	must(t, netlink.LinkSetUp(again))
 	must(t, os.WriteFile("/proc/sys/net/ipv4/conf/gw-b1/forwarding", []byte("1"), 0))

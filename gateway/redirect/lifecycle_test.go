@@ -232,6 +232,31 @@ func TestRemovedLinkIsShut(t *testing.T) {
 	}
 }
 
+// TestLinkChangesItsNumbers gives a bottle another subnet, MAC, MTU and port.
+func TestLinkChangesItsNumbers(t *testing.T) {
+	s := newStage(t)
+	l := s.link(1)
+	s.listeners(l)
+	s.set(l)
+	to := netip.AddrPortFrom(called, 443)
+	s.enter(l).ask(to)
+	other := s.link(7)
+	changed := l
+	changed.Guest, changed.Gateway, changed.MAC = other.Guest, other.Gateway, other.MAC
+	changed.MTU, changed.InterceptPort = 1400, 15999
+	s.listeners(changed)
+	s.set(changed)
+	if got, want := s.enter(changed).ask(to), "15999 198.19.77.9:443\n"; got != want {
+		t.Errorf("answered %q, want %q", got, want)
+	}
+	if d := counters(t, s.r, changed).Drops[Reason(gatewayDropReasonDROP_SOURCE_IP)]; d != 0 {
+		t.Errorf("%d packets came from the address of before", d)
+	}
+	if changes, err := s.r.ensureLink(&LinkStatus{Link: changed}); err != nil || len(changes) > 0 {
+		t.Errorf("a second Set changes %v, %v", changes, err)
+	}
+}
+
 // TestInvalidConfigChangesNothing keeps what was set before.
 func TestInvalidConfigChangesNothing(t *testing.T) {
 	s := newStage(t)

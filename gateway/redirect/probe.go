@@ -12,7 +12,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
-	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +39,7 @@ type Check struct {
 
 // Probe looks at everything that the instance will need, and at what others on
 // the machine do that stands in its way. It changes nothing; the programs are
-// loaded and let go at once. It stops early when ctx ends.
+// loaded and let go at once, and one that counts is on lo for a moment. It stops early when ctx ends.
 func Probe(ctx context.Context, o Options) []Check {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -48,7 +47,7 @@ func Probe(ctx context.Context, o Options) []Check {
 	}
 	var checks []Check
 	for _, probe := range []func(Options) []Check{
-		probeKernel, probeCapabilities, probeBPFFS, probePrograms, probeHook, probeTun, probeClock,
+		probeKernel, probeCapabilities, probeBPFFS, probePrograms, probeTun, probeClock,
 		probeTables, probeRules, probeSysctls, probeUplink,
 	} {
 		if ctx.Err() != nil {
@@ -146,21 +145,22 @@ func probePrograms(Options) []Check {
 	if err := loadGatewayObjects(&o, nil); err != nil {
 		return []Check{failed("programs", fmt.Errorf("load programs: %w", err), remedy)}
 	}
+	checks := []Check{passed("programs", "the verifier accepts them, all helpers are there"), probeHook(&o)}
 	if err := o.Close(); err != nil {
-		return []Check{failed("programs", fmt.Errorf("close programs: %w", err), "")}
+		checks = append(checks, failed("programs", fmt.Errorf("close programs: %w", err), "see the system's log"))
 	}
-	return []Check{passed("programs", "the verifier accepts them, all helpers are there")}
+	return checks
 }
 
-func probeHook(Options) []Check {
-	_, err := link.QueryPrograms(link.QueryOptions{Target: loopbackIndex, Attach: ebpf.AttachTCXIngress})
+func probeHook(o *gatewayObjects) Check {
+	tcx, err := haveTCX(o.CaptureEgress)
 	switch {
-	case err == nil:
-		return []Check{passed("hook", "tcx")}
-	case errors.Is(err, ebpf.ErrNotSupported):
-		return []Check{passed("hook", "clsact (tcx needs Linux 6.6)")}
+	case err != nil:
+		return failed("hook", err, "run as root")
+	case tcx:
+		return passed("hook", "tcx")
 	}
-	return []Check{failed("hook", fmt.Errorf("query tcx: %w", err), "run as root")}
+	return passed("hook", "clsact (tcx needs Linux 6.6)")
 }
 
 func probeTun(Options) []Check {

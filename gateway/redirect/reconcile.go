@@ -212,7 +212,7 @@ func (r *Redirect) prepare(dev netlink.Link, l Link) (changes []string, err erro
 	if err != nil {
 		return changes, err
 	}
-	changed, err = ensureAddress(dev, l.Gateway, l.Bits)
+	changed, err = ensureAddress(dev, l.Gateway, l.Bits, l.Kind != Existing)
 	if changed {
 		changes = append(changes, "address")
 	}

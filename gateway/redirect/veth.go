@@ -161,7 +161,7 @@ func configureGuest(ns *os.File, l Link) (changes []string, err error) {
 		if err := note(changed, "guest mtu", err); err != nil {
 			return err
 		}
-		changed, err = ensureAddress(eth0, l.Guest, l.Bits)
+		changed, err = ensureAddress(eth0, l.Guest, l.Bits, true)
 		if err := note(changed, "guest address", err); err != nil {
 			return err
 		}
@@ -200,15 +200,18 @@ func ensureUp(dev netlink.Link) (changed bool, err error) {
 	return true, nil
 }
 
-// ensureDefaultRoute replaces no default route by another device: a runtime may
-// have its own reasons.
+// ensureDefaultRoute corrects a default route through dev. One through another
+// interface is left alone: a runtime may have its own reasons.
 func ensureDefaultRoute(dev netlink.Link, gateway netip.Addr) (changed bool, err error) {
 	routes, err := dump(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return false, fmt.Errorf("list routes: %w", err)
 	}
 	for _, r := range routes {
-		if isDefault(r.Dst) {
+		if !isDefault(r.Dst) {
+			continue
+		}
+		if gw, ok := netip.AddrFromSlice(r.Gw.To4()); r.LinkIndex != dev.Attrs().Index || ok && gw == gateway {
 			return false, nil
 		}
 	}

@@ -53,6 +53,9 @@ func newStage(t *testing.T, change ...func(*Options)) *stage {
 	for _, c := range change {
 		c(&s.options)
 	}
+	if s.options.Attach == AttachTCX {
+		privileged.Require(t, tcx)
+	}
 	s.buildUplink()
 	s.open()
 	t.Cleanup(func() {
@@ -65,6 +68,20 @@ func newStage(t *testing.T, change ...func(*Options)) *stage {
 		}
 	})
 	return s
+}
+
+// tcx is the need of a kernel that has it.
+func tcx() error {
+	var o gatewayObjects
+	if err := loadGatewayObjects(&o, nil); err != nil {
+		return err
+	}
+	defer o.Close()
+	have, err := haveTCX(o.CaptureEgress)
+	if err == nil && !have {
+		err = errors.New("tcx is missing (Linux 6.6)")
+	}
+	return err
 }
 
 type testWriter struct{ t *testing.T }
@@ -113,7 +130,7 @@ func (s *stage) buildUplink() {
 	t.Cleanup(func() { netlink.LinkDel(veth) })
 	must(t, os.WriteFile("/proc/sys/net/ipv6/conf/up0/disable_ipv6", []byte("1"), 0))
 	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
-	_, err = ensureAddress(veth, uplinkHost, 24)
+	_, err = ensureAddress(veth, uplinkHost, 24, true)
 	must(t, err)
 	_, err = ensureUp(veth)
 	must(t, err)
@@ -125,7 +142,7 @@ func (s *stage) buildUplink() {
 		if err != nil {
 			return err
 		}
-		if _, err = ensureAddress(dev, uplinkInternet, 24); err == nil {
+		if _, err = ensureAddress(dev, uplinkInternet, 24, true); err == nil {
 			_, err = ensureUp(dev)
 		}
 		if err == nil {
