@@ -470,3 +470,38 @@ func TestPlanThatPassesThroughNow(t *testing.T) {
 		t.Errorf("decided %+v, record %+v", d, x.rec)
 	}
 }
+
+// TestDefectEndsOneRequest shows that a panic on the way of a request is logged and ends that request alone.
+func TestDefectEndsOneRequest(t *testing.T) {
+	w := newWorld(t, nil)
+	b := testBottle(t, routes.Route{Host: "api.test", Answer: "bad"})
+	b.Answerers = map[string]http.Handler{"bad": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/bad" {
+			panic("a bug")
+		}
+	})}
+	w.apply(t, b)
+	s := &stage{world: w, b: b, port: 443}
+	bothVersions(t, func(t *testing.T, h2 bool) {
+		c := s.client(t, h2)
+		if resp, err := c.Do(s.ask(t, "GET", "/bad", nil)); err == nil {
+			resp.Body.Close()
+			t.Errorf("got %d, want a broken response", resp.StatusCode)
+		}
+		if resp, _ := do(t, c, s.ask(t, "GET", "/good", nil)); resp.StatusCode != 200 {
+			t.Errorf("the next request got %d", resp.StatusCode)
+		}
+	})
+	s.request(t, func(r Record) bool { return r.Path == "/bad" })
+	if log := s.log.String(); strings.Count(log, "a bug") != 2 {
+		t.Errorf("log %s", log)
+	}
+}
+
+// TestRequestThatCannotBeRecorded shows that a connection does not outlive the room for records where they are required.
+func TestRequestThatCannotBeRecorded(t *testing.T) {
+	x := &exchange{s: &session{ready: func() bool { return false }}}
+	if d := x.admit(); d == nil || d.status != 503 || d.reason != ReasonAuditFull {
+		t.Errorf("admitted with %+v", d)
+	}
+}

@@ -99,20 +99,7 @@ func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWrite
 	defer stop()
 	var down atomic.Int64
 	t := &tunnelEnds{x: x, guest: guest, toGuest: &frameWriter{out: &deadlineWriter{guest}}, toUp: &frameWriter{out: up, masked: true}}
-	outward := &messagePump{
-		in:  &messageReader{in: fromGuest, masked: true, control: t.controlOut},
-		out: t.toUp, pool: x.s.engine.messages, count: &x.sent,
-	}
-	if x.verdict.Scan {
-		outward.filter = func(r io.Reader) io.Reader { return x.snap.scanner.Body(x.host, r) }
-	}
-	inward := &messagePump{
-		in:  &messageReader{in: bufio.NewReaderSize(up, websocketRead), control: t.controlIn},
-		out: t.toGuest, pool: x.s.engine.messages, count: &down,
-	}
-	if x.masker != nil {
-		inward.filter = x.masker.Reader
-	}
+	outward, inward := x.pumps(t, fromGuest, up, &down)
 	ends, over := make(chan error, 2), make(chan struct{})
 	go func() {
 		ends <- inward.run(nil)
@@ -141,6 +128,25 @@ func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWrite
 		return nil
 	}
 	return first
+}
+
+// pumps returns the two directions of a tunnel: what the guest says is scanned, what the upstream says is masked.
+func (x *exchange) pumps(t *tunnelEnds, fromGuest *bufio.Reader, up io.Reader, down *atomic.Int64) (outward, inward *messagePump) {
+	outward = &messagePump{
+		in:  &messageReader{in: fromGuest, masked: true, control: t.controlOut},
+		out: t.toUp, pool: x.s.engine.messages, count: &x.sent,
+	}
+	if x.verdict.Scan {
+		outward.filter = func(r io.Reader) io.Reader { return x.snap.scanner.Body(x.host, r) }
+	}
+	inward = &messagePump{
+		in:  &messageReader{in: bufio.NewReaderSize(up, websocketRead), control: t.controlIn},
+		out: t.toGuest, pool: x.s.engine.messages, count: down,
+	}
+	if x.masker != nil {
+		inward.filter = x.masker.Reader
+	}
+	return outward, inward
 }
 
 // leakedMessage notes a leak in a message of the guest, and tells it.
