@@ -26,13 +26,13 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 	if err := inject.StripHopByHop(resp.Header); err != nil {
 		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, err: err, detail: fmt.Sprintf("The response of %s has a Connection field that cannot be followed.", x.host)})
 	}
-	var body io.Reader = resp.Body
+	body := responseBody{src: resp.Body}
 	if x.masker != nil {
-		masked, d := x.mask(resp)
+		decoded, d := x.mask(resp)
 		if d != nil {
 			return x.fail(d)
 		}
-		body = masked
+		body = responseBody{src: decoded, mask: x.masker.Stream()}
 	}
 	h := x.w.Header()
 	copyResponseHeader(h, resp.Header)
@@ -75,8 +75,8 @@ func copyResponseHeader(dst, src http.Header) {
 	}
 }
 
-// mask hides the injected credential in header and body of a response. A body that is encoded is decoded, since a
-// credential cannot be seen in it otherwise; one that cannot be decoded is not delivered.
+// mask hides the injected credential in a response's header, and returns its body in a form in which it can be hidden: one
+// that is encoded is decoded, since a credential cannot be seen in it otherwise; one that cannot be is not delivered.
 func (x *exchange) mask(resp *http.Response) (io.Reader, *denial) {
 	x.masker.Header(resp.Header)
 	encoding := strings.ToLower(strings.TrimSpace(strings.Join(resp.Header["Content-Encoding"], ",")))
@@ -86,13 +86,13 @@ func (x *exchange) mask(resp *http.Response) (io.Reader, *denial) {
 	case resp.StatusCode == http.StatusPartialContent && !bodiless:
 		return nil, x.unmaskable("sent a part of a body, which it was not asked for")
 	case encoding == "" || encoding == "identity":
-		return x.masker.Reader(body), nil
+		return body, nil
 	case !bodiless:
 		decoded, err := decode(encoding, resp.Body)
 		if err != nil {
 			return nil, x.unmaskable(err.Error())
 		}
-		body = x.masker.Reader(decoded)
+		body = decoded
 	case !decodable(encoding):
 		return nil, x.unmaskable("names the content coding " + strconv.Quote(encoding))
 	}
@@ -127,7 +127,7 @@ func streams(h http.Header) bool {
 
 // copyBody sends the body on, piece by piece as it comes. Every piece is flushed, but for the last, which leaves with the
 // end of the response.
-func (x *exchange) copyBody(resp *http.Response, body io.Reader) error {
+func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
 	if x.r.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
 		return nil
 	}
@@ -146,16 +146,16 @@ func (x *exchange) copyBody(resp *http.Response, body io.Reader) error {
 	defer x.s.engine.bodies.put(buf)
 	left := resp.ContentLength
 	for {
-		n, err := body.Read(*buf)
-		last := err != nil || left >= 0 && left == int64(n)
-		if n > 0 {
-			if werr := d.write((*buf)[:n], !last); werr != nil {
+		p, err := body.next(*buf)
+		last := err != nil || left >= 0 && left == int64(len(p))
+		if len(p) > 0 {
+			if werr := d.write(p, !last); werr != nil {
 				x.giveUp()
 				return fmt.Errorf("write to guest: %w", werr)
 			}
 		}
 		if left >= 0 {
-			left -= int64(n)
+			left -= int64(len(p))
 		}
 		switch {
 		case errors.Is(err, io.EOF) && left <= 0:
@@ -166,6 +166,25 @@ func (x *exchange) copyBody(resp *http.Response, body io.Reader) error {
 			return fmt.Errorf("read from upstream: %w", err)
 		}
 	}
+}
+
+// responseBody is a response's body on its way to the guest.
+type responseBody struct {
+	src  io.Reader
+	mask *inject.Stream // nil if nothing has to be hidden
+}
+
+// next reads once into buf and returns what can be sent of the body, which is valid until the next call and may be nothing.
+func (b *responseBody) next(buf []byte) ([]byte, error) {
+	n, err := b.src.Read(buf)
+	if b.mask == nil {
+		return buf[:n], err
+	}
+	out := b.mask.Push(buf[:n])
+	if errors.Is(err, io.EOF) {
+		out = append(slices.Clone(out), b.mask.Flush()...) // cloned: Flush writes where Push's result lies
+	}
+	return out, err
 }
 
 // delivery orders the writes of a body with the flush of a head that waited long enough.
