@@ -17,7 +17,7 @@ import (
 // machine is a virtual machine as far as a tap can tell: it has the device open
 // and speaks frames with virtio headers.
 type machine struct {
-	t    *testing.T
+	t    testing.TB
 	link Link
 	tap  *os.File
 	host net.HardwareAddr

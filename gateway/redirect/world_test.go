@@ -26,7 +26,7 @@ const patience = 10 * time.Second
 // to a second one, which plays the internet, and forwarding on. Whatever leaves
 // by the uplink is caught.
 type stage struct {
-	t       *testing.T
+	t       testing.TB
 	options Options
 	r       *Redirect
 	net     *os.File // the internet's namespace
@@ -41,7 +41,7 @@ var (
 )
 
 // newStage opens an instance with the given changes to its options.
-func newStage(t *testing.T, change ...func(*Options)) *stage {
+func newStage(t testing.TB, change ...func(*Options)) *stage {
 	t.Helper()
 	privileged.Require(t, privileged.Root, privileged.BPF)
 	s := &stage{t: t, options: Options{
@@ -84,7 +84,7 @@ func tcx() error {
 	return err
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Logf("%s", b[:len(b)-1])
@@ -184,7 +184,7 @@ func linkAt(n byte, netns string) Link {
 
 // guest is a thread's way into a bottle's namespace, and a packet socket there.
 type guest struct {
-	t    *testing.T
+	t    testing.TB
 	link Link
 	ns   *os.File
 	raw  int
@@ -282,7 +282,7 @@ type catcher struct {
 	seen [][]byte
 }
 
-func newCatcher(t *testing.T, ns *os.File, name string) *catcher {
+func newCatcher(t testing.TB, ns *os.File, name string) *catcher {
 	t.Helper()
 	c := &catcher{}
 	var file *os.File
@@ -323,7 +323,7 @@ func (c *catcher) frames() [][]byte {
 }
 
 // eventually waits for a condition that other threads bring about.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
