@@ -43,7 +43,12 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 		h.Add("Trailer", key)
 	}
 	x.w.WriteHeader(resp.StatusCode)
-	if err := x.copyBody(resp, body); err != nil {
+	err := x.copyBody(resp, body)
+	if err == nil && x.leak.Load() != nil {
+		// An upstream whose request was cut off may end its response properly before its connection is closed.
+		err = errors.New("the request was cut off")
+	}
+	if err != nil {
 		return x.broke(err)
 	}
 	x.copyTrailer(resp)
