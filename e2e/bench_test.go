@@ -61,6 +61,12 @@ func newBench(t testing.TB, config map[string]any) *bench {
 	}
 	b.Gateway = g
 	t.Cleanup(func() {
+		// Whatever a test is about, gatewayd must not have come to grief in it.
+		for _, trouble := range []string{"DATA RACE", "panic", "fatal error"} {
+			if strings.Contains(g.Log(), trouble) {
+				t.Errorf("the log of gatewayd holds %q", trouble)
+			}
+		}
 		if t.Failed() {
 			t.Logf("gatewayd wrote:\n%s", tail(g.Log(), 60))
 			audit, _ := os.ReadFile(g.AuditFile) // may not be there

@@ -201,3 +201,31 @@ func TestDemo(t *testing.T) {
 		t.Errorf("the report: %v: %s", err, out.String())
 	}
 }
+
+// TestClaudeTemplate: the other provider's routes, with each of the host's
+// credentials that it knows, and an ordinary client in the agent's place.
+func TestClaudeTemplate(t *testing.T) {
+	for _, c := range []struct{ variable, header, prefix string }{
+		{"ANTHROPIC_API_KEY", "X-Api-Key", ""},
+		{"CLAUDE_CODE_OAUTH_TOKEN", "Authorization", "Bearer "},
+	} {
+		b := newBench(t, nil)
+		b.Gateway.Env = append(b.Gateway.Env, c.variable+"="+apiToken)
+		api := b.serve(&lab.Site{Names: []string{"api.anthropic.com"}})
+		b.start("agent_provider: { template: claude, forward_host_credentials: true }\n")
+		dummy := b.guestEnv(c.variable)
+		if dummy == "" || strings.Contains(strings.Join(b.Bottle.Env, " "), apiToken) {
+			t.Fatalf("%s: the guest's environment is %q", c.variable, b.Bottle.Env)
+		}
+		seen := b.get("-header", c.header+": "+c.prefix+dummy, "https://api.anthropic.com/v1/models")
+		if seen.Status != 200 || strings.Contains(seen.Body, apiToken) {
+			t.Errorf("%s: %+v", c.variable, seen)
+		}
+		if got := api.Requests(); len(got) != 1 || got[0].Header.Get(c.header) != c.prefix+apiToken {
+			t.Errorf("%s: the server saw %+v", c.variable, got)
+		}
+		if seen := b.get("-header", c.header+": "+c.prefix+"sk-ant-someone-elses", "https://api.anthropic.com/v1/models"); seen.Status != 403 {
+			t.Errorf("%s: somebody else's key: %+v", c.variable, seen)
+		}
+	}
+}
