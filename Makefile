@@ -39,9 +39,9 @@ generate: ## make the BPF objects, the manifest's schema and the manual page ane
 deps: ## install the programs that the tests run (root on a Debian-like system; elsewhere names what is missing)
 	@GATEWAYD_TEST_CODEX= GATEWAYD_CACHE=$(CACHE) .ci/deps
 
-test: deps ## run every test; as root also those with namespaces, BPF and real clients, and then none may be skipped
+test: deps ## run every test (-count=1: the end-to-end tests run a program that the test cache does not see); as root also those with namespaces, BPF and real clients, and then none may be skipped
 	$(GO) vet ./...
-	$(GO) test -timeout 30m ./...
+	$(GO) test -count=1 -timeout 30m ./...
 
 lint: ## gofmt, go vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt these: $$out"; exit 1; fi
