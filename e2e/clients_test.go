@@ -42,47 +42,50 @@ func clientsBench(t *testing.T) (b *bench, api *lab.Site) {
 	return b, api
 }
 
-// TestOrdinaryClients runs what an agent would: each program gets the guest's
-// environment and nothing else, and asks a host that needs a credential.
-func TestOrdinaryClients(t *testing.T) {
-	privileged.Require(t, privileged.Root, privileged.Program("curl", "wget", "openssl", "python3", "node"))
-	b, api := clientsBench(t)
-	b.start(clientsManifest)
-	python := pythonPath(t)
-	node := lookPath(t, "node")
-	const url = "https://api.example.org/thing"
-	rows := []struct {
-		name  string
-		proto string
-		env   []string
-		argv  []string
-	}{
-		{"curl HTTP/1.1", "HTTP/1.1", nil, []string{"curl", "-sS", "--fail", "--http1.1", url}},
-		{"curl HTTP/2", "HTTP/2.0", nil, []string{"curl", "-sS", "--fail", "--http2", url}},
-		{"curl without ALPN", "HTTP/1.1", nil, []string{"curl", "-sS", "--fail", "--no-alpn", url}},
-		{"curl TLS 1.2", "HTTP/2.0", nil, []string{"curl", "-sS", "--fail", "--tls-max", "1.2", url}},
-		{"Python urllib", "HTTP/1.1", nil, []string{python, "-c", "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1]).read().decode())", url}},
-		{"Node fetch", "HTTP/1.1", nil, []string{node, "-e", "fetch(process.argv[1]).then(async r => { if (!r.ok) throw new Error(r.status); console.log(await r.text()) })", url}},
-		{"Node https", "HTTP/1.1", nil, []string{node, "-e", "require('https').get(process.argv[1], r => { if (r.statusCode != 200) throw new Error(r.statusCode); r.pipe(process.stdout) })", url}},
-		{"wget", "HTTP/1.1", nil, []string{"wget", "-q", "-O", "-", url}},
+// ordinary is a client as an agent would run it, and the version of HTTP that
+// it speaks when it may choose.
+type ordinary struct {
+	name, proto string
+	argv        []string
+}
+
+// ordinaryClients are the clients that this machine has.
+func ordinaryClients(t *testing.T, url string) []ordinary {
+	t.Helper()
+	privileged.Require(t, privileged.Root, privileged.Program("curl", "wget", "python3", "node"))
+	python, node := pythonPath(t), lookPath(t, "node")
+	list := []ordinary{
+		{"curl HTTP/1.1", "HTTP/1.1", []string{"curl", "-sS", "--fail", "--http1.1", url}},
+		{"curl HTTP/2", "HTTP/2.0", []string{"curl", "-sS", "--fail", "--http2", url}},
+		{"curl without ALPN", "HTTP/1.1", []string{"curl", "-sS", "--fail", "--no-alpn", url}},
+		{"curl TLS 1.2", "HTTP/2.0", []string{"curl", "-sS", "--fail", "--tls-max", "1.2", url}},
+		{"Python urllib", "HTTP/1.1", []string{python, "-c", "import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1]).read().decode())", url}},
+		{"Node fetch", "HTTP/1.1", []string{node, "-e", "fetch(process.argv[1]).then(async r => { if (!r.ok) throw new Error(r.status); console.log(await r.text()) })", url}},
+		{"Node https", "HTTP/1.1", []string{node, "-e", "require('https').get(process.argv[1], r => { if (r.statusCode != 200) throw new Error(r.statusCode); r.pipe(process.stdout) })", url}},
+		{"wget", "HTTP/1.1", []string{"wget", "-q", "-O", "-", url}},
 	}
 	if exec.Command(python, "-c", "import requests").Run() == nil {
-		rows = append(rows, struct {
-			name, proto string
-			env, argv   []string
-		}{"Python requests", "HTTP/1.1", nil, []string{python, "-c", "import sys, requests; r = requests.get(sys.argv[1]); r.raise_for_status(); print(r.text)", url}})
+		list = append(list, ordinary{"Python requests", "HTTP/1.1", []string{python, "-c", "import sys, requests; r = requests.get(sys.argv[1]); r.raise_for_status(); print(r.text)", url}})
 	}
+	return list
+}
+
+// TestOrdinaryClients gives each client the guest's environment and nothing
+// else, and asks a host that needs a credential.
+func TestOrdinaryClients(t *testing.T) {
+	list := ordinaryClients(t, "https://api.example.org/thing")
+	b, api := clientsBench(t)
+	b.start(clientsManifest)
 	// wget knows no variable: a guest's image has the bundle in place of the system's.
-	b.Bottle.Bind = map[string]string{"/etc/ssl/certs/ca-certificates.crt": filepath.Join(b.Bottle.Files, "ca-bundle.pem")}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			if row.name != "wget" {
-				saved := b.Bottle.Bind
-				b.Bottle.Bind = nil
-				defer func() { b.Bottle.Bind = saved }()
+	bundle := map[string]string{"/etc/ssl/certs/ca-certificates.crt": filepath.Join(b.Bottle.Files, "ca-bundle.pem")}
+	for _, c := range list {
+		t.Run(c.name, func(t *testing.T) {
+			b.Bottle.Bind = nil
+			if c.name == "wget" {
+				b.Bottle.Bind = bundle
 			}
 			api.Forget()
-			r := b.runWith(row.env, row.argv...)
+			r := b.run(c.argv...)
 			seen := api.Requests()
 			if r.Failed != nil || len(seen) != 1 {
 				t.Fatalf("the server saw %d requests: %v", len(seen), r)
@@ -90,8 +93,8 @@ func TestOrdinaryClients(t *testing.T) {
 			if got := seen[0].Header.Values("Authorization"); len(got) != 1 || got[0] != apiTokenIn {
 				t.Errorf("the server saw Authorization %q", got)
 			}
-			if seen[0].URI != "/thing" || seen[0].Proto != row.proto {
-				t.Errorf("the server saw %s %s, want /thing %s", seen[0].URI, seen[0].Proto, row.proto)
+			if seen[0].URI != "/thing" || seen[0].Proto != c.proto {
+				t.Errorf("the server saw %s %s, want /thing %s", seen[0].URI, seen[0].Proto, c.proto)
 			}
 			if strings.Contains(r.Out+r.Err, apiToken) || !strings.Contains(r.Out, `"/thing"`) {
 				t.Errorf("the client was to read the echo, masked: %v", r)

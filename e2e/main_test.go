@@ -76,7 +76,7 @@ var built struct {
 // gatewaydBinary builds cmd/gatewayd, or takes GATEWAYD_TEST_BINARY.
 func gatewaydBinary(t testing.TB) string {
 	t.Helper()
-	privileged.Require(t, privileged.Root, privileged.BPF)
+	privileged.Require(t, privileged.Root, privileged.BTF)
 	built.once.Do(func() {
 		if built.path = os.Getenv("GATEWAYD_TEST_BINARY"); built.path != "" {
 			return

@@ -60,21 +60,7 @@ func trustInternet(b *bench) {
 func streamHandler() http.Handler {
 	mux := http.NewServeMux()
 	acks := make(chan string)
-	mux.HandleFunc("GET /sse", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
-		for n := range sseEvents {
-			fmt.Fprintf(w, "id: %d\ndata: %d\n\n", n, n)
-			w.(http.Flusher).Flush()
-			select {
-			case got := <-acks:
-				if got != strconv.Itoa(n) {
-					return
-				}
-			case <-r.Context().Done():
-				return
-			}
-		}
-	})
+	mux.HandleFunc("GET /sse", func(w http.ResponseWriter, r *http.Request) { serveEvents(w, r, acks) })
 	mux.HandleFunc("POST /sse/ack", func(_ http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body) // an empty one is wrong too
 		select {
@@ -82,20 +68,7 @@ func streamHandler() http.Handler {
 		case <-r.Context().Done():
 		}
 	})
-	mux.HandleFunc("GET /ws", func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionContextTakeover})
-		if err != nil {
-			return
-		}
-		defer c.CloseNow()
-		c.SetReadLimit(4 << 20)
-		for {
-			kind, msg, err := c.Read(r.Context())
-			if err != nil || c.Write(r.Context(), kind, msg) != nil {
-				return
-			}
-		}
-	})
+	mux.HandleFunc("GET /ws", serveSocket)
 	mux.HandleFunc("GET /interim", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Link", "</style.css>; rel=preload")
 		w.WriteHeader(http.StatusEarlyHints)
@@ -111,22 +84,61 @@ func streamHandler() http.Handler {
 			w.(http.Flusher).Flush()
 		}
 	})
-	mux.HandleFunc("GET /bulk/down", func(w http.ResponseWriter, r *http.Request) {
-		size, _ := strconv.ParseInt(r.FormValue("n"), 10, 64) // zero is wrong too
-		w.Header().Set("Trailer", "X-Sum")
-		p := &pattern{left: size, sum: newSum()}
-		_, _ = io.CopyBuffer(onlyWriter{w}, p, make([]byte, 64<<10)) // the client has gone
-		w.Header().Set("X-Sum", fmt.Sprint(size, " ", p.last))
-	})
-	mux.HandleFunc("POST /bulk/up", func(w http.ResponseWriter, r *http.Request) {
-		n, sum, err := sumOf(r.Body)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+	mux.HandleFunc("GET /bulk/down", serveDown)
+	mux.HandleFunc("POST /bulk/up", serveUp)
+	return mux
+}
+
+// serveEvents sends each event when the one before it was acknowledged.
+func serveEvents(w http.ResponseWriter, r *http.Request, acks <-chan string) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	for n := range sseEvents {
+		fmt.Fprintf(w, "id: %d\ndata: %d\n\n", n, n)
+		w.(http.Flusher).Flush()
+		select {
+		case got := <-acks:
+			if got != strconv.Itoa(n) {
+				return
+			}
+		case <-r.Context().Done():
 			return
 		}
-		fmt.Fprint(w, n, " ", sum)
-	})
-	return mux
+	}
+}
+
+// serveSocket sends every message back.
+func serveSocket(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: websocket.CompressionContextTakeover})
+	if err != nil {
+		return
+	}
+	defer c.CloseNow()
+	c.SetReadLimit(4 << 20)
+	for {
+		kind, msg, err := c.Read(r.Context())
+		if err != nil || c.Write(r.Context(), kind, msg) != nil {
+			return
+		}
+	}
+}
+
+// serveDown sends n bytes, and their sum in the trailers.
+func serveDown(w http.ResponseWriter, r *http.Request) {
+	size, _ := strconv.ParseInt(r.FormValue("n"), 10, 64) // zero is wrong too
+	w.Header().Set("Trailer", "X-Sum")
+	p := &pattern{left: size, sum: newSum()}
+	_, _ = io.CopyBuffer(onlyWriter{w}, p, make([]byte, 64<<10)) // the client has gone
+	w.Header().Set("X-Sum", fmt.Sprint(size, " ", p.last))
+}
+
+// serveUp answers with the length and the sum of what was sent.
+func serveUp(w http.ResponseWriter, r *http.Request) {
+	n, sum, err := sumOf(r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	fmt.Fprint(w, n, " ", sum)
 }
 
 type onlyWriter struct{ io.Writer }

@@ -66,17 +66,22 @@ func Root() error {
 	return nil
 }
 
-// BPF is met when a BPF file system is mounted at /sys/fs/bpf and the kernel
-// publishes its types, which every loaded program needs.
+// BTF is met when the kernel publishes its types, which every loaded program
+// needs.
+func BTF() error {
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		return errors.New("/sys/kernel/btf/vmlinux is missing (a kernel with CONFIG_DEBUG_INFO_BTF)")
+	}
+	return nil
+}
+
+// BPF is met when BTF is and a BPF file system is mounted at /sys/fs/bpf.
 func BPF() error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs("/sys/fs/bpf", &fs); err != nil || fs.Type != unix.BPF_FS_MAGIC {
 		return errors.New("a bpf file system at /sys/fs/bpf is missing (mount -t bpf bpf /sys/fs/bpf)")
 	}
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
-		return errors.New("/sys/kernel/btf/vmlinux is missing (a kernel with CONFIG_DEBUG_INFO_BTF)")
-	}
-	return nil
+	return BTF()
 }
 
 // Program is met when every named program is on the PATH.
