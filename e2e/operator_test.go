@@ -21,6 +21,7 @@ import (
 
 	"gatewayd/lab"
 	"gatewayd/lab/demo"
+	"gatewayd/lab/privileged"
 )
 
 // TestRecordsAndExplanations: a denial carries one id, which leads to its
@@ -227,5 +228,35 @@ func TestClaudeTemplate(t *testing.T) {
 		if seen := b.get("-header", c.header+": "+c.prefix+"sk-ant-someone-elses", "https://api.anthropic.com/v1/models"); seen.Status != 403 {
 			t.Errorf("%s: somebody else's key: %+v", c.variable, seen)
 		}
+	}
+}
+
+// TestDemoThatCannotWork: the reason is told, and nothing is left behind.
+func TestDemoThatCannotWork(t *testing.T) {
+	privileged.Require(t, privileged.Root, privileged.Program("sh"))
+	broken := filepath.Join(t.TempDir(), "gatewayd")
+	writeFile(t, broken, []byte("#!/bin/sh\necho the reason >&2\nexit 3\n"))
+	if err := os.Chmod(broken, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	worlds := func() []string {
+		t.Helper()
+		mine := fmt.Sprintf("gwl%dx", os.Getpid())
+		found, err := filepath.Glob("/run/netns/" + mine + "*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	before := worlds()
+	var out strings.Builder
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	err := demo.Run(ctx, demo.Options{Gatewayd: broken, Out: &out})
+	if err == nil || !strings.Contains(err.Error(), "the reason") {
+		t.Errorf("%v, want the reason", err)
+	}
+	if after := worlds(); len(after) != len(before) {
+		t.Errorf("left behind: %q", after)
 	}
 }

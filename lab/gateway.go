@@ -216,10 +216,24 @@ func (g *Gatewayd) Command(ctx context.Context, args ...string) ([]byte, error) 
 // would not do: what it sends too early is dropped, and its kernel then waits
 // for a second before it asks for the gateway's address again.
 func (g *Gatewayd) WaitBottle(ctx context.Context, bottle string) error {
-	return Poll(ctx, func() error {
-		if g.Pid() == 0 {
-			return fmt.Errorf("gatewayd has ended:\n%s", g.Log())
+	g.mu.Lock()
+	done := g.done
+	g.mu.Unlock()
+	if done == nil {
+		return errors.New("wait for bottle: gatewayd was not started")
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-done:
+			cancel(fmt.Errorf("gatewayd has ended:\n%s", g.Log()))
+		case <-stop:
 		}
+	}()
+	return Poll(ctx, func() error {
 		out, err := g.Command(ctx, "bottles", "-o", "json")
 		if err != nil {
 			return err

@@ -171,7 +171,7 @@ func bindResolvConf(server string) error {
 	if err := f.Chmod(0o644); err != nil {
 		return fmt.Errorf("make resolv.conf: %w", err)
 	}
-	if _, err := fmt.Fprintf(f, "nameserver %s\noptions timeout:2 attempts:2\n", server); err != nil {
+	if _, err := fmt.Fprintf(f, "nameserver %s\noptions timeout:1 attempts:3\n", server); err != nil {
 		return fmt.Errorf("write resolv.conf: %w", err)
 	}
 	return bindMount(f.Name(), "/etc/resolv.conf")
