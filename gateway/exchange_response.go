@@ -20,6 +20,9 @@ const headDelay = 5 * time.Millisecond
 // deliver sends the upstream's response on. It reports false if that broke off.
 func (x *exchange) deliver(resp *http.Response) (whole bool) {
 	defer resp.Body.Close()
+	if leak := x.leak.Load(); leak != nil { // the upstream may answer a request that was cut off before its sender hears of that
+		return x.fail(x.leaked(leak))
+	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, detail: fmt.Sprintf("%s changed the protocol without being asked.", x.host)})
 	}
