@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -57,7 +58,11 @@ func run(e environment, args []string) int {
 	err := root.ExecuteContext(ctx)
 	var silent *exitError
 	if said := errors.As(err, &silent) && silent.err == nil; err != nil && !said {
-		fmt.Fprintln(e.err, "gatewayd:", err)
+		hint := ""
+		if os.Geteuid() != 0 && errors.Is(err, fs.ErrPermission) {
+			hint = "; try it as root"
+		}
+		fmt.Fprintf(e.err, "gatewayd: %v%s\n", err, hint)
 	}
 	return exitCode(err)
 }
