@@ -163,9 +163,15 @@ func TestRebinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Internet.Names.SetTTL("files.example.org", 0, lab.Private)
-	for range 3 {
-		b.get("https://files.example.org/")
-		b.get("-connect", lab.Private.String()+":443", "https://files.example.org/")
+	// Until the gateway has asked and dialled again, nothing is shown.
+	eventually(t, func() error {
+		files.CloseConnections() // or the gateway keeps to the one it has
+		return b.denies("https://files.example.org/")
+	})
+	for _, at := range []netip.Addr{files.Addr, lab.Private} {
+		if err := wantStatus(b.get("-connect", at.String()+":443", "https://files.example.org/"), 502); err != nil {
+			t.Error(err)
+		}
 	}
 	b.nothingElse(files.Addr)
 }
