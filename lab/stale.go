@@ -16,7 +16,8 @@ import (
 const bpffsName = "bpf"
 
 // prefix begins every name that the package gives: "gwl" PID "x" START "n"
-// SEQUENCE, where START is the process's start time in clock ticks, base 36.
+// SEQUENCE, where START is the process's start time in clock ticks, decimal: a
+// letter in it could be taken for one that separates.
 // A PID alone could have been taken by another process since.
 const prefix = "gwl"
 
@@ -30,7 +31,7 @@ func newID() (string, error) {
 	return fmt.Sprintf("%s%dx%sn%d", prefix, os.Getpid(), start, sequence.Add(1)), nil
 }
 
-// startTime is field 22 of /proc/PID/stat (proc_pid_stat(5)), base 36.
+// startTime is field 22 of /proc/PID/stat (proc_pid_stat(5)).
 func startTime(pid int) (string, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -47,7 +48,7 @@ func startTime(pid int) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read start time of process %d: %w", pid, err)
 	}
-	return strconv.FormatUint(ticks, 36), nil
+	return strconv.FormatUint(ticks, 10), nil
 }
 
 // orphaned says whether a name was given by a process that is no more.
