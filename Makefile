@@ -23,7 +23,7 @@ endif
 FUZZTIME ?= 10s
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate deps test lint fuzz demo bench clean install
+.PHONY: help build generate deps test soak lint fuzz demo bench clean install
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ deps: ## install the programs that the tests run (root on a Debian-like system; 
 test: deps ## run every test (-count=1: the end-to-end tests run a program that the test cache does not see); as root also those with namespaces, BPF and real clients, and then none may be skipped
 	$(GO) vet ./...
 	$(GO) test -count=1 -timeout 30m ./...
+
+SILENCE ?= 1h
+soak: ## hold WebSocket connections open in silence for SILENCE (1h); needs root
+	GATEWAYD_TEST_SILENCE=$(SILENCE) $(GO) test -count=1 -timeout 0 -run '^TestWebSocket$$' -v ./e2e
 
 lint: ## gofmt, go vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt these: $$out"; exit 1; fi

@@ -47,6 +47,7 @@ type bench struct {
 	t       testing.TB
 	Gateway *lab.Gatewayd
 	Bottle  *lab.Bottle
+	limit   time.Duration // of what runs in the bottle
 }
 
 // newBench makes a world and a gatewayd for it; set is called before anything
@@ -54,7 +55,7 @@ type bench struct {
 func newBench(t testing.TB, config map[string]any) *bench {
 	t.Helper()
 	binary := gatewaydBinary(t)
-	b := &bench{World: newWorld(t), t: t}
+	b := &bench{World: newWorld(t), t: t, limit: clientLimit}
 	g, err := b.NewGatewayd(binary, config)
 	if err != nil {
 		t.Fatal(err)
@@ -148,10 +149,10 @@ func (b *bench) run(argv ...string) result {
 // runWith is run with more environment.
 func (b *bench) runWith(env []string, argv ...string) result {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(b.t.Context(), b.limit)
 	defer cancel()
 	g := b.Bottle.Guest
-	g.Env = append(append([]string{}, g.Env...), env...)
+	g.Env = append(append([]string{limitVariable + "=" + b.limit.String()}, g.Env...), env...)
 	var out, errOut bytes.Buffer
 	p, err := g.Start(ctx, nil, &out, &errOut, argv...)
 	if err != nil {

@@ -20,6 +20,12 @@ import (
 // clientVariable makes the test binary act as a client in a bottle.
 const clientVariable = "GATEWAYD_E2E_CLIENT"
 
+// limitVariable bounds such a client, in the form of time.ParseDuration; clientLimit is used without it.
+const (
+	limitVariable = "GATEWAYD_E2E_LIMIT"
+	clientLimit   = 2 * time.Minute
+)
+
 func TestMain(m *testing.M) {
 	if name := os.Getenv(clientVariable); name != "" {
 		os.Exit(runClient(name, os.Args[1:]))
@@ -32,7 +38,11 @@ func TestMain(m *testing.M) {
 }
 
 func runClient(name string, args []string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	limit, err := time.ParseDuration(os.Getenv(limitVariable))
+	if err != nil {
+		limit = clientLimit
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	f, ok := clientByName(name)
 	if !ok {

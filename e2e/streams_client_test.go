@@ -90,7 +90,8 @@ func send(ctx context.Context, c *http.Client, method, url string, body io.Reade
 	return resp, nil
 }
 
-// socketClient sends messages of growing size and wants each back.
+// socketClient sends messages of growing size and wants each back; then it is silent for as long as args[2] says, and does
+// it again on the same connection.
 func socketClient(ctx context.Context, args []string) error {
 	mode := map[string]websocket.CompressionMode{
 		"off": websocket.CompressionDisabled, "on": websocket.CompressionContextTakeover,
@@ -101,6 +102,26 @@ func socketClient(ctx context.Context, args []string) error {
 	}
 	defer c.CloseNow()
 	c.SetReadLimit(4 << 20)
+	if err := echoed(ctx, c); err != nil {
+		return err
+	}
+	silence, err := time.ParseDuration(args[2])
+	if err != nil {
+		return err
+	}
+	select {
+	case <-time.After(silence):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := echoed(ctx, c); err != nil {
+		return fmt.Errorf("after %s of silence: %w", silence, err)
+	}
+	return c.Close(websocket.StatusNormalClosure, "done")
+}
+
+// echoed sends messages of growing size on c and wants each back.
+func echoed(ctx context.Context, c *websocket.Conn) error {
 	for _, size := range []int{0, 1, 125, 126, 65535, 65536, 1 << 20} {
 		for _, kind := range []websocket.MessageType{websocket.MessageText, websocket.MessageBinary} {
 			msg := bytes.Repeat([]byte("x"), size)
@@ -116,7 +137,7 @@ func socketClient(ctx context.Context, args []string) error {
 			}
 		}
 	}
-	return c.Close(websocket.StatusNormalClosure, "done")
+	return nil
 }
 
 // grpcClient calls the health service: unary, a stream, and an error that

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -154,13 +156,27 @@ func TestEventsArriveOneByOne(t *testing.T) {
 	}
 }
 
+// TestWebSocket also holds each connection open in silence, for a second, or for as long as GATEWAYD_TEST_SILENCE says;
+// `make soak` says an hour.
 func TestWebSocket(t *testing.T) {
+	silence := time.Second
+	if s := os.Getenv("GATEWAYD_TEST_SILENCE"); s != "" {
+		var err error
+		if silence, err = time.ParseDuration(s); err != nil {
+			t.Fatalf("GATEWAYD_TEST_SILENCE: %v", err)
+		}
+	}
 	b, hosts := streamsBench(t)
+	b.limit += silence
+	var all sync.WaitGroup
+	defer all.Wait()
 	for _, host := range hosts {
 		for _, compression := range []string{"off", "on"} {
-			if r := b.client("socket", compression, "wss://"+host+"/ws"); r.Failed != nil {
-				t.Errorf("%s, compression %s: %v", host, compression, r)
-			}
+			all.Go(func() {
+				if r := b.client("socket", compression, "wss://"+host+"/ws", silence.String()); r.Failed != nil {
+					t.Errorf("%s, compression %s: %v", host, compression, r)
+				}
+			})
 		}
 	}
 }
