@@ -124,9 +124,12 @@ func (x *exchange) deny(d *denial) {
 	_, _ = x.w.Write(body) // a guest that left does not read explanations
 }
 
-// note puts a denial into the record.
+// note puts a denial into the record. What merely failed (5xx, or a guest that left) leaves the decision as it was; an
+// address that the guard refuses is no failure, whatever the status.
 func (x *exchange) note(d *denial) {
-	x.rec.Decision, x.rec.Lane = routes.Deny, LaneNone
+	if d.status >= 400 && d.status < 500 || d.reason == ReasonUpstreamGuard {
+		x.rec.Decision, x.rec.Lane = routes.Deny, LaneNone
+	}
 	x.rec.Reason, x.rec.Remedy = d.reason, d.remedy
 	if d.err != nil {
 		x.rec.Error = d.err.Error()

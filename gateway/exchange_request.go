@@ -18,6 +18,7 @@ import (
 	"gatewayd/gateway/http1"
 	"gatewayd/gateway/inject"
 	"gatewayd/gateway/pipelock"
+	"gatewayd/gateway/routes"
 )
 
 // checkUpgrade judges a request to change the protocol (RFC 9110 section 7.8). WebSocket is the only one that is carried.
@@ -345,6 +346,7 @@ func (x *exchange) upstreamFailure(err error) *denial {
 			d.reason = ReasonUpstreamTimeout
 		}
 	case d.reason == ReasonUpstreamGuard:
+		d.remedy = x.privateRemedy(at.Err)
 		d.detail = fmt.Sprintf("%s resolves to an address that bottles may not reach: %v.", x.host, at.Err)
 	case d.reason == ReasonUpstreamResolve:
 		d.detail = fmt.Sprintf("The name %s has no usable address.", x.host)
@@ -354,4 +356,14 @@ func (x *exchange) upstreamFailure(err error) *denial {
 		d.detail = fmt.Sprintf("TLS with %s failed.", x.host)
 	}
 	return d
+}
+
+// privateRemedy returns the manifest lines that would let the request reach an address that the guard refused, or "" if
+// none would.
+func (x *exchange) privateRemedy(err error) string {
+	var refused *routes.AddrError
+	if !errors.As(err, &refused) || (routes.Guard{}).Check(refused.Addr, true) != nil || refused.Self {
+		return ""
+	}
+	return fmt.Sprintf("# %s, with the rest of it as it is:\negress:\n  routes:\n    - host: %s\n      allow_private: true\n", x.verdict.Rule, x.verdict.Route.Host)
 }

@@ -396,19 +396,20 @@ func TestUpstreamFailuresAreExplained(t *testing.T) {
 		for _, tt := range []struct {
 			host   string
 			port   uint16
+			status int
 			reason routes.Reason
 			detail string
 		}{
-			{"api.test", s.port, ReasonUpstreamExchange, "broke off"},
-			{"nowhere.test", 443, ReasonUpstreamResolve, "no usable address"},
-			{"shut.test", 9, ReasonUpstreamDial, "could not be reached"},
-			{"inner.test", 443, ReasonUpstreamGuard, "may not reach"},
-			{"imposter.test", imposter.port, ReasonUpstreamTLS, "certificate that imposter.test presented is not valid"},
+			{"api.test", s.port, 502, ReasonUpstreamExchange, "broke off"},
+			{"nowhere.test", 443, 502, ReasonUpstreamResolve, "no usable address"},
+			{"shut.test", 9, 502, ReasonUpstreamDial, "could not be reached"},
+			{"inner.test", 443, 502, ReasonUpstreamGuard, "may not reach"},
+			{"imposter.test", imposter.port, 502, ReasonUpstreamTLS, "certificate that imposter.test presented is not valid"},
 		} {
 			r, _ := http.NewRequestWithContext(t.Context(), "POST", fmt.Sprintf("https://%s/", net.JoinHostPort(tt.host, fmt.Sprint(tt.port))), strings.NewReader("x"))
 			resp, body := do(t, s.guestClient(t, s.b, tt.port, h2), r)
-			p, rec := s.explained(t, resp, body, 502, tt.reason)
-			if !strings.Contains(p.Detail, tt.detail) || rec.Error == "" {
+			p, rec := s.explained(t, resp, body, tt.status, tt.reason)
+			if !strings.Contains(p.Detail, tt.detail) || rec.Error == "" || strings.Contains(p.Remedy, "allow_private: true") != (tt.host == "inner.test") {
 				t.Errorf("%s: explained as %q, error %q", tt.host, p.Detail, rec.Error)
 			}
 		}
