@@ -54,17 +54,28 @@ func Parse(path string, text []byte) (*Source, error) {
 	}
 	s := &Source{Path: path, text: text}
 	dec := yaml.NewDecoder(bytes.NewReader(text), yaml.DisallowUnknownField())
-	switch err := dec.Decode(&s.File); {
+	switch err := decode(dec, &s.File); {
 	case errors.Is(err, io.EOF):
 		return s, nil
 	case err != nil:
 		return nil, s.decodeError(err)
 	}
 	var second any
-	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
+	if err := decode(dec, &second); !errors.Is(err, io.EOF) {
 		return nil, &Error{File: path, Problem: "holds more than one YAML document", Remedy: "keep one and remove the '---' between them"}
 	}
 	return s, nil
+}
+
+// decode reads one document. The YAML library follows nil pointers on some texts (a tag before a scalar where a list is
+// wanted, for one); such a text is refused like any other that it cannot read.
+func decode(dec *yaml.Decoder, v any) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("cannot be read as YAML of the keys that there are")
+		}
+	}()
+	return dec.Decode(v)
 }
 
 // decodeError turns an error of the YAML library into an *Error with its line and, for an unknown key, the keys there are.
