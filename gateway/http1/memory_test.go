@@ -18,9 +18,6 @@ import (
 	"time"
 )
 
-// idleBudget is what one idle TLS connection may hold, in bytes: crypto/tls's own state, a goroutine and little else.
-const idleBudget = 20 << 10
-
 // TestIdleMemory holds connections open after one request each and looks at what they take of heap and stacks.
 func TestIdleMemory(t *testing.T) {
 	const count = 300
