@@ -94,7 +94,8 @@ func TestEveryDropReasonIsDescribed(t *testing.T) {
 	compare(t, "drop reason", described(t, "## Frames dropped in the kernel"), reasons)
 }
 
-// Every constant of type Reason under gateway/ is described, and the kinds of events of names.
+// Every constant of type Reason under gateway/ is described, those of broken HTTP with their prefix, and the kinds of
+// events of names.
 func TestEveryReasonIsDescribed(t *testing.T) {
 	var reasons []string
 	for _, dir := range []string{"../../gateway", "../../gateway/routes"} {
@@ -107,6 +108,9 @@ func TestEveryReasonIsDescribed(t *testing.T) {
 				reasons = append(reasons, constants(t, f, "Reason")...)
 			}
 		}
+	}
+	for _, r := range constants(t, "../../gateway/http1/errors.go", "Reason") {
+		reasons = append(reasons, "http_"+r)
 	}
 	for k := dns.EventKind(1); k.String() != "unknown"; k++ {
 		reasons = append(reasons, "dns_"+k.String())
