@@ -50,7 +50,7 @@ soak: ## hold WebSocket connections open in silence for SILENCE (1h); needs root
 lint: ## gofmt, go vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt these: $$out"; exit 1; fi
 	$(GO) vet ./...
-	@if $(GO) run $(GOLANGCI) version >/dev/null 2>&1; then $(GO) run $(GOLANGCI) run ./...; \
+	@if $(GO) run $(GOLANGCI) version >/dev/null 2>&1; then $(GO) run $(GOLANGCI) run --allow-parallel-runners ./...; \
 	else echo "lint: golangci-lint could not be fetched or built; gofmt and go vet ran"; fi
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
