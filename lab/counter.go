@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -156,11 +157,11 @@ func (c *Counter) Lost() (uint64, error) {
 	return c.lost, nil
 }
 
-// Close stops counting; the counts stay readable.
+// Close stops counting; the counts stay readable. A second call does nothing.
 func (c *Counter) Close() error {
 	err := c.conn.Close()
 	<-c.done
-	if err != nil {
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("stop counting frames: %w", err)
 	}
 	return nil

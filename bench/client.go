@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	clientPatience = 30 * time.Second // for one connection, whole load included
+	mostConnects   = 3000             // of one round: below a bottle's default burst, whose rate is limited
+	connectors     = 4                // connections at once of the connect load
+)
+
+// errRefused says that a connection was made and then ended without an answer.
+var errRefused = errors.New("no answer to the hello")
+
+// Result is what a client prints: how much it did, in how long.
+type Result struct {
+	// Units is the number of requests, connections or bytes.
+	Units float64 `json:"units"`
+	// Seconds is how long they took together.
+	Seconds float64 `json:"seconds"`
+	// Median is that of a single one in microseconds, 0 where nobody waited for a single one.
+	Median float64 `json:"median,omitempty"`
+	// Connections is how many there were: each leaves one record.
+	Connections int `json:"connections"`
+}
+
+// job is what a client is told to do.
+type job struct {
+	load     string
+	name     string // in the hello
+	connect  string // ADDRESS:PORT, or empty: port 443 of the name's address
+	resolver string
+	ca       string
+	header   string
+	from     int // number of the first name of the first load
+	count    int // names of the first load
+	streams  int
+	duration time.Duration
+	hello    []byte
+}
+
+// client does one job and prints its Result.
+func client(ctx context.Context, args []string, out io.Writer) error {
+	var j job
+	f := flag.NewFlagSet("client", flag.ContinueOnError)
+	f.StringVar(&j.load, "load", "", "what to do")
+	f.StringVar(&j.name, "name", "", "name to call")
+	f.StringVar(&j.connect, "connect", "", "address to connect to")
+	f.StringVar(&j.resolver, "resolver", "", "DNS server")
+	f.StringVar(&j.ca, "ca", "", "PEM file of authorities")
+	f.StringVar(&j.header, "authorization", "", "value of the Authorization header")
+	f.IntVar(&j.from, "from", 0, "number of the first name")
+	f.IntVar(&j.count, "count", 0, "number of names")
+	f.IntVar(&j.streams, "streams", 1, "requests at once")
+	f.DurationVar(&j.duration, "duration", time.Second, "how long")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	loads := map[string]func(context.Context, *job) (Result, error){
+		"rr": requestResponse, "crr": connectRequest, "up": upload, "down": download, "first": firstConnection,
+		"h1-bulk": httpBulk, "h2-bulk": httpBulk, "h2-small": httpSmall,
+	}
+	do, ok := loads[j.load]
+	if !ok {
+		return fmt.Errorf("no load is called %q", j.load)
+	}
+	ctx, cancel := context.WithTimeout(ctx, j.duration+clientPatience)
+	defer cancel()
+	var err error
+	if j.hello, err = clientHello(ctx, j.name); err != nil {
+		return err
+	}
+	if j.connect == "" && j.load != "first" {
+		addr, err := j.resolve(ctx, j.name)
+		if err != nil {
+			return err
+		}
+		j.connect = netip.AddrPortFrom(addr, 443).String()
+	}
+	r, err := do(ctx, &j)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(out).Encode(r)
+}
+
+// resolve asks for a name's first address.
+func (j *job) resolve(ctx context.Context, name string) (netip.Addr, error) {
+	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
+	c := dns.Client{Timeout: 5 * time.Second}
+	reply, _, err := c.ExchangeContext(ctx, m, net.JoinHostPort(j.resolver, "53"))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("resolve %s: %w", name, err)
+	}
+	for _, rr := range reply.Answer {
+		if a, ok := rr.(*dns.A); ok {
+			if addr, ok := netip.AddrFromSlice(a.A.To4()); ok {
+				return addr, nil
+			}
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("resolve %s: %s without an address", name, dns.RcodeToString[reply.Rcode])
+}
+
+// greet connects, sends the hello and reads the answer to it.
+func greet(ctx context.Context, to string, hello []byte) (*net.TCPConn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp4", to)
+	if err != nil {
+		return nil, err
+	}
+	t := c.(*net.TCPConn)
+	deadline, _ := ctx.Deadline() // there is always one, see client
+	if err := t.SetDeadline(deadline); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if _, err := t.Write(hello); err != nil {
+		return nil, errors.Join(fmt.Errorf("send hello: %w", err), c.Close())
+	}
+	kind, _, err := readRecord(t)
+	if err != nil || kind != recordHandshake {
+		return nil, errors.Join(fmt.Errorf("%w: record type %d: %v", errRefused, kind, err), c.Close())
+	}
+	return t, nil
+}
+
+// requestResponse sends one message at a time over one connection, both ends pinned.
+func requestResponse(ctx context.Context, j *job) (Result, error) {
+	c, err := greet(ctx, j.connect, j.hello)
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.Close()
+	took := make([]time.Duration, 0, 1<<20)
+	begin := time.Now()
+	err = pinned(c, firstCPU, clientPatience, func(s io.ReadWriter) error {
+		m := message(askEcho)
+		now := time.Now()
+		for begin = now; now.Sub(begin) < j.duration; {
+			if _, err := s.Write(m); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(s, m); err != nil {
+				return err
+			}
+			then := now
+			now = time.Now()
+			took = append(took, now.Sub(then))
+		}
+		return nil
+	})
+	r := Result{Units: float64(len(took)), Seconds: time.Since(begin).Seconds(), Connections: 1}
+	if err != nil || len(took) == 0 {
+		return r, fmt.Errorf("after %d messages: %w", len(took), err)
+	}
+	r.Median = median(took)
+	return r, nil
+}
+
+func median(took []time.Duration) float64 {
+	slices.Sort(took)
+	return float64(took[len(took)/2].Nanoseconds()) / 1e3
+}
+
+// connectRequest connects, sends the hello, reads the answer and closes, over and over.
+func connectRequest(ctx context.Context, j *job) (Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var started, done atomic.Int64
+	var all sync.WaitGroup
+	begin := time.Now()
+	for range connectors {
+		all.Go(func() {
+			for time.Since(begin) < j.duration && started.Add(1) <= mostConnects && ctx.Err() == nil {
+				c, err := greet(ctx, j.connect, j.hello)
+				if err != nil {
+					cancel(err)
+					return
+				}
+				c.Close()
+				done.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	n := int(done.Load())
+	r := Result{Units: float64(n), Seconds: time.Since(begin).Seconds(), Connections: n}
+	if err := context.Cause(ctx); err != nil {
+		return r, fmt.Errorf("after %d connections: %w", n, err)
+	}
+	return r, nil
+}
+
+// upload sends for the duration and counts what the other side has got.
+func upload(ctx context.Context, j *job) (Result, error) {
+	c, err := greet(ctx, j.connect, j.hello)
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.Close()
+	begin := time.Now()
+	if _, err := c.Write(message(askSink)); err != nil {
+		return Result{}, err
+	}
+	data := bulk()
+	for time.Since(begin) < j.duration {
+		if _, err := c.Write(data); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := c.CloseWrite(); err != nil {
+		return Result{}, err
+	}
+	_, payload, err := readRecord(c)
+	if err != nil || len(payload) < 8 {
+		return Result{}, fmt.Errorf("read count: %d bytes: %w", len(payload), err)
+	}
+	n := binary.BigEndian.Uint64(payload)
+	return Result{Units: float64(n), Seconds: time.Since(begin).Seconds(), Connections: 1}, nil
+}
+
+// download asks for data for the duration and counts it.
+func download(ctx context.Context, j *job) (Result, error) {
+	c, err := greet(ctx, j.connect, j.hello)
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.Close()
+	begin := time.Now()
+	ask := binary.BigEndian.AppendUint32([]byte{askPour}, uint32(j.duration.Milliseconds()))
+	if _, err := c.Write(message(ask...)); err != nil {
+		return Result{}, err
+	}
+	n, err := drain(c)
+	return Result{Units: float64(n), Seconds: time.Since(begin).Seconds(), Connections: 1}, err
+}
+
+// drain reads to the end and counts.
+func drain(r io.Reader) (int64, error) {
+	buf := make([]byte, bulkWrite)
+	var n int64
+	for {
+		got, err := r.Read(buf)
+		n += int64(got)
+		if errors.Is(err, io.EOF) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// firstConnection takes, for each of count names that nobody asked for before, the time from the DNS question to the
+// answer to the hello.
+func firstConnection(ctx context.Context, j *job) (Result, error) {
+	var took []time.Duration
+	begin := time.Now()
+	for i := range j.count {
+		name := firstName(j.from + i)
+		hello, err := clientHello(ctx, name)
+		if err != nil {
+			return Result{}, err
+		}
+		start := time.Now()
+		addr, err := j.resolve(ctx, name)
+		if err != nil {
+			return Result{}, err
+		}
+		to := j.connect
+		if to == "" {
+			to = netip.AddrPortFrom(addr, 443).String()
+		}
+		c, err := greet(ctx, to, hello)
+		if err != nil {
+			return Result{}, fmt.Errorf("first connection to %s: %w", name, err)
+		}
+		took = append(took, time.Since(start))
+		c.Close()
+	}
+	if len(took) == 0 {
+		return Result{}, os.ErrInvalid
+	}
+	n := len(took)
+	return Result{Units: float64(n), Seconds: time.Since(begin).Seconds(), Median: median(took), Connections: n}, nil
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Paths and sizes of what the web server holds.
+const (
+	smallPath, smallSize = "/1k", 1 << 10
+	bulkPath, bulkSize   = "/100m", 100 << 20
+)
+
+// httpClient speaks one version of HTTP over one TLS configuration, the same for every peer: X25519 and no hybrid, since
+// not every peer's library has one.
+func httpClient(j *job) (*http.Client, error) {
+	pem, err := os.ReadFile(j.ca)
+	if err != nil {
+		return nil, fmt.Errorf("read authorities: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("read authorities: %s holds none", j.ca)
+	}
+	p := new(http.Protocols)
+	h2 := strings.HasPrefix(j.load, "h2")
+	p.SetHTTP2(h2)
+	p.SetHTTP1(!h2)
+	t := &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: pool, CurvePreferences: []tls.CurveID{tls.X25519}, MinVersion: tls.VersionTLS13},
+		Protocols:           p,
+		DisableCompression:  true,
+		MaxIdleConnsPerHost: 1,
+		ReadBufferSize:      64 << 10,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp4", j.connect)
+		},
+	}
+	return &http.Client{Transport: t}, nil
+}
+
+// get makes one request and returns the number of bytes of the body.
+func get(ctx context.Context, c *http.Client, j *job, path string) (int64, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+j.name+path, nil)
+	if err != nil {
+		return 0, err
+	}
+	r.Header.Set("Authorization", j.header)
+	answer, err := c.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Body.Close()
+	n, err := drain(answer.Body)
+	if err != nil {
+		return n, err
+	}
+	want := map[bool]string{true: "HTTP/2.0", false: "HTTP/1.1"}[strings.HasPrefix(j.load, "h2")]
+	if answer.StatusCode != http.StatusOK || answer.Proto != want {
+		return n, fmt.Errorf("get %s: status %s over %s, want 200 over %s", path, answer.Status, answer.Proto, want)
+	}
+	return n, nil
+}
+
+// httpBulk downloads the large file, again and again until the duration is over.
+func httpBulk(ctx context.Context, j *job) (Result, error) {
+	c, err := httpClient(j)
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.CloseIdleConnections()
+	if _, err := get(ctx, c, j, smallPath); err != nil { // the handshake is not of this load
+		return Result{}, err
+	}
+	r := Result{Connections: 1}
+	begin := time.Now()
+	for r.Units == 0 || time.Since(begin) < j.duration {
+		n, err := get(ctx, c, j, bulkPath)
+		if err != nil {
+			return r, err
+		}
+		if n != bulkSize {
+			return r, fmt.Errorf("get %s: %w: %d of %d bytes", bulkPath, io.ErrUnexpectedEOF, n, bulkSize)
+		}
+		r.Units += float64(n)
+	}
+	r.Seconds = time.Since(begin).Seconds()
+	return r, nil
+}
+
+// httpSmall gets the small file over one connection with as many requests at once as there are streams.
+func httpSmall(ctx context.Context, j *job) (Result, error) {
+	c, err := httpClient(j)
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.CloseIdleConnections()
+	if _, err := get(ctx, c, j, smallPath); err != nil {
+		return Result{}, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var done atomic.Int64
+	var all sync.WaitGroup
+	begin := time.Now()
+	for range j.streams {
+		all.Go(func() {
+			for time.Since(begin) < j.duration && ctx.Err() == nil {
+				if _, err := get(ctx, c, j, smallPath); err != nil {
+					cancel(err)
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	r := Result{Units: float64(done.Load()), Seconds: time.Since(begin).Seconds(), Connections: 1}
+	return r, context.Cause(ctx)
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// roleVariable makes this binary a client or the server of a load.
+const roleVariable = "GATEWAYD_BENCH_ROLE"
+
+// options of a run.
+type options struct {
+	rounds   int
+	duration time.Duration
+	only     string
+	output   string
+	document string
+	gatewayd string
+	cache    string
+
+	self     string
+	packages *packages
+	progress io.Writer
+}
+
+// run is the whole command. It returns the exit code: 2 for wrong arguments, 1 when something could not be measured.
+func run(args []string, out, errOut io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	switch role := os.Getenv(roleVariable); role {
+	case "server":
+		err = serve(ctx)
+	case "client":
+		err = client(ctx, args, out)
+	case "":
+		return bench(ctx, args, out, errOut)
+	default:
+		err = fmt.Errorf("%s: no role is called %q", roleVariable, role)
+	}
+	if err != nil {
+		fmt.Fprintln(errOut, err)
+		return 1
+	}
+	return 0
+}
+
+func bench(ctx context.Context, args []string, out, errOut io.Writer) int {
+	o, err := parseOptions(args, errOut)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(errOut, "bench:", err)
+		return 2
+	}
+	report, err := measureAll(ctx, o)
+	if report != nil {
+		if errWrite := report.write(o, out); errWrite != nil {
+			err = errors.Join(err, errWrite)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(errOut, "bench:", err)
+		return 1
+	}
+	return 0
+}
+
+func parseOptions(args []string, errOut io.Writer) (*options, error) {
+	o := &options{progress: errOut}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(errOut)
+	seconds := 0
+	f.IntVar(&o.rounds, "rounds", 5, "how often everything is measured, 1 to 50")
+	f.IntVar(&seconds, "seconds", 2, "how long one load runs over one path, 1 to 60")
+	f.StringVar(&o.only, "only", "", "loads to measure, comma-separated; all when empty")
+	f.StringVar(&o.output, "o", "table", "what is printed: table or json")
+	f.StringVar(&o.document, "document", "", "Markdown file to write the tables to")
+	f.StringVar(&o.gatewayd, "gatewayd", "bin/gatewayd", "the gatewayd to measure")
+	f.StringVar(&o.cache, "cache", ".cache/bench", "where Debian's packages are unpacked")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	switch {
+	case f.NArg() > 0:
+		return nil, fmt.Errorf("read arguments: %q is not a flag", f.Arg(0))
+	case o.rounds < 1 || o.rounds > 50:
+		return nil, fmt.Errorf("read arguments: -rounds is %d; write 1 to 50", o.rounds)
+	case seconds < 1 || seconds > 60:
+		return nil, fmt.Errorf("read arguments: -seconds is %d; write 1 to 60", seconds)
+	case o.output != "table" && o.output != "json":
+		return nil, fmt.Errorf("read arguments: -o is %q; write table or json", o.output)
+	}
+	if _, err := o.loads(); err != nil {
+		return nil, err
+	}
+	o.duration = time.Duration(seconds) * time.Second
+	var err error
+	if o.self, err = os.Executable(); err != nil {
+		return nil, fmt.Errorf("find own program: %w", err)
+	}
+	for _, path := range []*string{&o.gatewayd, &o.cache} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return nil, fmt.Errorf("find %s: %w", *path, err)
+		}
+	}
+	if _, err := os.Stat(o.gatewayd); err != nil {
+		return nil, fmt.Errorf("find gatewayd (`make build` makes it): %w", err)
+	}
+	o.packages = &packages{dir: o.cache, say: o.say}
+	if os.Geteuid() != 0 {
+		return nil, errors.New("it makes network namespaces and loads BPF programs, so it needs root (try: sudo make bench)")
+	}
+	return o, nil
+}
+
+// say reports progress.
+func (o *options) say(format string, args ...any) {
+	fmt.Fprintf(o.progress, "bench: "+format+"\n", args...)
+}
+
+// loads are the ones asked for.
+func (o *options) loads() ([]load, error) {
+	all := allLoads()
+	if o.only == "" {
+		return all, nil
+	}
+	var some []load
+	for name := range strings.SplitSeq(o.only, ",") {
+		i := slices.IndexFunc(all, func(l load) bool { return l.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("read arguments: -only names %q, which is no load", name)
+		}
+		some = append(some, all[i])
+	}
+	return some, nil
+}
+
+// measureAll makes the world, measures in interleaved rounds, and removes the world.
+func measureAll(ctx context.Context, o *options) (r *Report, err error) {
+	loads, err := o.loads()
+	if err != nil {
+		return nil, err
+	}
+	r, err = newReport(o)
+	if err != nil {
+		return nil, err
+	}
+	o.say("making a bottle, two gateways and an internet")
+	w, err := newWorld(ctx, o, o.rounds*firstsPerRound)
+	defer func() { err = errors.Join(err, w.close()) }()
+	if err != nil {
+		return nil, err
+	}
+	t := &tally{samples: map[string][]sample{}, absent: map[string]error{}}
+	for round := range o.rounds {
+		for _, l := range loads {
+			for i := range l.paths {
+				// Each round begins with another path: what comes second finds other caches than what comes first.
+				via := l.paths[(i+round)%len(l.paths)]
+				if ctx.Err() != nil {
+					return nil, context.Cause(ctx)
+				}
+				t.take(ctx, w, o, l, via, round)
+			}
+		}
+	}
+	r.finish(loads, t)
+	return r, t.failed
+}
+
+// tally is what was measured so far.
+type tally struct {
+	samples map[string][]sample // by load and path
+	absent  map[string]error
+	failed  error // of gatewayd's own rows: the run fails
+}
+
+func key(l load, via string) string { return l.name + " " + via }
+
+// take measures once. A row that failed once is not tried again.
+func (t *tally) take(ctx context.Context, w *world, o *options, l load, via string, round int) {
+	k := key(l, via)
+	if t.absent[k] != nil {
+		return
+	}
+	err := w.missing(via)
+	if err == nil {
+		var s sample
+		if s, err = w.measure(ctx, o, l, via, round); err == nil {
+			t.samples[k] = append(t.samples[k], s)
+			o.say("round %d of %d  %-8s  %-17s  %s %s", round+1, o.rounds, l.name, via, figure(s.Value), l.value)
+			return
+		}
+		t.failed = errors.Join(t.failed, err)
+	}
+	t.absent[k] = err
+	o.say("round %d of %d  %-8s  %-17s  absent: %v", round+1, o.rounds, l.name, via, err)
+}
+
+// missing is why a path is not there.
+func (w *world) missing(via string) error {
+	if via == viaReencrypt {
+		via = viaHAProxy
+	}
+	return w.absent[via]
+}

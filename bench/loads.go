@@ -1,0 +1,66 @@
+package main
+
+// unit is what a load counts.
+type unit struct {
+	name    string  // of one, in the table's column of CPU time
+	per     float64 // how many the CPU time is given for
+	perName string
+}
+
+var (
+	requests    = unit{"request", 1, "µs per request"}
+	connections = unit{"connection", 1, "µs per connection"}
+	gigabytes   = unit{"byte", 1e9, "s per GB"}
+)
+
+// load is one kind of work. Its value is a time in microseconds where less is better, or a rate.
+type load struct {
+	name  string // stable, for JSON and for -only
+	title string
+	value string // unit of the value
+	unit  unit
+	host  string
+	wrk   bool
+	paths []string
+	// latency says that the value is the median of single ones in microseconds.
+	latency bool
+	// scale turns units per second into the value.
+	scale   float64
+	streams int
+}
+
+// Paths: what carries a load.
+const (
+	viaGatewayd  = "gatewayd"
+	viaHAProxy   = "haproxy"
+	viaNginx     = "nginx"
+	viaKernel    = "kernel"
+	viaReencrypt = "haproxy-reencrypt"
+)
+
+const gigabit = 8e-9
+
+func allLoads() []load {
+	passed := []string{viaGatewayd, viaHAProxy, viaNginx, viaKernel}
+	opened := []string{viaGatewayd, viaReencrypt}
+	return []load{
+		{name: "rr", title: "Request and response of 128 bytes over one connection, both ends pinned", value: "µs",
+			unit: requests, host: rawName, paths: passed, latency: true},
+		{name: "crr", title: "Connect, hello, answer, close; 4 at once", value: "conn/s",
+			unit: connections, host: rawName, paths: passed, scale: 1},
+		{name: "up", title: "Bulk from the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: passed, scale: gigabit},
+		{name: "down", title: "Bulk to the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: passed, scale: gigabit},
+		{name: "first", title: "First connection to a name: DNS, SYN, hello, answer", value: "µs",
+			unit: connections, host: rawName, paths: passed, latency: true},
+		{name: "https", title: "wrk over HTTPS to nginx, 1 KB, 16 connections, not decrypted on the way", value: "req/s",
+			unit: requests, host: webName, wrk: true, paths: passed, scale: 1},
+		{name: "h1-small", title: "Decrypted, HTTP/1.1, 1 KB, 16 connections (wrk)", value: "req/s",
+			unit: requests, host: apiName, wrk: true, paths: opened, scale: 1},
+		{name: "h1-bulk", title: "Decrypted, HTTP/1.1, 100 MB down", value: "Gbit/s",
+			unit: gigabytes, host: apiName, paths: opened, scale: gigabit},
+		{name: "h2-small", title: "Decrypted, HTTP/2, 1 KB, one connection with 16 streams", value: "req/s",
+			unit: requests, host: apiName, paths: opened, scale: 1, streams: 16},
+		{name: "h2-bulk", title: "Decrypted, HTTP/2, 100 MB down", value: "Gbit/s",
+			unit: gigabytes, host: apiName, paths: opened, scale: gigabit},
+	}
+}

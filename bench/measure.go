@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+
+	"gatewayd/lab"
+)
+
+// firstsPerRound is how many first connections one path makes in one round.
+const firstsPerRound = 10
+
+// sample is one load over one path in one round.
+type sample struct {
+	Value    float64
+	CPU      float64 // seconds
+	Units    float64
+	Resident int64
+	Lanes    map[string]int
+}
+
+// measure does one load over one path once.
+func (w *world) measure(ctx context.Context, o *options, l load, via string, round int) (sample, error) {
+	mark, err := w.auditSize()
+	if err != nil {
+		return sample{}, err
+	}
+	before, _, err := w.spent(via)
+	if err != nil {
+		return sample{}, err
+	}
+	var r Result
+	if l.wrk {
+		r, err = w.runWrk(ctx, o, l, via)
+	} else {
+		r, err = w.runClient(ctx, o, l, via, round)
+	}
+	if err != nil {
+		return sample{}, fmt.Errorf("%s over %s: %w", l.name, via, err)
+	}
+	after, resident, err := w.spent(via)
+	if err != nil {
+		return sample{}, err
+	}
+	s := sample{CPU: after - before, Units: r.Units, Resident: resident, Value: r.Median}
+	if !l.latency {
+		s.Value = r.Units / r.Seconds * l.scale
+	}
+	if via == viaGatewayd {
+		s.Lanes, err = w.lanes(ctx, mark, l, r.Connections)
+	}
+	return s, err
+}
+
+// spent is the CPU time so far and the memory of whatever works for a path. Of the kernel it is all software interrupts
+// of the machine.
+func (w *world) spent(via string) (cpu float64, resident int64, err error) {
+	switch via {
+	case viaGatewayd:
+		return usage(w.gatewayd.Pid())
+	case viaHAProxy, viaReencrypt:
+		return usage(w.peers["haproxy"].cmd.Process.Pid)
+	case viaNginx:
+		return usage(w.peers["nginx"].cmd.Process.Pid)
+	}
+	cpu, err = softirq()
+	return cpu, 0, err
+}
+
+// entry is where a client of a path connects to, "" for what DNS says, and port 443.
+func entry(via string) (port int, near bool) {
+	switch via {
+	case viaHAProxy:
+		return haproxyPort, true
+	case viaNginx:
+		return nginxPort, true
+	case viaReencrypt:
+		return reencryptPort, true
+	}
+	return 443, false
+}
+
+// guest is where the clients of a path run.
+func (w *world) guest(via string) lab.Guest {
+	if via == viaGatewayd {
+		return w.bottle.Guest
+	}
+	return lab.Guest{Netns: w.peerBottle.Path, Env: []string{"PATH=" + os.Getenv("PATH")}}
+}
+
+func (w *world) runClient(ctx context.Context, o *options, l load, via string, round int) (Result, error) {
+	g := w.guest(via)
+	g.Env = append(append([]string{}, g.Env...), roleVariable+"=client")
+	resolver, ca := g.Resolver, w.file("ca.pem")
+	if via == viaGatewayd {
+		ca = w.bottle.Files + "/ca.pem"
+	} else {
+		resolver = lab.Resolver.Addr().String()
+	}
+	args := []string{o.self, "-load", l.name, "-name", l.host, "-resolver", resolver, "-ca", ca,
+		"-authorization", "Bearer " + w.dummy, "-streams", strconv.Itoa(max(1, l.streams)),
+		"-duration", o.duration.String(),
+		"-from", strconv.Itoa(round * firstsPerRound), "-count", strconv.Itoa(firstsPerRound)}
+	if port, near := entry(via); near {
+		args = append(args, "-connect", netip.AddrPortFrom(peerNear.Addr(), uint16(port)).String())
+	}
+	out, err := runIn(ctx, g, o.duration+2*clientPatience, args...)
+	if err != nil {
+		return Result{}, err
+	}
+	var r Result
+	if err := json.Unmarshal(out, &r); err != nil {
+		return r, fmt.Errorf("read the client's result: %w", err)
+	}
+	return r, nil
+}
+
+// runIn runs a program in a bottle to its end and returns what it printed.
+func runIn(ctx context.Context, g lab.Guest, limit time.Duration, argv ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %s", limit))
+	defer cancel()
+	var out, errOut bytes.Buffer
+	p, err := g.Start(ctx, nil, &out, &errOut, argv...)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Wait(); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %s", err, bytes.TrimSpace(errOut.Bytes())), context.Cause(ctx))
+	}
+	return out.Bytes(), nil
+}

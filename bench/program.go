@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"gatewayd/lab"
+)
+
+// program is a server that runs in a namespace until it is closed.
+type program struct {
+	cmd  *exec.Cmd
+	done chan struct{}
+	log  lockedBuffer
+}
+
+// lockedBuffer keeps what a program wrote, from its end.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+const mostLog = 64 << 10
+
+// Write implements io.Writer.
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text = append(b.text, p...)
+	b.text = b.text[max(0, len(b.text)-mostLog):]
+	return len(p), nil
+}
+
+// String is the end of what was written.
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return string(bytes.TrimSpace(b.text))
+}
+
+// startProgram starts argv in the namespace. Files become its descriptors from 3 on; the caller closes its own.
+func startProgram(ns *lab.Namespace, env []string, files []*os.File, argv ...string) (*program, error) {
+	p := &program{cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})} //nolint:noctx // close ends it
+	p.cmd.Env = append(os.Environ(), env...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
+	p.cmd.ExtraFiles = files
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := ns.Do(p.cmd.Start); err != nil {
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(argv[0]), err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // whoever waits for a program looks at ended
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// ended is an error when the program does not run any more.
+func (p *program) ended() error {
+	select {
+	case <-p.done:
+		return fmt.Errorf("%s has ended: %s: %s", filepath.Base(p.cmd.Path), p.cmd.ProcessState, p.log.String())
+	default:
+		return nil
+	}
+}
+
+// close kills the program's process group and waits for the program.
+func (p *program) close() error {
+	if p.ended() != nil {
+		return nil
+	}
+	err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	if err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("end %s: %w", filepath.Base(p.cmd.Path), err)
+	}
+	<-p.done
+	return nil
+}
+
+// ticksPerSecond is USER_HZ, which is 100 wherever Linux runs Go.
+const ticksPerSecond = 100
+
+// family is the process and those that descend from it.
+func family(pid int) []int {
+	parents := map[int][]int{}
+	entries, _ := os.ReadDir("/proc") // without /proc nothing here works, and usage says so
+	for _, e := range entries {
+		child, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if fields, err := statFields(child); err == nil {
+			parent, _ := strconv.Atoi(fields[1])
+			parents[parent] = append(parents[parent], child)
+		}
+	}
+	all := []int{pid}
+	for i := 0; i < len(all); i++ {
+		all = append(all, parents[all[i]]...)
+	}
+	return slices.Compact(all)
+}
+
+// statFields are the fields of /proc/PID/stat behind the name: the state first (proc_pid_stat(5)).
+func statFields(pid int) ([]string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, fmt.Errorf("read CPU time: %w", err)
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 13 {
+		return nil, fmt.Errorf("read CPU time of process %d: %d fields", pid, len(fields))
+	}
+	return fields, nil
+}
+
+// usage is the CPU time, user and system, of a process and its descendants in seconds, and their resident bytes: pages
+// that two of them share are counted twice.
+func usage(pid int) (cpu float64, resident int64, err error) {
+	for _, p := range family(pid) {
+		fields, err := statFields(p)
+		if err != nil {
+			return 0, 0, err
+		}
+		for _, f := range fields[11:13] {
+			ticks, err := strconv.ParseInt(f, 10, 64)
+			if err != nil {
+				return 0, 0, fmt.Errorf("read CPU time of process %d: %w", p, err)
+			}
+			cpu += float64(ticks) / ticksPerSecond
+		}
+		pages, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p))
+		if err != nil {
+			return 0, 0, fmt.Errorf("read memory: %w", err)
+		}
+		var size, rss int64
+		if _, err := fmt.Sscan(string(pages), &size, &rss); err != nil {
+			return 0, 0, fmt.Errorf("read memory of process %d: %w", p, err)
+		}
+		resident += rss * int64(os.Getpagesize())
+	}
+	return cpu, resident, nil
+}
+
+// softirq is the time that all CPUs together have spent in software interrupts, in seconds (proc_stat(5)).
+func softirq() (float64, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read time of software interrupts: %w", err)
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 8 {
+		return 0, fmt.Errorf("read time of software interrupts: %q", line)
+	}
+	ticks, err := strconv.ParseInt(fields[7], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read time of software interrupts: %w", err)
+	}
+	return float64(ticks) / ticksPerSecond, nil
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+)
+
+// label is a row's name for people: gatewayd's says which lane carried the load.
+func (row Row) label() string {
+	switch row.Path {
+	case viaGatewayd:
+		if len(row.Lanes) == 0 {
+			return "gatewayd"
+		}
+		return "gatewayd, " + strings.Join(row.Lanes, " and ")
+	case viaHAProxy:
+		return "HAProxy, TCP mode by SNI"
+	case viaNginx:
+		return "nginx, stream by SNI"
+	case viaKernel:
+		return "kernel forwarding (the limit)"
+	case viaReencrypt:
+		return "HAProxy, re-encrypting"
+	}
+	return row.Path
+}
+
+// figure is a number with three digits that count.
+func figure(v float64) string {
+	if v == 0 {
+		return "0"
+	}
+	decimals := max(0, 2-int(math.Floor(math.Log10(math.Abs(v)))))
+	return fmt.Sprintf("%.*f", min(decimals, 6), v)
+}
+
+// cells are a row's columns: path, value, spread, CPU, memory, gatewayd's factor, gatewayd's CPU.
+func (row Row) cells() []string {
+	if row.Absent != "" {
+		return []string{row.label(), "absent: " + row.Absent, "", "", "", "", ""}
+	}
+	out := []string{row.label(), figure(row.Value), figure(row.Low) + "–" + figure(row.High), figure(row.CPU), "–", "–", "–"}
+	if row.Path == viaKernel {
+		out[3] += " (softirq)"
+	}
+	if row.ResidentBytes > 0 {
+		out[4] = figure(float64(row.ResidentBytes) / (1 << 20))
+	}
+	if row.Gatewayd > 0 {
+		out[5] = figure(row.Gatewayd) + "×"
+	}
+	if row.GatewaydCPU > 0 {
+		out[6] = figure(row.GatewaydCPU) + "×"
+	}
+	return out
+}
+
+func (l LoadReport) head() []string {
+	better := "more is better"
+	if l.LessIsBetter {
+		better = "less is better"
+	}
+	return []string{"path", l.Unit + ", " + better, "range", "CPU, " + l.CPUUnit, "RSS, MiB", "gatewayd is", "gatewayd's CPU"}
+}
+
+// machine is the line that says where the figures are from.
+func (r *Report) machine() string {
+	return fmt.Sprintf("%s, %d CPUs, Linux %s; load average %.2f before and %.2f after",
+		r.CPU, r.CPUs, r.Kernel, r.LoadBefore, r.LoadAfter)
+}
+
+// table is the report for a terminal.
+func (r *Report) table() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %s\n%s\n", r.Date, r.Command, r.machine())
+	for _, l := range r.Loads {
+		fmt.Fprintf(&b, "\n%s\n", l.Title)
+		t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "  "+strings.Join(l.head(), "\t"))
+		for _, row := range l.Rows {
+			fmt.Fprintln(t, "  "+strings.Join(row.cells(), "\t"))
+		}
+		_ = t.Flush() // into memory
+	}
+	return b.String()
+}
+
+const preface = `# Benchmarks
+
+Written by ` + "`make bench`" + `; every run writes it anew.
+
+A bottle, a gateway and an internet, each a network namespace, joined by veth pairs. gatewayd's gateway and the peers' are two of the same kind, so that neither carries the other's rules. All paths are measured in each round, one after another, beginning with another one each time. A figure is the median of the rounds. "gatewayd is" compares within each round and takes the median: above 1× gatewayd is better, whichever way the unit is read. "gatewayd's CPU" is its CPU time for the same work, as a multiple: below 1× it takes less.
+
+- CPU is user and system time of the process and its children, in steps of 10 ms, for one unit of work. Forwarding has no process; its figure is what all software interrupts of the machine took meanwhile, other work's included, and no ratio is made of it. The other paths cause software interrupts too, which are in nobody's figure.
+- RSS is of the process and its children after the load; pages that they share count for each. gatewayd's is of the same process through all loads.
+- gatewayd's rows name the lane by its own flow records, one for each connection.
+- The first five loads use a client and a server of the bench's own, on every path alike: a real ClientHello of Go's TLS client (TLS 1.3, with a post-quantum share, so two segments), an answer of 128 bytes, then TLS records of plain bytes without TLS's cryptography, whose cost would hide that of the way. iperf3 sends no hello, so no gate that decides by name would pass it. In request and response, client and server are each pinned to a CPU of their own where there are two.
+- The loads over HTTPS ask nginx, with TLS 1.3, X25519, P-256 certificates and AES-128-GCM. "Decrypted" compares equal work: both ends TLS, the server's certificate verified, a credential set. gatewayd also writes a record for each request, limits and masks.
+- A guest finds HAProxy and nginx by their addresses and gatewayd by its DNS, transparently; in the load "first" all ask DNS, the peers' bottle through forwarding.
+- gatewayd and the peers run with as many threads as they choose. A rate on CPUs that the load's own ends share says as much about these; the CPU column does not.
+
+`
+
+// markdown is the document.
+func (r *Report) markdown() string {
+	var b strings.Builder
+	b.WriteString(preface)
+	fmt.Fprintf(&b, "## The run\n\n- Command: `%s`\n- Date: %s\n- Machine: %s\n", r.Command, r.Date, r.machine())
+	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
+		fmt.Fprintf(&b, "- %s: %s\n", name, r.Versions[name])
+	}
+	if busy := r.LoadBefore / float64(max(1, r.CPUs)); busy > 0.25 {
+		fmt.Fprintf(&b, "\n**The machine was busy with other work when this run began (load average %.2f on %d CPUs): the figures are provisional.**\n", r.LoadBefore, r.CPUs)
+	}
+	for _, l := range r.Loads {
+		fmt.Fprintf(&b, "\n### %s\n\n", l.Title)
+		head := l.head()
+		fmt.Fprintf(&b, "| %s |\n|---%s\n", strings.Join(head, " | "), strings.Repeat("|---:", len(head)-1)+"|")
+		for _, row := range l.Rows {
+			cells := row.cells()
+			for i := range cells {
+				cells[i] = strings.ReplaceAll(cells[i], "|", "\\|")
+			}
+			fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"gatewayd/lab"
+)
+
+// Names of the loads' servers. Nothing but pass-through routes share an address, so that a fast path may carry them.
+const (
+	rawName = "raw.bench.example"
+	webName = "web.bench.example"
+	apiName = "api.bench.example"
+
+	bottleName = "bench"
+	realToken  = "real-token-of-the-host-51c7"
+
+	setupPatience = 60 * time.Second // for each server to answer
+	stopPatience  = 15 * time.Second
+)
+
+// firstName is the name of the nth first connection.
+func firstName(n int) string { return fmt.Sprintf("first-%d.%s", n, rawName) }
+
+// world is one internet with two gateways and a bottle behind each: gatewayd's, and the peers'.
+type world struct {
+	*lab.World
+	gatewayd *lab.Gatewayd
+	bottle   *lab.Bottle
+
+	peerGateway, peerBottle *lab.Namespace
+
+	raw, web, api netip.Addr
+	wrk           string
+	dummy         string // what the bottle sends for a credential
+
+	peers   map[string]*program // nil where absent
+	absent  map[string]error    // why
+	closers []func() error
+}
+
+// file is the path of one of the bench's own files.
+func (w *world) file(name string) string { return filepath.Join(w.Dir, "bench", name) }
+
+// newWorld makes everything that is measured. names is how many first connections there will be. The caller closes the
+// world, also when there is an error.
+func newWorld(ctx context.Context, o *options, names int) (*world, error) {
+	w := &world{peers: map[string]*program{}, absent: map[string]error{}}
+	inner, err := lab.New(ctx, lab.Options{})
+	if err != nil {
+		return w, err
+	}
+	w.World = inner
+	// A packet socket on the uplink would slow gatewayd's side down, and it alone.
+	if err := w.Internet.Counter.Close(); err != nil {
+		return w, err
+	}
+	for _, step := range []func(context.Context, *options) error{w.makeServers, w.makePeerSide, w.startPeers} {
+		if err := step(ctx, o); err != nil {
+			return w, err
+		}
+	}
+	return w, w.startGatewayd(ctx, o, names)
+}
+
+// close stops and removes all.
+func (w *world) close() error {
+	if w.World == nil {
+		return nil
+	}
+	var errs []error
+	if w.gatewayd != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+		defer cancel()
+		errs = append(errs, w.gatewayd.Stop(ctx, syscall.SIGTERM))
+	}
+	for _, f := range w.closers {
+		errs = append(errs, f())
+	}
+	errs = append(errs, w.Close())
+	if left := lab.Leftovers(w.ID, os.TempDir()); len(left) > 0 {
+		errs = append(errs, fmt.Errorf("left behind: %q", left))
+	}
+	return errors.Join(errs...)
+}
+
+// run starts a program that ends with the world.
+func (w *world) run(ns *lab.Namespace, env []string, files []*os.File, argv ...string) (*program, error) {
+	p, err := startProgram(ns, env, files, argv...)
+	if err != nil {
+		return nil, err
+	}
+	w.closers = append(w.closers, p.close)
+	return p, nil
+}
+
+// makeServers starts what the loads ask, in the internet.
+func (w *world) makeServers(ctx context.Context, o *options) error {
+	w.raw, w.web, w.api = w.Internet.NewAddress(), w.Internet.NewAddress(), w.Internet.NewAddress()
+	w.Internet.Names.Set(rawName, w.raw)
+	w.Internet.Names.Set(webName, w.web)
+	w.Internet.Names.Set(apiName, w.api)
+	if err := tuneNamespace(w.Internet.Netns); err != nil {
+		return err
+	}
+	l, err := w.Internet.Listen(netip.AddrPortFrom(w.raw, 443))
+	if err != nil {
+		return err
+	}
+	f, err := l.(interface{ File() (*os.File, error) }).File()
+	l.Close()
+	if err != nil {
+		return fmt.Errorf("hand over listener: %w", err)
+	}
+	_, err = w.run(w.Internet.Netns, []string{roleVariable + "=server"}, []*os.File{f}, o.self)
+	f.Close()
+	if err != nil {
+		return err
+	}
+	return w.makeWeb(ctx, o)
+}
+
+// makeWeb starts the web server at two addresses; both are added by listening there once.
+func (w *world) makeWeb(ctx context.Context, o *options) error {
+	for name, addr := range map[string]netip.Addr{webName: w.web, apiName: w.api} {
+		l, err := w.Internet.Listen(netip.AddrPortFrom(addr, 443))
+		if err != nil {
+			return err
+		}
+		l.Close()
+		text, err := leafPEM(w.Internet.CA, name)
+		if err != nil {
+			return err
+		}
+		base, _, _ := strings.Cut(name, ".")
+		if _, err := w.write(base+".pem", text); err != nil {
+			return err
+		}
+	}
+	if _, err := w.write("ca.pem", string(w.Internet.CA.PEM())); err != nil {
+		return err
+	}
+	if _, err := w.write("www"+smallPath, strings.Repeat("x", smallSize)); err != nil {
+		return err
+	}
+	large, err := w.write("www"+bulkPath, "")
+	if err != nil {
+		return err
+	}
+	if err := os.Truncate(large, bulkSize); err != nil {
+		return fmt.Errorf("make large file: %w", err)
+	}
+	path, err := o.packages.find(ctx, "nginx")
+	if err != nil {
+		return fmt.Errorf("start web server: %w", err)
+	}
+	if w.wrk, err = o.packages.find(ctx, "wrk"); err != nil {
+		w.absent["wrk"] = err
+	}
+	config, err := w.write("web/nginx.conf", w.webConfig())
+	if err != nil {
+		return err
+	}
+	p, err := w.run(w.Internet.Netns, o.packages.env(), nil, w.nginx(path, "web", config)...)
+	if err != nil {
+		return err
+	}
+	return p.answers(ctx, w.Internet.Netns, netip.AddrPortFrom(w.web, 443))
+}
+
+// startPeers starts HAProxy and nginx beside the forwarding kernel. What cannot be started is absent, with the reason.
+func (w *world) startPeers(ctx context.Context, o *options) error {
+	if path, err := o.packages.find(ctx, "haproxy"); err != nil {
+		w.absent["haproxy"] = err
+	} else {
+		config, err := w.write("haproxy.cfg", w.haproxyConfig())
+		if err != nil {
+			return err
+		}
+		p, err := w.run(w.peerGateway, o.packages.env(), nil, path, "-db", "-q", "-f", config)
+		if err != nil {
+			return err
+		}
+		if err := p.answers(ctx, w.peerGateway, netip.AddrPortFrom(peerNear.Addr(), haproxyPort)); err != nil {
+			return err
+		}
+		w.peers["haproxy"] = p
+	}
+	path, err := o.packages.find(ctx, "nginx")
+	if err != nil {
+		return err // the web server has found it before
+	}
+	config, err := w.write("stream/nginx.conf", w.streamConfig(o.packages.module(path)))
+	if err != nil {
+		return err
+	}
+	p, err := w.run(w.peerGateway, o.packages.env(), nil, w.nginx(path, "stream", config)...)
+	if err != nil {
+		return err
+	}
+	w.peers["nginx"] = p
+	return p.answers(ctx, w.peerGateway, netip.AddrPortFrom(peerNear.Addr(), nginxPort))
+}
+
+// startGatewayd starts gatewayd with routes for all names.
+func (w *world) startGatewayd(ctx context.Context, o *options, names int) error {
+	if err := tuneNamespace(w.Gateway); err != nil {
+		return err
+	}
+	var m strings.Builder
+	fmt.Fprintf(&m, "bottle: %s\nlink: { netns: %s }\negress:\n  routes:\n", bottleName, w.BottleNetns(bottleName))
+	passthrough := []string{rawName, webName}
+	for i := range names {
+		passthrough = append(passthrough, firstName(i))
+		w.Internet.Names.Set(firstName(i), w.raw)
+	}
+	for _, name := range passthrough {
+		fmt.Fprintf(&m, "    - { host: %s, pipelock: { tls_passthrough: true } }\n", name)
+	}
+	fmt.Fprintf(&m, "    - { host: %s, auth: { scheme: bearer, secret: { env: BENCH_TOKEN } } }\n", apiName)
+	g, err := w.NewGatewayd(o.gatewayd, nil)
+	if err != nil {
+		return err
+	}
+	w.gatewayd = g
+	g.Env = append(g.Env, "BENCH_TOKEN="+realToken)
+	if err := g.WriteManifest(bottleName, m.String()); err != nil {
+		return err
+	}
+	if err := g.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, setupPatience)
+	defer cancel()
+	if err := g.WaitBottle(ctx, bottleName); err != nil {
+		return err
+	}
+	files := w.GuestFiles(bottleName)
+	if _, err := g.Command(ctx, "guest", bottleName, "-o", files, "--at", files); err != nil {
+		return err
+	}
+	if w.bottle, err = w.NewBottle(bottleName); err != nil {
+		return err
+	}
+	for _, kv := range w.bottle.Env {
+		if v, ok := strings.CutPrefix(kv, "BENCH_TOKEN="); ok {
+			w.dummy = v
+		}
+	}
+	bottle, err := lab.OpenNamespace(w.bottle.Netns)
+	if err != nil {
+		return err
+	}
+	return tuneNamespace(bottle)
+}
+
+// leafPEM is the certificate and the key of a name in one file's text, as nginx and HAProxy read it.
+func leafPEM(ca *lab.CA, name string) (string, error) {
+	leaf, err := ca.Leaf(name)
+	if err != nil {
+		return "", err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(leaf.PrivateKey)
+	if err != nil {
+		return "", fmt.Errorf("write key of %s: %w", name, err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Certificate[0]})) +
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})), nil
+}
