@@ -22,11 +22,19 @@ endif
 
 FUZZTIME ?= 10s
 
+# Of `make bench`: how often everything is measured and for how long, which loads (rr,crr,…; all when empty), table or json,
+# and the file that the tables are written to when all loads ran.
+ROUNDS   ?= 5
+SECONDS  ?= 2
+ONLY     ?=
+OUTPUT   ?= table
+DOCUMENT ?= docs/BENCHMARKS.md
+
 .DEFAULT_GOAL := help
-.PHONY: help build generate deps test soak lint fuzz demo bench clean install
+.PHONY: help build generate deps test soak lint fuzz demo bench microbench clean install
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/gatewayd (needs Go alone)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/gatewayd ./cmd/gatewayd
@@ -63,7 +71,11 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 demo: build ## show on one screen what the gateway does, then leave nothing behind (needs root)
 	bin/gatewayd demo
 
-bench: ## run the benchmarks of the packages
+bench: build ## measure gatewayd beside HAProxy, nginx and plain forwarding, and write docs/BENCHMARKS.md (needs root)
+	$(GO) build -o bin/bench ./bench
+	bin/bench -rounds $(ROUNDS) -seconds $(SECONDS) -only '$(ONLY)' -o $(OUTPUT) -document '$(if $(ONLY),,$(DOCUMENT))' -cache $(CACHE)/bench
+
+microbench: ## run the benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 clean: ## remove what was built and cached here

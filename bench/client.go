@@ -56,7 +56,7 @@ type job struct {
 }
 
 // client does one job and prints its Result.
-func client(ctx context.Context, args []string, out io.Writer) error {
+func client(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	var j job
 	f := flag.NewFlagSet("client", flag.ContinueOnError)
 	f.StringVar(&j.load, "load", "", "what to do")
@@ -77,7 +77,7 @@ func client(ctx context.Context, args []string, out io.Writer) error {
 		"h1-bulk": httpBulk, "h2-bulk": httpBulk, "h2-small": httpSmall,
 	}
 	do, ok := loads[j.load]
-	if !ok {
+	if !ok && j.load != "hold" {
 		return fmt.Errorf("no load is called %q", j.load)
 	}
 	ctx, cancel := context.WithTimeout(ctx, j.duration+clientPatience)
@@ -92,6 +92,9 @@ func client(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		j.connect = netip.AddrPortFrom(addr, 443).String()
+	}
+	if j.load == "hold" {
+		return holdConnections(ctx, &j, in, out)
 	}
 	r, err := do(ctx, &j)
 	if err != nil {

@@ -42,7 +42,7 @@ func run(args []string, out, errOut io.Writer) int {
 	case "server":
 		err = serve(ctx)
 	case "client":
-		err = client(ctx, args, out)
+		err = client(ctx, args, os.Stdin, out)
 	case "":
 		return bench(ctx, args, out, errOut)
 	default:
@@ -163,9 +163,13 @@ func measureAll(ctx context.Context, o *options) (r *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Versions = w.versions(ctx, o)
 	t := &tally{samples: map[string][]sample{}, absent: map[string]error{}}
 	for round := range o.rounds {
 		for _, l := range loads {
+			if l.once && round > 0 {
+				continue
+			}
 			for i := range l.paths {
 				// Each round begins with another path: what comes second finds other caches than what comes first.
 				via := l.paths[(i+round)%len(l.paths)]

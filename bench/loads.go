@@ -1,16 +1,16 @@
 package main
 
-// unit is what a load counts.
+// unit is what CPU time is given for.
 type unit struct {
-	name    string  // of one, in the table's column of CPU time
-	per     float64 // how many the CPU time is given for
-	perName string
+	name  string
+	scale float64 // from seconds for one of Result.Units; 0 where there are too few for a clock of 10 ms
 }
 
 var (
-	requests    = unit{"request", 1, "µs per request"}
-	connections = unit{"connection", 1, "µs per connection"}
-	gigabytes   = unit{"byte", 1e9, "s per GB"}
+	requests    = unit{"µs per request", 1e6}
+	connections = unit{"µs per connection", 1e6}
+	gigabytes   = unit{"s per GB", 1e9}
+	tooFew      = unit{"too few to tell", 0}
 )
 
 // load is one kind of work. Its value is a time in microseconds where less is better, or a rate.
@@ -24,8 +24,12 @@ type load struct {
 	paths []string
 	// latency says that the value is the median of single ones in microseconds.
 	latency bool
+	// memory says that the value is memory for each connection.
+	memory bool
 	// scale turns units per second into the value.
-	scale   float64
+	scale float64
+	// once says that only the first round measures it.
+	once    bool
 	streams int
 }
 
@@ -44,6 +48,8 @@ func allLoads() []load {
 	passed := []string{viaGatewayd, viaHAProxy, viaNginx, viaKernel}
 	opened := []string{viaGatewayd, viaReencrypt}
 	return []load{
+		{name: "hold", title: "Memory for 1,000 open connections, before any other load", value: "KiB each", unit: tooFew,
+			host: rawName, paths: []string{viaGatewayd, viaHAProxy, viaNginx}, once: true, memory: true},
 		{name: "rr", title: "Request and response of 128 bytes over one connection, both ends pinned", value: "µs",
 			unit: requests, host: rawName, paths: passed, latency: true},
 		{name: "crr", title: "Connect, hello, answer, close; 4 at once", value: "conn/s",
@@ -51,7 +57,7 @@ func allLoads() []load {
 		{name: "up", title: "Bulk from the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: passed, scale: gigabit},
 		{name: "down", title: "Bulk to the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: passed, scale: gigabit},
 		{name: "first", title: "First connection to a name: DNS, SYN, hello, answer", value: "µs",
-			unit: connections, host: rawName, paths: passed, latency: true},
+			unit: tooFew, host: rawName, paths: passed, latency: true},
 		{name: "https", title: "wrk over HTTPS to nginx, 1 KB, 16 connections, not decrypted on the way", value: "req/s",
 			unit: requests, host: webName, wrk: true, paths: passed, scale: 1},
 		{name: "h1-small", title: "Decrypted, HTTP/1.1, 1 KB, 16 connections (wrk)", value: "req/s",

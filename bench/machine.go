@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 
@@ -43,3 +46,33 @@ func loadAverage() float64 {
 	}
 	return v
 }
+
+// versions are what the programs say of themselves; one that says nothing is left out.
+func (w *world) versions(ctx context.Context, o *options) map[string]string {
+	out := map[string]string{}
+	for name, argv := range map[string][]string{
+		"gatewayd": {o.gatewayd, "version"}, "HAProxy": {"haproxy", "-v"}, "nginx": {"nginx", "-v"}, "wrk": {"wrk", "-v"},
+	} {
+		if name != "gatewayd" {
+			path, err := o.packages.find(ctx, argv[0])
+			if err != nil {
+				continue
+			}
+			argv[0] = path
+		}
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		cmd.Env = append(os.Environ(), o.packages.env()...)
+		text, _ := cmd.CombinedOutput() // wrk -v fails, and prints its version
+		m := versionNumber.FindString(string(text))
+		if name == "gatewayd" { // a tag, a commit, or a word
+			m = strings.TrimSpace(strings.TrimPrefix(string(text), "gatewayd "))
+		}
+		if m != "" {
+			out[name] = m
+		}
+	}
+	return out
+}
+
+// versionNumber is the first word that begins with a digit.
+var versionNumber = regexp.MustCompile(`\b\d[\w.+-]*`)

@@ -37,9 +37,13 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 		return sample{}, err
 	}
 	var r Result
-	if l.wrk {
+	var grown int64
+	switch {
+	case l.memory:
+		r, grown, err = w.hold(ctx, o, l, via)
+	case l.wrk:
 		r, err = w.runWrk(ctx, o, l, via)
-	} else {
+	default:
 		r, err = w.runClient(ctx, o, l, via, round)
 	}
 	if err != nil {
@@ -50,7 +54,10 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 		return sample{}, err
 	}
 	s := sample{CPU: after - before, Units: r.Units, Resident: resident, Value: r.Median}
-	if !l.latency {
+	switch {
+	case l.memory:
+		s.Value = float64(max(0, grown)) / 1024 / r.Units
+	case !l.latency:
 		s.Value = r.Units / r.Seconds * l.scale
 	}
 	if via == viaGatewayd {
@@ -95,7 +102,8 @@ func (w *world) guest(via string) lab.Guest {
 	return lab.Guest{Netns: w.peerBottle.Path, Env: []string{"PATH=" + os.Getenv("PATH")}}
 }
 
-func (w *world) runClient(ctx context.Context, o *options, l load, via string, round int) (Result, error) {
+// clientCommand is how this binary's client does a load over a path.
+func (w *world) clientCommand(o *options, l load, via string, round int) (lab.Guest, []string) {
 	g := w.guest(via)
 	g.Env = append(append([]string{}, g.Env...), roleVariable+"=client")
 	resolver, ca := g.Resolver, w.file("ca.pem")
@@ -111,6 +119,11 @@ func (w *world) runClient(ctx context.Context, o *options, l load, via string, r
 	if port, near := entry(via); near {
 		args = append(args, "-connect", netip.AddrPortFrom(peerNear.Addr(), uint16(port)).String())
 	}
+	return g, args
+}
+
+func (w *world) runClient(ctx context.Context, o *options, l load, via string, round int) (Result, error) {
+	g, args := w.clientCommand(o, l, via, round)
 	out, err := runIn(ctx, g, o.duration+2*clientPatience, args...)
 	if err != nil {
 		return Result{}, err

@@ -89,6 +89,7 @@ stream {
         listen %[7]s:%[8]d;
         ssl_preread on;
         proxy_pass $upstream;
+        proxy_half_close on;
     }
 }
 `, module, w.file("stream.pid"), rawName, w.raw, webName, w.web, peerNear.Addr(), nginxPort)

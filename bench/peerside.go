@@ -75,7 +75,7 @@ func (w *world) makePeerSide(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	p, err := w.run(w.peerGateway, nil, nil, nft, "-f", rules)
+	p, err := w.run(ctx, w.peerGateway, nil, nil, nft, "-f", rules)
 	if err != nil {
 		return err
 	}

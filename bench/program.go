@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -47,9 +48,10 @@ func (b *lockedBuffer) String() string {
 	return string(bytes.TrimSpace(b.text))
 }
 
-// startProgram starts argv in the namespace. Files become its descriptors from 3 on; the caller closes its own.
-func startProgram(ns *lab.Namespace, env []string, files []*os.File, argv ...string) (*program, error) {
-	p := &program{cmd: exec.Command(argv[0], argv[1:]...), done: make(chan struct{})} //nolint:noctx // close ends it
+// startProgram starts argv in the namespace; it ends with ctx or by close. Files become its descriptors from 3 on; the
+// caller closes its own.
+func startProgram(ctx context.Context, ns *lab.Namespace, env []string, files []*os.File, argv ...string) (*program, error) {
+	p := &program{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.ExtraFiles = files

@@ -32,7 +32,7 @@ type LoadReport struct {
 	Title string `json:"title"`
 	// Unit is that of Row.Value, CPUUnit that of Row.CPU.
 	Unit    string `json:"unit"`
-	CPUUnit string `json:"cpu_unit"`
+	CPUUnit string `json:"cpu_unit,omitempty"`
 	// LessIsBetter says which way Row.Value is to be read.
 	LessIsBetter bool  `json:"less_is_better"`
 	Rows         []Row `json:"rows"`
@@ -73,7 +73,10 @@ func newReport(o *options) (*Report, error) {
 func (r *Report) finish(loads []load, t *tally) {
 	r.LoadAfter = loadAverage()
 	for _, l := range loads {
-		lr := LoadReport{Name: l.name, Title: l.title, Unit: l.value, CPUUnit: l.unit.perName, LessIsBetter: l.latency}
+		lr := LoadReport{Name: l.name, Title: l.title, Unit: l.value, LessIsBetter: l.latency || l.memory}
+		if l.unit != tooFew {
+			lr.CPUUnit = l.unit.name
+		}
 		own := t.samples[key(l, viaGatewayd)]
 		for _, via := range l.paths {
 			lr.Rows = append(lr.Rows, row(l, via, t, own))
@@ -101,12 +104,15 @@ func row(l load, via string, t *tally, own []sample) Row {
 		if via == viaGatewayd || i >= len(own) {
 			continue
 		}
+		if own[i].Value == 0 || s.Value == 0 {
+			continue // memory that did not grow
+		}
 		factor := own[i].Value / s.Value
-		if l.latency {
+		if l.latency || l.memory {
 			factor = 1 / factor
 		}
 		better = append(better, factor)
-		if via != viaKernel && s.CPU > 0 {
+		if via != viaKernel && l.unit.cpu(s) > 0 {
 			dearer = append(dearer, l.unit.cpu(own[i])/l.unit.cpu(s))
 		}
 	}
@@ -116,13 +122,8 @@ func row(l load, via string, t *tally, own []sample) Row {
 	return out
 }
 
-// cpu is the CPU time of a sample for the unit's measure: microseconds each, or seconds for a GB.
-func (u unit) cpu(s sample) float64 {
-	if u.per > 1 {
-		return s.CPU / s.Units * u.per
-	}
-	return s.CPU / s.Units * 1e6
-}
+// cpu is the CPU time of a sample for one unit.
+func (u unit) cpu(s sample) float64 { return s.CPU / s.Units * u.scale }
 
 // middle is the median, 0 of nothing.
 func middle(v []float64) float64 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -39,12 +40,15 @@ func figure(v float64) string {
 }
 
 // cells are a row's columns: path, value, spread, CPU, memory, gatewayd's factor, gatewayd's CPU.
-func (row Row) cells() []string {
+func (l LoadReport) cells(row Row) []string {
 	if row.Absent != "" {
 		return []string{row.label(), "absent: " + row.Absent, "", "", "", "", ""}
 	}
 	out := []string{row.label(), figure(row.Value), figure(row.Low) + "–" + figure(row.High), figure(row.CPU), "–", "–", "–"}
-	if row.Path == viaKernel {
+	switch {
+	case l.CPUUnit == "":
+		out[3] = "–"
+	case row.Path == viaKernel:
 		out[3] += " (softirq)"
 	}
 	if row.ResidentBytes > 0 {
@@ -64,7 +68,14 @@ func (l LoadReport) head() []string {
 	if l.LessIsBetter {
 		better = "less is better"
 	}
-	return []string{"path", l.Unit + ", " + better, "range", "CPU, " + l.CPUUnit, "RSS, MiB", "gatewayd is", "gatewayd's CPU"}
+	return []string{"path", l.Unit + ", " + better, "range", l.cpuHead(), "RSS, MiB", "gatewayd is", "gatewayd's CPU"}
+}
+
+func (l LoadReport) cpuHead() string {
+	if l.CPUUnit == "" {
+		return "CPU"
+	}
+	return "CPU, " + l.CPUUnit
 }
 
 // machine is the line that says where the figures are from.
@@ -82,12 +93,15 @@ func (r *Report) table() string {
 		t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "  "+strings.Join(l.head(), "\t"))
 		for _, row := range l.Rows {
-			fmt.Fprintln(t, "  "+strings.Join(row.cells(), "\t"))
+			fmt.Fprintln(t, "  "+strings.Join(l.cells(row), "\t"))
 		}
 		_ = t.Flush() // into memory
 	}
 	return b.String()
 }
+
+// anyPath is a path of this machine, in the reason of an absent row: the document names none.
+var anyPath = regexp.MustCompile(`(/[\w.+-]+){2,}`)
 
 const preface = `# Benchmarks
 
@@ -121,9 +135,9 @@ func (r *Report) markdown() string {
 		head := l.head()
 		fmt.Fprintf(&b, "| %s |\n|---%s\n", strings.Join(head, " | "), strings.Repeat("|---:", len(head)-1)+"|")
 		for _, row := range l.Rows {
-			cells := row.cells()
+			cells := l.cells(row)
 			for i := range cells {
-				cells[i] = strings.ReplaceAll(cells[i], "|", "\\|")
+				cells[i] = anyPath.ReplaceAllString(strings.ReplaceAll(cells[i], "|", "\\|"), "…")
 			}
 			fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
 		}

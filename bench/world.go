@@ -95,8 +95,8 @@ func (w *world) close() error {
 }
 
 // run starts a program that ends with the world.
-func (w *world) run(ns *lab.Namespace, env []string, files []*os.File, argv ...string) (*program, error) {
-	p, err := startProgram(ns, env, files, argv...)
+func (w *world) run(ctx context.Context, ns *lab.Namespace, env []string, files []*os.File, argv ...string) (*program, error) {
+	p, err := startProgram(ctx, ns, env, files, argv...)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (w *world) makeServers(ctx context.Context, o *options) error {
 	if err != nil {
 		return fmt.Errorf("hand over listener: %w", err)
 	}
-	_, err = w.run(w.Internet.Netns, []string{roleVariable + "=server"}, []*os.File{f}, o.self)
+	_, err = w.run(ctx, w.Internet.Netns, []string{roleVariable + "=server"}, []*os.File{f}, o.self)
 	f.Close()
 	if err != nil {
 		return err
@@ -171,7 +171,7 @@ func (w *world) makeWeb(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	p, err := w.run(w.Internet.Netns, o.packages.env(), nil, w.nginx(path, "web", config)...)
+	p, err := w.run(ctx, w.Internet.Netns, o.packages.env(), nil, w.nginx(path, "web", config)...)
 	if err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (w *world) startPeers(ctx context.Context, o *options) error {
 		if err != nil {
 			return err
 		}
-		p, err := w.run(w.peerGateway, o.packages.env(), nil, path, "-db", "-q", "-f", config)
+		p, err := w.run(ctx, w.peerGateway, o.packages.env(), nil, path, "-db", "-q", "-f", config)
 		if err != nil {
 			return err
 		}
@@ -204,7 +204,7 @@ func (w *world) startPeers(ctx context.Context, o *options) error {
 	if err != nil {
 		return err
 	}
-	p, err := w.run(w.peerGateway, o.packages.env(), nil, w.nginx(path, "stream", config)...)
+	p, err := w.run(ctx, w.peerGateway, o.packages.env(), nil, w.nginx(path, "stream", config)...)
 	if err != nil {
 		return err
 	}

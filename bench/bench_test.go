@@ -1,0 +1,263 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"gatewayd/gateway/tls"
+	"gatewayd/lab/privileged"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(roleVariable) != "" { // this binary, started again as an end of a load
+		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const testCache = "../.cache/bench"
+
+// havePeers is met when every program of the bench is installed or can be unpacked.
+func havePeers() error {
+	dir, err := filepath.Abs(testCache)
+	if err != nil {
+		return err
+	}
+	p := &packages{dir: dir, say: func(string, ...any) {}}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	var missing []error
+	for name := range packageOf {
+		if _, err := p.find(ctx, name); err != nil {
+			missing = append(missing, err)
+		}
+	}
+	return errors.Join(missing...)
+}
+
+// The shortest run has figures in every row, gatewayd's rows name the lanes that its plan claims, and nothing stays.
+func TestShortestRun(t *testing.T) {
+	privileged.Require(t, privileged.Root, privileged.BPF, havePeers)
+	dir := t.TempDir()
+	binary, document := filepath.Join(dir, "gatewayd"), filepath.Join(dir, "BENCHMARKS.md")
+	if out, err := exec.Command("go", "build", "-o", binary, "gatewayd/cmd/gatewayd").CombinedOutput(); err != nil {
+		t.Fatalf("build gatewayd: %v\n%s", err, out)
+	}
+	var out, progress bytes.Buffer
+	code := run([]string{
+		"-rounds", "1", "-seconds", "1", "-o", "json", "-gatewayd", binary, "-cache", testCache, "-document", document,
+	}, &out, &progress)
+	if code != 0 {
+		t.Fatalf("exit code %d\n%s", code, progress.String())
+	}
+	var r Report
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if len(r.Loads) != len(allLoads()) || r.CPU == "" || r.Kernel == "" || len(r.Versions) != 4 {
+		t.Errorf("report of %d loads on %q, %q, with versions %v", len(r.Loads), r.CPU, r.Kernel, r.Versions)
+	}
+	for i, l := range r.Loads {
+		if want := allLoads()[i]; len(l.Rows) != len(want.paths) {
+			t.Errorf("%s has %d rows, want %d", l.Name, len(l.Rows), len(want.paths))
+		}
+		for _, row := range l.Rows {
+			checkRow(t, l, row)
+		}
+	}
+	text, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"# Benchmarks", r.Command, r.CPU, "| gatewayd, intercept |", "load average"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the document does not have %q", want)
+		}
+	}
+	if strings.Contains(string(text), dir) || strings.Contains(string(text), "/tmp/") {
+		t.Error("the document names a path of this machine")
+	}
+}
+
+func checkRow(t *testing.T, l LoadReport, row Row) {
+	t.Helper()
+	name := l.Name + " over " + row.Path
+	grows := l.Name == "hold" // memory may have been there before
+	switch {
+	case row.Absent != "":
+		t.Errorf("%s is absent: %s", name, row.Absent)
+	case row.Value < 0, row.Value == 0 && !grows:
+		t.Errorf("%s: value %v", name, row.Value)
+	case row.Path != viaGatewayd && !grows && row.Gatewayd <= 0:
+		t.Errorf("%s: no comparison", name)
+	case row.Path != viaKernel && row.ResidentBytes <= 0:
+		t.Errorf("%s: no memory", name)
+	}
+	if row.Path != viaGatewayd {
+		if len(row.Lanes) > 0 {
+			t.Errorf("%s: lanes %q of a peer", name, row.Lanes)
+		}
+		return
+	}
+	want := []string{"relay", "fastpath"}
+	if l.Name[0] == 'h' && (l.Name[1] == '1' || l.Name[1] == '2') {
+		want = []string{"intercept"}
+	}
+	for _, lane := range row.Lanes {
+		if !slices.Contains(want, lane) {
+			t.Errorf("%s: lane %q, want one of %q", name, lane, want)
+		}
+		if lane != "fastpath" && l.CPUUnit != "" && row.CPU <= 0 {
+			t.Errorf("%s: CPU %v on lane %s", name, row.CPU, lane)
+		}
+	}
+	if len(row.Lanes) == 0 {
+		t.Errorf("%s: no lane", name)
+	}
+}
+
+// What the clients send first is a hello that a gate reads a name from.
+func TestHelloIsReal(t *testing.T) {
+	hello, err := clientHello(t.Context(), rawName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := tls.ParseHello(hello[recordHeader:])
+	if err != nil || got.ServerName != rawName {
+		t.Errorf("name %q, %v", got.ServerName, err)
+	}
+}
+
+func TestReadRecord(t *testing.T) {
+	good := message(askPour, 1, 2, 3, 4)
+	if len(good) != messageSize {
+		t.Errorf("a message has %d bytes", len(good))
+	}
+	kind, payload, err := readRecord(bytes.NewReader(good))
+	if err != nil || kind != recordData || !bytes.Equal(payload[:5], []byte{askPour, 1, 2, 3, 4}) {
+		t.Errorf("type %d, payload %x, %v", kind, payload, err)
+	}
+	for n := range len(good) {
+		if _, _, err := readRecord(bytes.NewReader(good[:n])); err == nil {
+			t.Errorf("%d bytes of a record were taken for one", n)
+		}
+	}
+	if _, _, err := readRecord(bytes.NewReader(record(recordData, mostHello+1))); err == nil {
+		t.Error("a record larger than any was read")
+	}
+	if b := bulk(); len(b)%(recordHeader+bulkRecord) != 0 || len(b) < bulkWrite {
+		t.Errorf("%d bytes of bulk are not whole records", len(b))
+	}
+}
+
+func TestParseWrk(t *testing.T) {
+	const good = `Running 1s test @ https://web.bench.example:443/1k
+  1 threads and 16 connections
+  20000 requests in 2.00s, 24.0MB read
+Requests/sec:  10000.00
+Transfer/sec:     12.0MB
+`
+	r, err := parseWrk(good)
+	if err != nil || r.Units != 20000 || r.Seconds != 2 || r.Connections != wrkConnections {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for what, text := range map[string]string{
+		"nothing":        "",
+		"no request":     strings.ReplaceAll(strings.ReplaceAll(good, "20000", "0"), "10000.00", "0.00"),
+		"failed answers": good + "  Non-2xx or 3xx responses: 7\n",
+		"broken sockets": good + "  Socket errors: connect 0, read 3, write 0, timeout 0\n",
+	} {
+		if r, err := parseWrk(text); err == nil {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+}
+
+func TestCountLanes(t *testing.T) {
+	l := load{host: rawName}
+	text := `{"type":"flow","host":"raw.bench.example","lane":"relay"}
+{"type":"flow","host":"first-3.raw.bench.example","lane":"fastpath"}
+{"type":"request","host":"raw.bench.example","lane":"intercept"}
+{"type":"flow","host":"web.bench.example","lane":"relay"}
+{"type":"flow","host":"raw.bench.example","la`
+	lanes, n, err := countLanes([]byte(text), l)
+	if err != nil || n != 2 || lanes["relay"] != 1 || lanes["fastpath"] != 1 || len(lanes) != 2 {
+		t.Errorf("%v, %d, %v", lanes, n, err)
+	}
+	if _, _, err := countLanes([]byte("{]\n"), l); err == nil {
+		t.Error("a broken record was passed over")
+	}
+}
+
+// Factors compare within a round and say how many times better gatewayd is, whichever way the value is read.
+func TestRow(t *testing.T) {
+	own := []sample{{Value: 10, CPU: 1, Units: 1e6}, {Value: 20, CPU: 2, Units: 1e6}, {Value: 40, CPU: 2, Units: 1e6}}
+	peer := []sample{
+		{Value: 20, CPU: 2, Units: 1e6, Resident: 5}, {Value: 20, CPU: 2, Units: 1e6, Resident: 7}, {Value: 20, CPU: 1, Units: 1e6, Resident: 6},
+	}
+	rate, latency := load{name: "x", unit: requests, scale: 1}, load{name: "y", unit: requests, latency: true}
+	tl := &tally{samples: map[string][]sample{key(rate, viaNginx): peer, key(latency, viaNginx): peer}}
+	got := row(rate, viaNginx, tl, own)
+	if got.Value != 20 || got.CPU != 2 || got.ResidentBytes != 6 || got.Gatewayd != 1 || got.GatewaydCPU != 1 {
+		t.Errorf("%+v", got)
+	}
+	own[1].Value = 40
+	if got := row(rate, viaNginx, tl, own).Gatewayd; got != 2 {
+		t.Errorf("twice the rate is %v times better", got)
+	}
+	if got := row(latency, viaNginx, tl, own).Gatewayd; got != 0.5 {
+		t.Errorf("twice the time is %v times better", got)
+	}
+	tl.absent = map[string]error{key(rate, viaNginx): errors.New("no /etc/x/y here")}
+	r := Report{Loads: []LoadReport{{Rows: []Row{row(rate, viaNginx, tl, own)}}}}
+	if text := r.markdown(); !strings.Contains(text, "absent: no … here") {
+		t.Errorf("an absent row does not say why, or names a path:\n%s", text)
+	}
+}
+
+func TestFigure(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 12345.6: "12346", 45.67: "45.7", 0.012345: "0.0123", 9.999: "10.00", 100: "100"} {
+		if got := figure(v); got != want {
+			t.Errorf("%v is written %s, want %s", v, got, want)
+		}
+	}
+}
+
+func TestWrongArguments(t *testing.T) {
+	for _, args := range [][]string{
+		{"-rounds", "0"}, {"-seconds", "61"}, {"-o", "xml"}, {"-only", "rr,nothing"}, {"more"}, {"-gatewayd", "nowhere/gatewayd"},
+	} {
+		var out, errOut bytes.Buffer
+		if code := run(args, &out, &errOut); code != 2 || errOut.Len() == 0 {
+			t.Errorf("%q: exit code %d, %q", args, code, errOut.String())
+		}
+	}
+}
+
+// A flow's CPU is its process's and its children's.
+func TestUsage(t *testing.T) {
+	cpu, resident, err := usage(os.Getpid())
+	if err != nil || cpu < 0 || resident <= 0 {
+		t.Errorf("%v s, %d bytes, %v", cpu, resident, err)
+	}
+	if _, _, err := usage(-1); err == nil {
+		t.Error("a process that is not there has used something")
+	}
+	if got := family(os.Getpid()); !slices.Contains(got, os.Getpid()) {
+		t.Errorf("family %v", got)
+	}
+	if _, err := softirq(); err != nil {
+		t.Error(err)
+	}
+}
