@@ -137,6 +137,9 @@ func TestHelloIsReal(t *testing.T) {
 	if err != nil || got.ServerName != rawName {
 		t.Errorf("name %q, %v", got.ServerName, err)
 	}
+	if len(hello) <= 1448 { // a segment over Ethernet, with timestamps; see the preface of the document
+		t.Errorf("%d bytes fit into one segment", len(hello))
+	}
 }
 
 func TestReadRecord(t *testing.T) {

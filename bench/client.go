@@ -25,9 +25,6 @@ const (
 	connectors     = 4                // connections at once of the connect load
 )
 
-// errRefused says that a connection was made and then ended without an answer.
-var errRefused = errors.New("no answer to the hello")
-
 // Result is what a client prints: how much it did, in how long.
 type Result struct {
 	// Units is the number of requests, connections or bytes.
@@ -137,8 +134,11 @@ func greet(ctx context.Context, to string, hello []byte) (*net.TCPConn, error) {
 		return nil, errors.Join(fmt.Errorf("send hello: %w", err), c.Close())
 	}
 	kind, _, err := readRecord(t)
-	if err != nil || kind != recordHandshake {
-		return nil, errors.Join(fmt.Errorf("%w: record type %d: %v", errRefused, kind, err), c.Close())
+	if err == nil && kind != recordHandshake {
+		err = fmt.Errorf("a record of type %d", kind)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read the answer to the hello: %w", err), c.Close())
 	}
 	return t, nil
 }

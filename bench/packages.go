@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// programs are the ones that the bench does not bring along, and the Debian packages that hold them.
+// packageOf names the programs that the bench does not bring along, and the Debian packages that hold them.
 var packageOf = map[string]string{
 	"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk", "nft": "nftables", "ip": "iproute2",
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// which of the process's CPUs an end is pinned to.
+// end says which of the process's CPUs an end of a connection is pinned to.
 type end int
 
 const (

@@ -56,6 +56,7 @@ func startProgram(ctx context.Context, ns *lab.Namespace, env []string, files []
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.cmd.ExtraFiles = files
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.Cancel = func() error { return syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) } // workers, too
 	if err := ns.Do(p.cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(argv[0]), err)
 	}
@@ -78,8 +79,10 @@ func (p *program) ended() error {
 
 // close kills the program's process group and waits for the program.
 func (p *program) close() error {
-	if p.ended() != nil {
+	select {
+	case <-p.done:
 		return nil
+	default:
 	}
 	err := syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	if err != nil && !errors.Is(err, syscall.ESRCH) {

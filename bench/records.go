@@ -49,10 +49,11 @@ func (w *world) lanes(ctx context.Context, mark int64, l load, connections int) 
 		if err != nil {
 			return err
 		}
-		n := 0
-		if got, n, err = countLanes(text, l); err != nil {
+		lanes, n, err := countLanes(text, l)
+		if err != nil {
 			return err
 		}
+		got = lanes
 		if n < connections {
 			return fmt.Errorf("%d flows are recorded, %d connections were made", n, connections)
 		}

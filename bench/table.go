@@ -105,14 +105,14 @@ var anyPath = regexp.MustCompile(`(/[\w.+-]+){2,}`)
 
 const preface = `# Benchmarks
 
-Written by ` + "`make bench`" + `; every run writes it anew.
+Written by ` + "`make bench`" + `; every run of all loads writes it anew.
 
 A bottle, a gateway and an internet, each a network namespace, joined by veth pairs. gatewayd's gateway and the peers' are two of the same kind, so that neither carries the other's rules. All paths are measured in each round, one after another, beginning with another one each time. A figure is the median of the rounds. "gatewayd is" compares within each round and takes the median: above 1× gatewayd is better, whichever way the unit is read. "gatewayd's CPU" is its CPU time for the same work, as a multiple: below 1× it takes less.
 
 - CPU is user and system time of the process and its children, in steps of 10 ms, for one unit of work. Forwarding has no process; its figure is what all software interrupts of the machine took meanwhile, other work's included, and no ratio is made of it. The other paths cause software interrupts too, which are in nobody's figure.
 - RSS is of the process and its children after the load; pages that they share count for each. gatewayd's is of the same process through all loads.
 - gatewayd's rows name the lane by its own flow records, one for each connection.
-- The first five loads use a client and a server of the bench's own, on every path alike: a real ClientHello of Go's TLS client (TLS 1.3, with a post-quantum share, so two segments), an answer of 128 bytes, then TLS records of plain bytes without TLS's cryptography, whose cost would hide that of the way. iperf3 sends no hello, so no gate that decides by name would pass it. In request and response, client and server are each pinned to a CPU of their own where there are two.
+- All loads but those over HTTPS use a client and a server of the bench's own, on every path alike: a real ClientHello of Go's TLS client (TLS 1.3, with a post-quantum share, so two segments), an answer of 128 bytes, then TLS records of plain bytes without TLS's cryptography, whose cost would hide that of the way. iperf3 sends no hello, so no gate that decides by name would pass it. In request and response, client and server are each pinned to a CPU of their own where there are two.
 - The loads over HTTPS ask nginx, with TLS 1.3, X25519, P-256 certificates and AES-128-GCM. "Decrypted" compares equal work: both ends TLS, the server's certificate verified, a credential set. gatewayd also writes a record for each request, limits and masks.
 - A guest finds HAProxy and nginx by their addresses and gatewayd by its DNS, transparently; in the load "first" all ask DNS, the peers' bottle through forwarding.
 - gatewayd and the peers run with as many threads as they choose. A rate on CPUs that the load's own ends share says as much about these; the CPU column does not.
