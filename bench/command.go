@@ -65,6 +65,9 @@ func bench(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return 2
 	}
 	report, err := measureAll(ctx, o)
+	if err != nil {
+		o.document = "" // what is there is better than a table with holes
+	}
 	if report != nil {
 		if errWrite := report.write(o, out); errWrite != nil {
 			err = errors.Join(err, errWrite)
@@ -177,6 +180,9 @@ func measureAll(ctx context.Context, o *options) (r *Report, err error) {
 					return nil, context.Cause(ctx)
 				}
 				t.take(ctx, w, o, l, via, round)
+				if w.gatewayd.Pid() == 0 {
+					return nil, errors.Join(t.failed, fmt.Errorf("gatewayd has ended: %s", w.gatewayd.Log()))
+				}
 			}
 		}
 	}
