@@ -70,6 +70,8 @@ var directions = []direction{
 		"the command wires everything"},
 	{"cmd/gatewayd/*", []string{"cmd/gatewayd/internal/*", "gateway", "gateway/*", "plan", "plan/provider", "plan/provider/*", "vmimage"}, testWorld,
 		"as cmd/gatewayd, but the demo's world stays with the command that shows it"},
+	{"bench", []string{"lab", "lab/*", "gateway", "gateway/tls"}, testWorld,
+		"the bench measures the built program beside its peers, as a user would; of the code it knows the form of records, and how a ClientHello is read"},
 	{"e2e", []string{"lab", "lab/*"}, testWorld,
 		"end-to-end tests run the built program: what they may know of it is what an operator knows"},
 }
@@ -87,7 +89,7 @@ var soleUses = []soleUse{
 		"maps and programs have one owner"},
 	{"github.com/google/nftables", []string{"gateway/redirect", "gateway/redirect/*", "lab", "lab/*", "e2e"}, false,
 		"the second layer has one owner"},
-	{"github.com/vishvananda/netlink", []string{"gateway/redirect", "gateway/redirect/*", "lab", "lab/*", "e2e"}, false,
+	{"github.com/vishvananda/netlink", []string{"gateway/redirect", "gateway/redirect/*", "lab", "lab/*", "e2e", "bench"}, false,
 		"links, rules and addresses have one owner"},
 	{"github.com/prometheus/client_golang", []string{"gateway", "cmd/gatewayd", "cmd/gatewayd/*"}, false,
 		"leaves count, the gateway exports"},

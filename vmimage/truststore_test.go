@@ -20,6 +20,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gatewayd/lab/privileged"
 )
 
 // javaClient fetches a URL and prints the body.
@@ -33,11 +35,7 @@ public class Get {
 // TestJavaTrusts: Java, told of the store as the guest's environment tells it,
 // takes a certificate that only the store knows.
 func TestJavaTrusts(t *testing.T) {
-	// A JDK is no requirement of this tree: TestGolden holds the bytes that this
-	// test found good.
-	if _, err := exec.LookPath("javac"); err != nil {
-		t.Skipf("skipped: %v", err)
-	}
+	privileged.Require(t, privileged.Program("javac", "java"))
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gatewayd/lab/privileged"
 )
 
 // guestError runs one server-side handshake for a.example.test against whatever client does with the address, and returns the
@@ -90,9 +92,10 @@ c.wrap_socket(socket.create_connection((sys.argv[1], int(sys.argv[2])), 10), ser
 	}
 	for name, c := range clients {
 		t.Run(name, func(t *testing.T) {
+			privileged.Require(t, privileged.Program(c.program))
 			path, err := exec.LookPath(c.program)
 			if err != nil {
-				t.Skipf("no %s on this machine", c.program)
+				t.Fatal(err)
 			}
 			got := guestError(t, ca, nil, func(addr string) {
 				host, port, _ := net.SplitHostPort(addr)
@@ -145,9 +148,10 @@ ca: require("fs").readFileSync(process.argv[3])}, () => c.write("x")).on("error"
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			privileged.Require(t, privileged.Program(c.program))
 			path, err := exec.LookPath(c.program)
 			if err != nil {
-				t.Skipf("no %s on this machine", c.program)
+				t.Fatal(err)
 			}
 			got := guestError(t, ca, nil, func(addr string) {
 				host, port, _ := net.SplitHostPort(addr)

@@ -84,6 +84,16 @@ func BPF() error {
 	return BTF()
 }
 
+// File is met when there is something at path.
+func File(path string) Requirement {
+	return func() error {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("%s is missing", path)
+		}
+		return nil
+	}
+}
+
 // Program is met when every named program is on the PATH.
 func Program(names ...string) Requirement {
 	return func() error {
