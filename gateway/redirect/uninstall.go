@@ -192,6 +192,9 @@ func (u *uninstaller) release(dir *pinDir) error {
 		return err
 	}
 	defer objects.Close()
+	if err := u.restoreForwarding(objects); err != nil {
+		return err
+	}
 	table := bottleTable{objects.Bottles, objects.Stats}
 	known, err := table.known()
 	if err != nil {
@@ -218,9 +221,22 @@ func (u *uninstaller) release(dir *pinDir) error {
 	return nil
 }
 
+// restoreForwarding switches off what was switched on for the fast path.
+func (u *uninstaller) restoreForwarding(o *gatewayObjects) error {
+	r := &Redirect{options: u.options, objects: o}
+	if ours, err := r.forwardsForUs(); err != nil || !ours {
+		return err
+	}
+	changed, err := r.ensureForwarding(false)
+	if changed {
+		u.note("forwarding on interface %s", u.options.Uplink)
+	}
+	return err
+}
+
 // removeShared removes the rule, the route and the table.
 func (u *uninstaller) removeShared() error {
-	wall := firewall{u.options.Instance, u.options.Uplink}
+	wall := firewall{instance: u.options.Instance, uplink: u.options.Uplink}
 	others, err := wall.others()
 	if err != nil {
 		return err
