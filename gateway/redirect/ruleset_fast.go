@@ -77,7 +77,8 @@ func toBottle() [][]expr.Any {
 	}
 }
 
-// addTranslation gives fast-path flows the uplink's address.
+// addTranslation gives fast-path flows the uplink's address. Within the range
+// the kernel begins at a random port (nf_nat_l4proto_unique_tuple).
 func (r *ruleset) addTranslation() {
 	policy, priority := nftables.ChainPolicyAccept, *nftables.ChainPriorityNATSource
 	c := &nftables.Chain{Table: r.table, Name: chainTranslate, Type: nftables.ChainTypeNAT,
@@ -90,7 +91,7 @@ func (r *ruleset) addTranslation() {
 		nameIn(expr.MetaKeyOIFNAME, setUplinks), protocol(unix.IPPROTO_TCP),
 		[]expr.Any{
 			port(portRegisterMin, translatePortMin), port(portRegisterMax, translatePortMax),
-			&expr.Masq{FullyRandom: true, ToPorts: true, RegProtoMin: portRegisterMin, RegProtoMax: portRegisterMax},
+			&expr.Masq{ToPorts: true, RegProtoMin: portRegisterMin, RegProtoMax: portRegisterMax},
 		},
 	)}})
 }
