@@ -55,9 +55,10 @@ func hellosKept(t *testing.T, r *Redirect) (n int) {
 	return n
 }
 
-func conntrack(t *testing.T) string {
+// conntrack returns the table of tracked connections as text.
+func conntrack(t *testing.T) []byte {
 	t.Helper()
 	out, err := exec.Command("conntrack", "-L").Output()
 	must(t, err)
-	return string(out)
+	return out
 }

@@ -292,11 +292,10 @@ func (r *Redirect) event(raw []byte) (FastEvent, bool) {
 // without both sides knowing.
 func lingers(e FastEvent) netlink.CustomConntrackFilter {
 	switch e.Reason {
-	case FastClosed, FastReset, FastReplaced:
+	case FastClosed: // conntrack has seen the FINs as well
 		return nil
-	}
-	if e.Refused {
-		return nil // its RST closes the entry, and must still be translated
+	case FastReplaced: // the entry is the new connection's
+		return nil
 	}
 	f := &netlink.ConntrackFilter{}
 	if f.AddIP(netlink.ConntrackOrigSrcIP, e.Flow.Src.Addr().AsSlice()) != nil ||
