@@ -11,7 +11,7 @@
 
 #define SECOND_NS (1000ULL * 1000 * 1000)
 #define DELETE_AFTER (SECOND_NS / 2)	 /* from the mark to the deletion */
-#define CLOSED_AFTER (10 * SECOND_NS)	 /* after both FINs, or a RST */
+#define CLOSED_AFTER (5 * SECOND_NS)	 /* after both FINs, or a RST */
 #define REFUSED_AFTER (10 * SECOND_NS)	 /* of silence */
 #define HELLO_AFTER (20 * SECOND_NS)	 /* for the hello, from the SYN */
 #define GUARDED_AFTER (120 * SECOND_NS)	 /* of silence in the handshake */
