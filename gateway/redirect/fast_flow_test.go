@@ -45,7 +45,7 @@ func TestFastPathCarriesTLS(t *testing.T) {
 	}
 }
 
-func hellosKept(t *testing.T, r *Redirect) (n int) {
+func hellosKept(t testing.TB, r *Redirect) (n int) {
 	t.Helper()
 	var key gatewayFlowKey
 	var value []byte
@@ -56,7 +56,7 @@ func hellosKept(t *testing.T, r *Redirect) (n int) {
 }
 
 // conntrack returns the table of tracked connections as text.
-func conntrack(t *testing.T) []byte {
+func conntrack(t testing.TB) []byte {
 	t.Helper()
 	out, err := exec.Command("conntrack", "-L").Output()
 	must(t, err)

@@ -51,7 +51,7 @@ func newFastStage(t *testing.T, mode AttachMode) *fastStage {
 		if err != nil {
 			return err
 		}
-		_, err = ensureAddress(dev, origin, 24)
+		_, err = ensureAddress(dev, origin, 24, false)
 		return err
 	}))
 	s.g = s.enter(s.l)
@@ -122,7 +122,7 @@ func (s *fastStage) serve() {
 	t.Cleanup(func() { l.Close(); serving.Wait() })
 }
 
-func selfSigned(t *testing.T) tls.Certificate {
+func selfSigned(t testing.TB) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)

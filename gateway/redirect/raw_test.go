@@ -43,7 +43,7 @@ func TestRawFramesAreDroppedUnderTheirReason(t *testing.T) {
 	}
 }
 
-func counters(t *testing.T, r *Redirect, l Link) Counters {
+func counters(t testing.TB, r *Redirect, l Link) Counters {
 	t.Helper()
 	c, err := r.Counters(l.Bottle)
 	must(t, err)
