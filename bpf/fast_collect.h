@@ -11,7 +11,7 @@
 
 #define SECOND_NS (1000ULL * 1000 * 1000)
 #define DELETE_AFTER (SECOND_NS / 2)	 /* from the mark to the deletion */
-#define CLOSED_AFTER (5 * SECOND_NS)	 /* after both FINs, or a RST */
+#define CLOSED_AFTER (2 * SECOND_NS)	 /* after both FINs, or a RST */
 #define REFUSED_AFTER (10 * SECOND_NS)	 /* of silence */
 #define HELLO_AFTER (20 * SECOND_NS)	 /* for the hello, from the SYN */
 #define GUARDED_AFTER (120 * SECOND_NS)	 /* of silence in the handshake */
@@ -30,10 +30,10 @@ static __always_inline enum flow_reason over(const struct flow *f, __u64 now)
 	}
 	if (!granted(f))
 		return REASON_REVOKED;
-	if (f->reset && silent >= CLOSED_AFTER)
-		return REASON_RESET;
 	if (f->fin_up && f->fin_down && silent >= CLOSED_AFTER)
 		return REASON_CLOSED;
+	if (f->reset && silent >= CLOSED_AFTER)
+		return REASON_RESET;
 	if ((f->fin_up || f->fin_down) && silent >= HALF_CLOSED_AFTER)
 		return REASON_IDLE;
 	if (f->guarded && silent >= GUARDED_AFTER)
