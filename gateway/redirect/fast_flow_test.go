@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 )
 
 var bothHooks = []AttachMode{AttachTCX, AttachClsact}
@@ -42,6 +44,24 @@ func TestFastPathCarriesTLS(t *testing.T) {
 				t.Errorf("%d hellos are still kept", n)
 			}
 		})
+	}
+}
+
+// TestFastPathOverANarrowUplink has an uplink that takes less than the bottle's
+// link, and a hello that is longer than either.
+func TestFastPathOverANarrowUplink(t *testing.T) {
+	s := newFastStage(t, AttachAuto)
+	up, err := netlink.LinkByName("up0")
+	must(t, err)
+	must(t, netlink.LinkSetMTU(up, 1280))
+	s.pin(goodName)
+	for range 3 {
+		c, err := s.call(goodName)
+		must(t, err)
+		must(t, echoed(c, strings.Repeat("narrow", 1000)))
+	}
+	if e := s.events(); len(e) > 0 {
+		t.Errorf("events %+v", e)
 	}
 }
 

@@ -19,13 +19,13 @@ import (
 // judgeHarness runs the program by itself on the segments of a stream.
 type judgeHarness struct {
 	*program
-	t     *testing.T
+	t     testing.TB
 	key   gatewayFlowKey
 	dest  gatewayDestinationKey
 	begun int
 }
 
-func newJudgeHarness(t *testing.T) *judgeHarness {
+func newJudgeHarness(t testing.TB) *judgeHarness {
 	t.Helper()
 	privileged.Require(t, privileged.Root, privileged.BPF)
 	p := newProgram(t)
