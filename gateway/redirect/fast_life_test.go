@@ -1,6 +1,11 @@
 package redirect
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -275,4 +280,59 @@ func TestFastPathNeverGoesToSpecialAddresses(t *testing.T) {
 	for it := s.r.objects.Destinations.Iterate(); it.Next(&key, &value); {
 		t.Errorf("the bottle may call %v", addrOf(key.Daddr))
 	}
+}
+
+// TestFastPathLastLayer takes the program and the table away while the link's
+// forwarding is on for the fast path. Nothing of the bottle may leave.
+func TestFastPathLastLayer(t *testing.T) {
+	s := newFastStage(t, AttachAuto)
+	index := s.r.Status().Links[0].Ifindex
+	if value, err := readSysctl(forwardingOf(s.l.Name)); err != nil || value != "1" {
+		t.Fatalf("forwarding of the link is %s, %v", value, err)
+	}
+	must(t, s.r.hooks.detach(index))
+	flushRuleset(t)
+	s.leaks.forget()
+	try := func() int {
+		if c, err := s.g.dial(netip.AddrPortFrom(origin, 443), 300*time.Millisecond); err == nil {
+			c.Close()
+		}
+		n := 0
+		for _, f := range s.leaks.frames() {
+			if len(f) > 30 && netip.AddrFrom4([4]byte(f[26:30])) == s.l.Guest {
+				n++
+			}
+		}
+		return n
+	}
+	if n := try(); n != 0 {
+		t.Errorf("%d frames left", n)
+	}
+	if _, err := removeHeld(map[string]bool{s.l.Name: true}); err != nil {
+		t.Fatal(err)
+	}
+	if n := try(); n == 0 {
+		t.Error("nothing left without the rule, either: the test shows nothing")
+	}
+}
+
+// TestMapsOfFlowsAreNotReplaced pins a map of flows that another version may
+// have had, and expects to be told what to run.
+func TestMapsOfFlowsAreNotReplaced(t *testing.T) {
+	s := newStage(t)
+	must(t, s.r.Close())
+	pin := filepath.Join(s.options.BPFFS, objectsDir, gatewayMapFlows)
+	must(t, os.Remove(pin))
+	other, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	must(t, err)
+	defer other.Close()
+	must(t, other.Pin(pin))
+	var state *StateError
+	if _, err := Open(t.Context(), s.options); !errors.As(err, &state) || !strings.Contains(state.Remedy, "gatewayd uninstall") {
+		t.Errorf("open: %v", err)
+	}
+	if _, err := Uninstall(t.Context(), s.options); err != nil {
+		t.Errorf("the remedy does not work: %v", err)
+	}
+	s.open()
 }

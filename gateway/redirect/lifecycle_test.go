@@ -197,7 +197,7 @@ func reopen(t *testing.T, path string) *gatewayObjects {
 	dir, err := openPinDir(path)
 	must(t, err)
 	defer dir.Close()
-	o, err := loadObjects(dir)
+	o, err := loadObjects(dir, false)
 	must(t, err)
 	return o
 }

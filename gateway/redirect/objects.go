@@ -13,8 +13,9 @@ import (
 
 // loadObjects loads the programs and maps, or adopts those that are pinned.
 // Pinned maps are kept if their layout fits, pinned programs if they are the
-// very same; anything new is pinned before it returns. The caller closes.
-func loadObjects(dir *pinDir) (*gatewayObjects, error) {
+// very same; anything new is pinned before it returns. Maps of another layout that
+// flows depend on are an error, unless replace. The caller closes.
+func loadObjects(dir *pinDir, replace bool) (*gatewayObjects, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise memory lock limit: %w", err)
 	}
@@ -22,7 +23,7 @@ func loadObjects(dir *pinDir) (*gatewayObjects, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read embedded object: %w", err)
 	}
-	maps, err := dir.pinnedMaps(spec)
+	maps, err := dir.pinnedMaps(spec, replace)
 	if err != nil {
 		return nil, err
 	}

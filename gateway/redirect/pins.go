@@ -164,8 +164,8 @@ func carriesFlows(name string) bool {
 
 // pinnedMaps opens the pinned maps that still fit the specification. Maps of
 // another layout are left out: the programs get new ones, and Set fills them.
-// Of those that carry flows that is an error, a *StateError.
-func (d *pinDir) pinnedMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+// Of those that carry flows that is an error, a *StateError, unless replace.
+func (d *pinDir) pinnedMaps(spec *ebpf.CollectionSpec, replace bool) (map[string]*ebpf.Map, error) {
 	maps := make(map[string]*ebpf.Map, len(spec.Maps))
 	for name, ms := range spec.Maps {
 		m, err := ebpf.LoadPinnedMap(d.join(objectsDir, name), nil)
@@ -178,7 +178,7 @@ func (d *pinDir) pinnedMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, er
 		}
 		if err := ms.Compatible(m); err != nil {
 			m.Close()
-			if carriesFlows(name) {
+			if carriesFlows(name) && !replace {
 				closeMaps(maps)
 				return nil, &StateError{Object: d.join(objectsDir, name), Cause: "it is of another version, and flows may depend on it",
 					Remedy: "stop the bottles, run gatewayd uninstall, and start again"}

@@ -262,7 +262,18 @@ func (r *Redirect) attach(dev netlink.Link, closed gatewayBottle) error {
 
 // prepare sets what may be set while a link is still down.
 func (r *Redirect) prepare(dev netlink.Link, l Link) (changes []string, err error) {
-	changes, err = ensureSysctls(dev.Attrs().Name, r.fast.obstacle == "")
+	forward := r.fast.obstacle == ""
+	if forward { // before forwarding is switched on
+		held, err := ensureHeld(dev.Attrs().Name)
+		if held {
+			changes = append(changes, "routing rule")
+		}
+		if err != nil {
+			return changes, err
+		}
+	}
+	more, err := ensureSysctls(dev.Attrs().Name, forward)
+	changes = append(changes, more...)
 	if err != nil {
 		return changes, err
 	}

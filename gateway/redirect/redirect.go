@@ -66,7 +66,7 @@ func (r *Redirect) open() error {
 		return err
 	}
 	var err error
-	if r.objects, err = loadObjects(r.dir); err != nil {
+	if r.objects, err = loadObjects(r.dir, false); err != nil {
 		return err
 	}
 	if err := claimNamespace(r.dir, r.objects); err != nil {
