@@ -299,6 +299,19 @@ func (t *fastTable) expire() error {
 	return t.drop(func(k gatewayPinKey) bool { return t.pins[k] <= now }, live)
 }
 
+// dropAddrs deletes the pins of every address that is not usable.
+func (t *fastTable) dropAddrs(usable func(netip.Addr) bool) error {
+	known := make(map[uint32]bool)
+	return t.drop(func(k gatewayPinKey) bool {
+		ok, asked := known[k.Daddr]
+		if !asked {
+			ok = usable(addrOf(k.Daddr))
+			known[k.Daddr] = ok
+		}
+		return !ok
+	}, nil)
+}
+
 // begin makes a link's account, without which it has no fast path.
 func (t *fastTable) begin(ifindex uint32) error {
 	err := t.objects.Usages.Update(ifindex, gatewayUsage{}, ebpf.UpdateNoExist)

@@ -119,8 +119,13 @@ func (r *Redirect) forwardable(addr netip.Addr) bool {
 	if err != nil || uplink == nil {
 		return false
 	}
+	return leavesBy(addr, uplink.Attrs().Index)
+}
+
+// leavesBy tells whether the route to addr goes out by the interface.
+func leavesBy(addr netip.Addr, index int) bool {
 	routes, err := netlink.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{Mark: uint32(gatewayMarkMARK_FORWARD)})
-	return err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_UNICAST && routes[0].LinkIndex == uplink.Attrs().Index
+	return err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_UNICAST && routes[0].LinkIndex == index
 }
 
 // RevokeFast cuts every fast-path flow of the bottle, and withdraws every pin,

@@ -246,6 +246,19 @@ func TestFastPathFallsBack(t *testing.T) {
 	}
 }
 
+// TestFastPathLeavesRoutesAlone pins an address whose route then changes.
+func TestFastPathLeavesRoutesAlone(t *testing.T) {
+	s := newFastStage(t, AttachAuto)
+	s.pin(goodName)
+	past := &netlink.Route{LinkIndex: loopbackIndex, Dst: netlink.NewIPNet(origin.AsSlice())}
+	must(t, netlink.RouteAdd(past))
+	t.Cleanup(func() { must(t, netlink.RouteDel(past)) })
+	must(t, s.r.repair())
+	if got := s.g.ask(netip.AddrPortFrom(origin, 443)); !strings.Contains(got, origin.String()) {
+		t.Errorf("the listener answered %q", got)
+	}
+}
+
 // TestFastPathAcceptedByOthers has a firewall that drops by default, and accepts
 // the mark.
 func TestFastPathAcceptedByOthers(t *testing.T) {

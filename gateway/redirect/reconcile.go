@@ -3,6 +3,7 @@ package redirect
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -73,6 +74,16 @@ func (r *Redirect) checkFastPath() {
 		obstacle = "no link is set up"
 	}
 	r.setObstacle(obstacle)
+	if obstacle != "" || len(r.fast.pins) == 0 {
+		return
+	}
+	uplink, err := findLink(r.options.Uplink)
+	if err != nil || uplink == nil {
+		return // the next look finds that there is an obstacle
+	}
+	if err := r.fast.dropAddrs(func(a netip.Addr) bool { return leavesBy(a, uplink.Attrs().Index) }); err != nil {
+		r.options.Log.Error("pins of addresses that have another route now are still there", "error", err)
+	}
 }
 
 // hadFlows tells whether an earlier process's flows still refer to permissions,
