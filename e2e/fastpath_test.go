@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"testing"
 
 	"gatewayd/lab"
@@ -52,6 +54,61 @@ func TestFastPath(t *testing.T) {
 			t.Errorf("the record is %+v", r)
 		}
 	}
+}
+
+// TestFastPathOutlivesKill kills gatewayd in the middle of transfers each way,
+// and starts it again: each side has every byte, in one connection.
+func TestFastPathOutlivesKill(t *testing.T) {
+	const host = "direct.example.org"
+	b := newBench(t, nil)
+	b.serve(&lab.Site{Names: []string{host}, Handler: streamHandler()})
+	b.start(fastManifest)
+	trustInternet(b)
+	for _, direction := range []string{"down", "up"} {
+		t.Run(direction, func(t *testing.T) {
+			done := make(chan result, 1)
+			go func() {
+				done <- b.client("bulk", "1", direction, "https://"+host+"/bulk", strconv.Itoa(1<<30))
+			}()
+			eventually(t, func() error { return b.fastBytes(host, 64<<20) })
+			b.kill()
+			if err := b.Gateway.Start(); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case r := <-done:
+				t.Errorf("the transfer ended before gatewayd was back: %v", r)
+				return
+			default:
+			}
+			if r := <-done; r.Failed != nil {
+				t.Errorf("the transfer: %v", r)
+			}
+		})
+	}
+}
+
+// fastBytes reports as an error that less than n bytes have moved in an open
+// fast-path flow to host.
+func (b *bench) fastBytes(host string, n int64) error {
+	out, err := b.Gateway.Command(b.t.Context(), "flows", "-o", "json")
+	if err != nil {
+		return err
+	}
+	var flows []struct {
+		Host, Lane string
+		Up         int64 `json:"bytes_up"`
+		Down       int64 `json:"bytes_down"`
+	}
+	if err := json.Unmarshal(out, &flows); err != nil {
+		return fmt.Errorf("flows %q: %w", out, err)
+	}
+	for _, f := range flows {
+		if f.Host == host && f.Lane == "fastpath" && f.Up+f.Down >= n {
+			return nil
+		}
+	}
+	return fmt.Errorf("the flows are %s", out)
 }
 
 func (b *bench) fastRecords(host string) []record {
