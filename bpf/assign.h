@@ -85,23 +85,19 @@ static __always_inline bool assign_flow(struct __sk_buff *skb, const struct pack
 }
 
 /*
- * Judges a TCP packet: an established flow's socket, else the listener. What
+ * Gives a TCP packet to an established flow's socket, else to the listener. What
  * flags and options it has is left to the host's stack, which terminates it.
  */
-static __always_inline enum drop_reason handle_tcp(struct __sk_buff *skb,
+static __always_inline enum drop_reason assign_tcp(struct __sk_buff *skb,
 						   const struct bottle *b,
-						   const struct packet *p)
+						   const struct packet *p,
+						   const struct tcphdr *tcp)
 {
-	struct tcphdr tcp;
 	enum drop_reason why;
 
-	if (bpf_skb_load_bytes(skb, TRANSPORT_OFFSET, &tcp, sizeof(tcp)))
-		return DROP_TCP_LENGTH;
-	if (tcp.doff * 4 < sizeof(tcp) || tcp.doff * 4 > p->payload)
-		return DROP_TCP_LENGTH;
-	if (assign_flow(skb, p, &tcp, &why))
+	if (assign_flow(skb, p, tcp, &why))
 		return why;
-	if (tcp.dest == bpf_htons(DNS_PORT)) {
+	if (tcp->dest == bpf_htons(DNS_PORT)) {
 		why = assign_listener(skb, b, b->dns_port);
 		return why == DROP_NO_LISTENER ? DROP_NO_RESOLVER : why;
 	}

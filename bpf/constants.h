@@ -15,7 +15,7 @@ enum mark {
 	MARK_MASK = 0x0f000000,
 	/* The packet was assigned to one of the gateway's sockets. */
 	MARK_INTERCEPT = 0x01000000,
-	/* The packet may be forwarded; no program sets it at present. */
+	/* The packet is of a fast-path flow and may be forwarded. */
 	MARK_FORWARD = 0x02000000,
 	/*
 	 * SO_MARK of the gateway's own sockets. A frame is assigned only to a
@@ -63,6 +63,15 @@ enum drop_reason {
 	DROP_NO_LISTENER,    /* the gateway does not listen for TCP */
 	DROP_NO_RESOLVER,    /* the gateway does not listen for DNS */
 	DROP_ASSIGN_FAILED,  /* the kernel would not give the frame to the socket */
+	DROP_FRAME_PACE,     /* more frames than the pace allows */
+	DROP_DNS_PACE,	     /* more DNS datagrams than the pace allows */
+	DROP_FLOW_PACE,	     /* more new fast-path flows than the pace allows */
+	DROP_SYN_FORM,	     /* a fast-path SYN with data, odd flags or options */
+	DROP_FLOW_BUSY,	     /* another CPU is judging the same flow */
+	DROP_FLOW_ORDER,     /* not in order, and the hello is not judged yet */
+	DROP_FLOW_REFUSED,   /* its fast-path flow is refused; both sides were reset */
+	DROP_FLOW_REVOKED,   /* to the bottle, of a fast-path flow that is over */
+	DROP_EVENTS_FULL,    /* a SYN ends a flow that could not be reported */
 	DROP_REASONS,
 };
 
@@ -79,6 +88,79 @@ enum limits {
 	REFUSAL_INTERVAL_NS = 5 * 1000 * 1000,
 	/* ... after a burst of this many. */
 	REFUSAL_BURST = 64,
+	/* DNS datagrams of one bottle on one CPU. */
+	DNS_INTERVAL_NS = 4 * 1000 * 1000,
+	DNS_BURST = 512,
+	/* New fast-path flows of one bottle on one CPU. */
+	FLOW_INTERVAL_NS = 100 * 1000,
+	FLOW_BURST = 4096,
+	/* Frames of one bottle on one CPU in a window of 2^28 ns (0.27 s). */
+	FRAME_WINDOW_SHIFT = 28,
+	FRAMES_PER_WINDOW = 512 * 1024,
+	/* Fast-path flows, of all bottles and of one. */
+	MAX_FLOWS = 32768,
+	MAX_BOTTLE_FLOWS = 8192,
+	/* Flows whose hello is still kept, of all bottles and of one. */
+	MAX_HELLOS = 512,
+	MAX_BOTTLE_HELLOS = 192,
+	/* Pins: names at addresses, and addresses. */
+	MAX_PINS = 65536,
+	/* Permissions that pins and flows refer to. Number 0 is none. */
+	MAX_GRANTS = 16384,
+	/* Bytes of a stream that are kept until it is judged and delivered. */
+	HELLO_CAPACITY = 16384,
+	/* What may be read beyond, so that every access has room. */
+	HELLO_SLACK = 512,
+	/* Longest name (RFC 1035, presentation form) rounded up. */
+	NAME_SIZE = 256,
+	EVENT_BYTES = 1024 * 1024,
+};
+
+/* Where a fast-path flow stands. Only FLOW_VERIFIED carries application data. */
+enum flow_state {
+	FLOW_NONE,
+	FLOW_UNVERIFIED, /* its ClientHello is not judged yet */
+	FLOW_VERIFIED,
+	FLOW_REFUSED, /* reset, kept for a while so that stragglers are reset too */
+	FLOW_ENDED,   /* reported, and as good as not there */
+};
+
+/* What of the guest's stream is being looked at. */
+enum flow_phase {
+	PHASE_HELLO,	   /* the ClientHello is not whole */
+	PHASE_AFTER,	   /* what follows it decides if there will be another */
+	PHASE_SECOND,	   /* the ClientHello after a HelloRetryRequest */
+	PHASE_AFTER_SECOND, /* there must be no third */
+	PHASE_DONE,
+};
+
+/* Why a fast-path flow was refused, or ended. */
+enum flow_reason {
+	REASON_NONE,
+	REASON_NOT_TLS,	    /* the first bytes are no handshake record */
+	REASON_MALFORMED,   /* a ClientHello that breaks the protocol, or is split over records */
+	REASON_TOO_LARGE,   /* beyond HELLO_CAPACITY */
+	REASON_NO_NAME,	    /* no server_name */
+	REASON_NAME,	    /* a name that is not pinned to this address for this bottle */
+	REASON_EARLY_DATA,  /* offers early data, behind which a second hello could hide */
+	REASON_CHANGED,	    /* other bytes where a judged hello was */
+	REASON_URGENT,	    /* URG before the hello was delivered */
+	REASON_OPTION,	    /* a TCP option that makes upstreams ignore segments */
+	REASON_REVOKED,	    /* the permission was withdrawn */
+	REASON_INTERNAL,    /* state that should be there is not */
+	REASON_CLOSED,	    /* both sides have ended */
+	REASON_RESET,	    /* either side sent RST */
+	REASON_IDLE,	    /* nothing for a long time */
+	REASON_HELLO_TIMEOUT, /* no whole ClientHello in time */
+	REASON_REPLACED,    /* a new connection has the same addresses and ports */
+	REASONS,
+};
+
+/* What an event reports. */
+enum event_kind {
+	EVENT_NONE,
+	EVENT_REFUSED,
+	EVENT_ENDED,
 };
 
 #endif

@@ -24,18 +24,35 @@ static __always_inline void count_drop(struct link_stats *s, enum drop_reason wh
 }
 
 /*
- * Takes one refusal from the link's budget (the generic cell rate algorithm
- * with one time stamp of state). Returns false when there is none left.
+ * Takes one unit from a budget: the generic cell rate algorithm with one time
+ * stamp of state. Returns false when there is none left.
  */
-static __always_inline bool take_refusal(struct link_stats *s)
+static __always_inline bool take(__u64 *until, __u64 interval, __u64 burst)
 {
 	__u64 now = bpf_ktime_get_ns();
-	__u64 until = s->refusals_until > now ? s->refusals_until : now;
+	__u64 next = *until > now ? *until : now;
 
-	if (until - now >= (__u64)REFUSAL_BURST * REFUSAL_INTERVAL_NS)
+	if (next - now >= burst * interval)
 		return false;
-	s->refusals_until = until + REFUSAL_INTERVAL_NS;
+	*until = next + interval;
 	return true;
+}
+
+static __always_inline bool take_refusal(struct link_stats *s)
+{
+	return take(&s->refusals_until, REFUSAL_INTERVAL_NS, REFUSAL_BURST);
+}
+
+/* Takes one frame. A fixed window is enough for a bound that is this wide. */
+static __always_inline bool take_frame(struct link_stats *s)
+{
+	__u64 window = bpf_ktime_get_coarse_ns() >> FRAME_WINDOW_SHIFT;
+
+	if (s->window != window) {
+		s->window = window;
+		s->window_frames = 0;
+	}
+	return ++s->window_frames <= FRAMES_PER_WINDOW;
 }
 
 #endif

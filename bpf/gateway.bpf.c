@@ -2,10 +2,11 @@
 /*
  * The datapath of a capture link.
  *
- * capture_ingress sees every frame that a bottle sends, and lets exactly two
- * kinds reach the host's stack: an ARP request for the gateway, and a packet
- * that it has assigned to a socket of the gateway. Everything else is dropped
- * under its own reason; a helper that fails is a drop.
+ * capture_ingress sees every frame that a bottle sends, and lets exactly three
+ * kinds reach the host's stack: an ARP request for the gateway, a packet that it
+ * has assigned to a socket of the gateway, and a segment of a fast-path flow,
+ * which it has marked. Everything else is dropped under its own reason; a helper
+ * that fails is a drop.
  *
  * UAPI headers only: the programs read no kernel structure, so that one object
  * loads on every kernel from 6.1 on and needs no vmlinux.h.
@@ -28,6 +29,8 @@
 #include "assign.h"
 #include "counters.h"
 #include "ethernet.h"
+#include "fast_collect.h"
+#include "fast_flow.h"
 #include "ipv4.h"
 #include "reply.h"
 #include "state.h"
@@ -40,6 +43,8 @@ enum action {
 	ACTION_PASS_ARP,
 	ACTION_PASS_ASSIGNED,
 	ACTION_REFUSE, /* send it back: it is an ICMP error by now */
+	ACTION_FORWARD,
+	ACTION_RESET, /* forward it: a RST by now, in place of what was dropped */
 };
 
 /*
@@ -50,6 +55,45 @@ SEC("enums") const enum mark *const mark_type = 0;
 SEC("enums") const enum bottle_state *const bottle_state_type = 0;
 SEC("enums") const enum limits *const limits_type = 0;
 SEC("enums") const enum drop_reason *const drop_reason_type = 0;
+SEC("enums") const enum flow_state *const flow_state_type = 0;
+SEC("enums") const enum flow_phase *const flow_phase_type = 0;
+SEC("enums") const enum flow_reason *const flow_reason_type = 0;
+SEC("enums") const enum event_kind *const event_kind_type = 0;
+SEC("enums") const struct event *const event_type = 0;
+
+/*
+ * Judges a TCP packet: the fast path's, if it is of such a flow or begins one,
+ * else a socket's of the gateway.
+ */
+static __always_inline enum drop_reason handle_tcp(struct __sk_buff *skb,
+						   const struct bottle *b,
+						   const struct packet *p,
+						   enum action *action)
+{
+	enum drop_reason why;
+	struct segment s;
+	struct tcphdr tcp;
+
+	if (bpf_skb_load_bytes(skb, TRANSPORT_OFFSET, &tcp, sizeof(tcp)))
+		return DROP_TCP_LENGTH;
+	if (tcp.doff * 4 < sizeof(tcp) || tcp.doff * 4 > p->payload)
+		return DROP_TCP_LENGTH;
+	fill_segment(&s, skb, p, &tcp);
+	switch (fast_path(skb, b, &s, &p->ip, &why)) {
+	case FAST_FORWARD:
+		*action = ACTION_FORWARD;
+		return DROP_NONE;
+	case FAST_RESET:
+		*action = ACTION_RESET;
+		return why;
+	case FAST_DROP:
+		return why;
+	case FAST_NOT_OURS:
+		break;
+	}
+	*action = ACTION_PASS_ASSIGNED;
+	return assign_tcp(skb, b, p, &tcp);
+}
 
 static __always_inline enum drop_reason handle_udp(struct __sk_buff *skb,
 						   const struct bottle *b,
@@ -64,14 +108,15 @@ static __always_inline enum drop_reason handle_udp(struct __sk_buff *skb,
 		return DROP_UDP_LENGTH;
 	if (bpf_ntohs(udp.len) < sizeof(udp) || bpf_ntohs(udp.len) > p->payload)
 		return DROP_UDP_LENGTH;
+	s = stats_of(skb->ifindex);
 	if (udp.dest == bpf_htons(DNS_PORT)) {
+		if (!s || !take(&s->dns_until, DNS_INTERVAL_NS, DNS_BURST))
+			return DROP_DNS_PACE;
 		*action = ACTION_PASS_ASSIGNED;
 		return assign_resolver(skb, b, &udp);
 	}
 	if (udp.dest != bpf_htons(QUIC_PORT))
 		return DROP_UDP;
-
-	s = stats_of(skb->ifindex);
 	if (!s || !take_refusal(s))
 		return DROP_QUIC_PACE;
 	*action = ACTION_REFUSE;
@@ -90,8 +135,7 @@ static __always_inline enum drop_reason handle_ipv4(struct __sk_buff *skb,
 		return why;
 	switch (p.ip.protocol) {
 	case IPPROTO_TCP:
-		*action = ACTION_PASS_ASSIGNED;
-		return handle_tcp(skb, b, &p);
+		return handle_tcp(skb, b, &p, action);
 	case IPPROTO_UDP:
 		return handle_udp(skb, b, eth, &p, action);
 	case IPPROTO_ICMP:
@@ -100,7 +144,10 @@ static __always_inline enum drop_reason handle_ipv4(struct __sk_buff *skb,
 	return DROP_PROTOCOL;
 }
 
-/* Judges one frame; *action counts only if the result is DROP_NONE. */
+/*
+ * Judges one frame; *action counts only if the result is DROP_NONE, or if it is
+ * ACTION_RESET.
+ */
 static __always_inline enum drop_reason judge(struct __sk_buff *skb, enum action *action)
 {
 	__u32 ifindex = skb->ifindex;
@@ -140,10 +187,11 @@ int capture_ingress(struct __sk_buff *skb)
 
 	/* Nothing that came from outside may look like a mark of ours. */
 	skb->mark = 0;
-	why = judge(skb, &action);
+	why = take_frame(s) ? judge(skb, &action) : DROP_FRAME_PACE;
 	if (why != DROP_NONE) {
 		count_drop(s, why);
-		return TC_ACT_SHOT;
+		if (action != ACTION_RESET)
+			return TC_ACT_SHOT;
 	}
 	switch (action) {
 	case ACTION_REFUSE:
@@ -156,6 +204,11 @@ int capture_ingress(struct __sk_buff *skb)
 	case ACTION_PASS_ARP:
 		s->arp++;
 		break;
+	case ACTION_FORWARD:
+	case ACTION_RESET:
+		s->forwarded++;
+		skb->mark = MARK_FORWARD;
+		break;
 	default:
 		return TC_ACT_SHOT;
 	}
@@ -163,19 +216,33 @@ int capture_ingress(struct __sk_buff *skb)
 }
 
 /*
- * Counts what goes to the bottle. TC_ACT_UNSPEC leaves the decision to
- * whoever comes next, which is what an observer should do.
+ * Counts what goes to the bottle, and cuts fast-path flows that are over. For
+ * the rest, TC_ACT_UNSPEC leaves the decision to whoever comes next.
  */
 SEC("tc")
 int capture_egress(struct __sk_buff *skb)
 {
 	struct link_stats *s = stats_of(skb->ifindex);
+	enum drop_reason why = fast_down(skb);
 
+	if (why != DROP_NONE) {
+		if (s)
+			count_drop(s, why);
+		return TC_ACT_SHOT;
+	}
 	if (s) {
 		s->tx_packets++;
 		s->tx_bytes += skb->len;
 	}
 	return TC_ACT_UNSPEC;
+}
+
+/* Run by the Go side, once a second: goes over all flows. */
+SEC("syscall")
+int collect_flows(void *unused)
+{
+	(void)unused;
+	return bpf_for_each_map_elem(&flows, collect_flow, NULL, 0);
 }
 
 /*

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * The maps, and the types of what they hold. All are written by the Go side
- * and pinned; the programs write only struct link_stats.
+ * The maps of every link, and the types of what they hold. All are written by
+ * the Go side and pinned; the programs write only struct link_stats.
  */
 #ifndef GATEWAY_STATE_H
 #define GATEWAY_STATE_H
@@ -17,12 +17,14 @@ struct bottle {
 	__u8 guest_mac[6];
 	__u8 link_mac[6];
 	__u8 state; /* enum bottle_state */
-	__u8 unused[3];
+	__u8 fast; /* not 0: pinned destinations take the fast path */
+	__u8 unused[2];
 };
 
 /*
- * What was counted on one link by one CPU. refusals_until is no counter but
- * the state of the pace, kept here because it is per link and CPU as well.
+ * What was counted on one link by one CPU. The members *_until and window* are
+ * no counters but the state of the paces, kept here because they are per link
+ * and CPU as well.
  */
 struct link_stats {
 	__u64 rx_packets; /* from the bottle, dropped ones included */
@@ -33,12 +35,20 @@ struct link_stats {
 	__u64 arp;	/* ARP requests passed to the host */
 	__u64 refused;	/* answered with ICMP port unreachable */
 	__u64 refusals_until;
+	__u64 dns_until;
+	__u64 flows_until;
+	__u64 window; /* the frame window that is being counted ... */
+	__u64 window_frames;
+	__u64 forwarded; /* frames of fast-path flows that were passed */
 	__u64 drops[DROP_REASONS];
 };
 
 /* The network namespace that the pins belong to (SO_NETNS_COOKIE). */
 struct instance {
 	__u64 netns_cookie;
+	/* Index of the interface on which forwarding was switched on, or 0. */
+	__u32 forwarding;
+	__u32 unused;
 };
 
 /* Keyed by ifindex. A link that is not here is a stranger's: drop. */

@@ -382,6 +382,7 @@ func TestTheSiegeWouldSeeALeak(t *testing.T) {
 	s.kill()
 	s.flushRules()
 	s.detach()
+	s.removeIPRules()
 	err := s.World.Gateway.Do(func() error {
 		return os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/forwarding", []byte("1"), 0o644)
 	})

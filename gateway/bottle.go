@@ -97,6 +97,9 @@ type bottle struct {
 	served sync.WaitGroup // accept loops, name servers, sweeper
 	flown  sync.WaitGroup // flows
 
+	fastMu  sync.Mutex               // orders what the kernel is told of pins and plans
+	fastNot map[netip.Addr]time.Time // until when the relay serves an address that the fast path refused
+
 	lost atomic.Bool // a listener ended by itself: the next Apply makes the bottle anew
 
 	mu      sync.Mutex
@@ -117,8 +120,9 @@ func (g *Gateway) newBottle(b Bottle, s *snapshot) *bottle {
 		meter:  newMeter(g.budget),
 		ring:   NewRing(ringSize),
 		ctx:    ctx, cancel: cancel,
-		flows: map[*flow]struct{}{},
-		over:  map[routes.Reason]uint64{},
+		flows:   map[*flow]struct{}{},
+		fastNot: map[netip.Addr]time.Time{},
+		over:    map[routes.Reason]uint64{},
 	}
 	n.up = newUpstream(n.dial, g.roots, g.waits)
 	n.plan.Store(s)
@@ -230,11 +234,11 @@ func (b *bottle) shut() {
 
 // info returns the bottle's state; link is what is known of its link.
 func (b *bottle) info(link redirect.LinkStatus) BottleInfo {
-	s := b.current()
+	s, fast := b.current(), len(b.fastFlows())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i := BottleInfo{
-		Name: b.name, Plan: s.digest, Link: b.link, Routes: len(s.table.Routes()), Flows: len(b.flows),
+		Name: b.name, Plan: s.digest, Link: b.link, Routes: len(s.table.Routes()), Flows: len(b.flows) + fast,
 		Pins: len(b.pins.Snapshot()), Since: b.since, Up: link.Up, PlanError: b.problem,
 	}
 	if link.Err != nil {

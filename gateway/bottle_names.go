@@ -17,6 +17,7 @@ func (b *bottle) dnsConfig() dns.Config {
 		Upstream: b.g.resolver,
 		Pins:     b.pins,
 		Inspect:  b.inspectName,
+		Pinned:   b.pinFast,
 		Event:    b.nameEvent,
 		Answered: blockAddress,
 		Log:      b.log,

@@ -34,8 +34,8 @@ var helper = []string{"lab/privileged"}
 var directions = []direction{
 	{"gateway/routes", nil, nil,
 		"the vocabulary of decisions is pure: it depends on nothing, so that everything may depend on it"},
-	{"gateway/redirect", []string{"gateway/redirect/*"}, testWorld,
-		"the only package that touches the kernel's tables knows links and packets, not plans"},
+	{"gateway/redirect", []string{"gateway/redirect/*"}, append([]string{"gateway/tls"}, testWorld...),
+		"the only package that touches the kernel's tables knows links and packets, not plans; its judge of hellos is tested against the other"},
 	{"gateway/redirect/*", []string{"gateway/redirect", "gateway/redirect/*"}, testWorld,
 		"as gateway/redirect"},
 	{"gateway/http1", nil, nil,

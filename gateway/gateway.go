@@ -76,6 +76,10 @@ type Gateway struct {
 	own      func(netip.Addr) bool               // isOwn, but in tests whose internet is on loopback
 	links    atomic.Pointer[map[netip.Addr]bool] // addresses of every capture link, both ends
 
+	fast     FastPath           // redirect, if it has one; else nil
+	fastStop context.CancelFunc // nil until the first Apply; guarded by applying
+	fastRuns sync.WaitGroup
+
 	applying sync.Mutex        // held by Apply and Shutdown
 	shutSaid map[string]string // by bottle: why its link is shut, as last logged; guarded by applying
 
@@ -104,6 +108,7 @@ func New(o Options) *Gateway {
 		feed:     newFeed(),
 		bottles:  map[string]*bottle{},
 	}
+	g.fast, _ = o.Redirect.(FastPath)
 	if o.Resolver != nil {
 		g.names = o.Resolver
 	}

@@ -26,6 +26,7 @@ func (g *Gateway) Apply(ctx context.Context, desired []Bottle) error {
 	if err := g.canApply(desired); err != nil {
 		return fmt.Errorf("apply bottles: %w", err)
 	}
+	g.startFast()
 	g.learnLinks(desired)
 	var errs []error
 	next := map[string]*bottle{}
@@ -51,6 +52,9 @@ func (g *Gateway) Apply(ctx context.Context, desired []Bottle) error {
 		}
 	}
 	g.learnLinks(nil)
+	for _, b := range next {
+		b.refreshFast()
+	}
 	return errors.Join(errs...)
 }
 
@@ -148,6 +152,7 @@ func (g *Gateway) setLinks(ctx context.Context, next map[string]*bottle) error {
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.applying.Lock()
 	defer g.applying.Unlock()
+	g.stopFast()
 	g.mu.Lock()
 	g.stopped = true
 	bottles := g.bottles

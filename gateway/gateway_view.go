@@ -27,6 +27,7 @@ func (g *Gateway) Flows() []FlowInfo {
 		for _, f := range b.open() {
 			out = append(out, f.info())
 		}
+		out = append(out, b.fastFlows()...)
 	}
 	slices.SortFunc(out, func(a, b FlowInfo) int { return a.Since.Compare(b.Since) })
 	return out

@@ -9,6 +9,7 @@ type gatewayCollector struct {
 	packets *prometheus.Desc
 	bytes   *prometheus.Desc
 	given   *prometheus.Desc
+	fast    *prometheus.Desc
 	up      *prometheus.Desc
 	repairs *prometheus.Desc
 	pins    *prometheus.Desc
@@ -25,6 +26,7 @@ func newGatewayCollector(g *Gateway) *gatewayCollector {
 		packets: desc("link_packets_total", "Packets on a capture link, as seen from the guest.", "bottle", "direction"),
 		bytes:   desc("link_bytes_total", "Bytes on a capture link, as seen from the guest.", "bottle", "direction"),
 		given:   desc("link_assigned_total", "Packets that were given to the gateway's listeners.", "bottle"),
+		fast:    desc("link_forwarded_total", "Frames from the guest that the kernel forwarded on the fast path.", "bottle"),
 		up:      desc("link_up", "Whether the capture link is attached and up.", "bottle"),
 		repairs: desc("link_repairs_total", "How often the capture link had to be put right.", "bottle"),
 		pins:    desc("pins", "Pairs of name and address that the bottle was told and that are still valid.", "bottle"),
@@ -33,7 +35,7 @@ func newGatewayCollector(g *Gateway) *gatewayCollector {
 
 // Describe sends the descriptions.
 func (c *gatewayCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.drops, c.packets, c.bytes, c.given, c.up, c.repairs, c.pins} {
+	for _, d := range []*prometheus.Desc{c.drops, c.packets, c.bytes, c.given, c.fast, c.up, c.repairs, c.pins} {
 		out <- d
 	}
 }
@@ -80,4 +82,5 @@ func (c *gatewayCollector) collectLink(out chan<- prometheus.Metric, bottle stri
 		out <- prometheus.MustNewConstMetric(v.desc, prometheus.CounterValue, float64(v.n), bottle, v.direction)
 	}
 	out <- prometheus.MustNewConstMetric(c.given, prometheus.CounterValue, float64(k.Assigned), bottle)
+	out <- prometheus.MustNewConstMetric(c.fast, prometheus.CounterValue, float64(k.Forwarded), bottle)
 }

@@ -35,35 +35,37 @@ const (
 // field is written as JSON under the name in its tag; docs/OPERATIONS.md describes each. It never holds a secret, and
 // never bytes of a guest that did not pass a canonicaliser, but for Path, which is the raw request path as matched.
 type Record struct {
-	Time       time.Time       `json:"time"`                  // when the flow or request ended, UTC
-	Type       RecordType      `json:"type"`                  // flow, request, dns or event
-	ID         string          `json:"id"`                    // f-… or r-… : what a denial shows and `explain` takes
-	Flow       string          `json:"flow,omitempty"`        // the flow that carried a request
-	Bottle     string          `json:"bottle"`                // the bottle's name
-	Plan       string          `json:"plan,omitempty"`        // digest of the plan that decided
-	Src        netip.AddrPort  `json:"src,omitzero"`          // the guest's end
-	Dst        netip.AddrPort  `json:"dst,omitzero"`          // where the guest wanted to connect
-	Host       string          `json:"host,omitempty"`        // canonical name, "" if none was learned
-	Port       uint16          `json:"port,omitempty"`        // port the guest called
-	Protocol   routes.Protocol `json:"protocol,omitempty"`    // https, http or tcp
-	Method     string          `json:"method,omitempty"`      // HTTP method
-	Path       string          `json:"path,omitempty"`        // HTTP path without query
-	Status     int             `json:"status,omitempty"`      // HTTP status that the guest got
-	Decision   routes.Decision `json:"decision"`              // deny, passthrough or intercept
-	Lane       Lane            `json:"lane"`                  // none, fastpath, relay or intercept
-	Rule       string          `json:"rule,omitempty"`        // the route that matched, pattern:port
-	Reason     routes.Reason   `json:"reason,omitempty"`      // why, as one word of a fixed list
-	Remedy     string          `json:"remedy,omitempty"`      // manifest lines that would allow it
-	Injected   bool            `json:"injected,omitempty"`    // a credential was set by the gateway
-	Finding    string          `json:"finding,omitempty"`     // what the scanner found: rule, place, redacted excerpt
-	Upstream   netip.AddrPort  `json:"upstream,omitzero"`     // the address that was dialled
-	TLSVersion string          `json:"tls_version,omitempty"` // version agreed with the guest
-	ALPN       string          `json:"alpn,omitempty"`        // application protocol agreed with the guest
-	BytesUp    int64           `json:"bytes_up"`              // bytes from guest to upstream
-	BytesDown  int64           `json:"bytes_down"`            // bytes from upstream to guest
-	DurationMS int64           `json:"duration_ms"`           // milliseconds from accept, or from the request's first byte
-	Count      uint64          `json:"count,omitempty"`       // how many alike a dns or event record stands for
-	Error      string          `json:"error,omitempty"`       // what failed, in words
+	Time        time.Time       `json:"time"`                   // when the flow or request ended, UTC
+	Type        RecordType      `json:"type"`                   // flow, request, dns or event
+	ID          string          `json:"id"`                     // f-… or r-… : what a denial shows and `explain` takes
+	Flow        string          `json:"flow,omitempty"`         // the flow that carried a request
+	Bottle      string          `json:"bottle"`                 // the bottle's name
+	Plan        string          `json:"plan,omitempty"`         // digest of the plan that decided
+	Src         netip.AddrPort  `json:"src,omitzero"`           // the guest's end
+	Dst         netip.AddrPort  `json:"dst,omitzero"`           // where the guest wanted to connect
+	Host        string          `json:"host,omitempty"`         // canonical name, "" if none was learned
+	Port        uint16          `json:"port,omitempty"`         // port the guest called
+	Protocol    routes.Protocol `json:"protocol,omitempty"`     // https, http or tcp
+	Method      string          `json:"method,omitempty"`       // HTTP method
+	Path        string          `json:"path,omitempty"`         // HTTP path without query
+	Status      int             `json:"status,omitempty"`       // HTTP status that the guest got
+	Decision    routes.Decision `json:"decision"`               // deny, passthrough or intercept
+	Lane        Lane            `json:"lane"`                   // none, fastpath, relay or intercept
+	Rule        string          `json:"rule,omitempty"`         // the route that matched, pattern:port
+	Reason      routes.Reason   `json:"reason,omitempty"`       // why, as one word of a fixed list
+	Remedy      string          `json:"remedy,omitempty"`       // manifest lines that would allow it
+	Injected    bool            `json:"injected,omitempty"`     // a credential was set by the gateway
+	Finding     string          `json:"finding,omitempty"`      // what the scanner found: rule, place, redacted excerpt
+	Upstream    netip.AddrPort  `json:"upstream,omitzero"`      // the address that was dialled
+	TLSVersion  string          `json:"tls_version,omitempty"`  // version agreed with the guest
+	ALPN        string          `json:"alpn,omitempty"`         // application protocol agreed with the guest
+	BytesUp     int64           `json:"bytes_up"`               // bytes from guest to upstream
+	BytesDown   int64           `json:"bytes_down"`             // bytes from upstream to guest
+	PacketsUp   int64           `json:"packets_up,omitempty"`   // of a fast-path flow: segments from guest to upstream
+	PacketsDown int64           `json:"packets_down,omitempty"` // likewise to the guest
+	DurationMS  int64           `json:"duration_ms"`            // milliseconds from accept, or from the request's first byte
+	Count       uint64          `json:"count,omitempty"`        // how many alike a dns or event record stands for
+	Error       string          `json:"error,omitempty"`        // what failed, in words
 }
 
 // Recorder takes records. Record must not block: it is called on the path of the traffic. It may be called by many

@@ -25,7 +25,7 @@ func TestRecordJSONNames(t *testing.T) {
 		Src: netip.MustParseAddrPort("198.18.1.2:40000"), Dst: netip.MustParseAddrPort("203.0.113.9:443"), Host: "a.test", Port: 443,
 		Protocol: routes.HTTPS, Method: "GET", Path: "/x", Status: 200, Decision: routes.Intercept, Lane: LaneIntercept, Rule: "a.test:443",
 		Reason: routes.RouteMatched, Remedy: "-", Injected: true, Finding: "-", Upstream: netip.MustParseAddrPort("203.0.113.10:443"),
-		TLSVersion: "TLS 1.3", ALPN: "h2", BytesUp: 1, BytesDown: 2, DurationMS: 3, Count: 4, Error: "-",
+		TLSVersion: "TLS 1.3", ALPN: "h2", BytesUp: 1, BytesDown: 2, PacketsUp: 5, PacketsDown: 6, DurationMS: 3, Count: 4, Error: "-",
 	}
 	v := reflect.ValueOf(full)
 	for i := range v.NumField() {
@@ -42,7 +42,7 @@ func TestRecordJSONNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := strings.Fields("alpn bottle bytes_down bytes_up count decision dst duration_ms error finding flow host id injected lane method " +
-		"path plan port protocol reason remedy rule src status time tls_version type upstream")
+		"packets_down packets_up path plan port protocol reason remedy rule src status time tls_version type upstream")
 	var names []string
 	for n := range got {
 		names = append(names, n)

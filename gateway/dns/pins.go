@@ -239,6 +239,31 @@ func (p *Pins) Names(addr netip.Addr) []string {
 	return names
 }
 
+// At returns the live pins of addr, in no order. The caller owns the slice.
+func (p *Pins) At(addr netip.Addr) []Pin {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, addr := p.now(), addr.Unmap()
+	pins := make([]Pin, 0, len(p.byAddr[addr]))
+	for name, expires := range p.byAddr[addr] {
+		if now.Before(expires) {
+			pins = append(pins, Pin{Addr: addr, Name: name, Expires: expires})
+		}
+	}
+	return pins
+}
+
+// Addrs returns every address that has a pin, expired ones included, in no order. The caller owns the slice.
+func (p *Pins) Addrs() []netip.Addr {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	addrs := make([]netip.Addr, 0, len(p.byAddr))
+	for a := range p.byAddr {
+		addrs = append(addrs, a)
+	}
+	return addrs
+}
+
 // Snapshot returns the live pins, sorted by name and then address. The caller owns the slice.
 func (p *Pins) Snapshot() []Pin {
 	p.mu.Lock()

@@ -43,6 +43,15 @@ var reasonLabels = [gatewayDropReasonDROP_REASONS]string{
 	gatewayDropReasonDROP_NO_LISTENER:     "no_listener",
 	gatewayDropReasonDROP_NO_RESOLVER:     "no_resolver",
 	gatewayDropReasonDROP_ASSIGN_FAILED:   "assign_failed",
+	gatewayDropReasonDROP_FRAME_PACE:      "frame_pace",
+	gatewayDropReasonDROP_DNS_PACE:        "dns_pace",
+	gatewayDropReasonDROP_FLOW_PACE:       "flow_pace",
+	gatewayDropReasonDROP_SYN_FORM:        "syn_form",
+	gatewayDropReasonDROP_FLOW_BUSY:       "flow_busy",
+	gatewayDropReasonDROP_FLOW_ORDER:      "flow_order",
+	gatewayDropReasonDROP_FLOW_REFUSED:    "flow_refused",
+	gatewayDropReasonDROP_FLOW_REVOKED:    "flow_revoked",
+	gatewayDropReasonDROP_EVENTS_FULL:     "events_full",
 }
 
 // String returns the reason's metric label: lower case letters, digits and '_'.
@@ -80,6 +89,9 @@ type Counters struct {
 	// requests for the gateway that were passed, and Refused QUIC datagrams
 	// answered with ICMP port unreachable.
 	Assigned, ARP, Refused uint64
+	// Forwarded counts frames from the bottle that were passed on the fast
+	// path, and RSTs that took the place of refused ones.
+	Forwarded uint64
 }
 
 // Dropped returns the sum over all reasons.
@@ -93,7 +105,7 @@ func (c Counters) Dropped() uint64 {
 
 func (c *Counters) addStats(s *gatewayLinkStats) {
 	one := Counters{RxPackets: s.RxPackets, RxBytes: s.RxBytes, TxPackets: s.TxPackets, TxBytes: s.TxBytes,
-		Assigned: s.Assigned, ARP: s.Arp, Refused: s.Refused, Drops: make(map[Reason]uint64)}
+		Assigned: s.Assigned, ARP: s.Arp, Refused: s.Refused, Forwarded: s.Forwarded, Drops: make(map[Reason]uint64)}
 	for r, n := range s.Drops {
 		if n > 0 {
 			one.Drops[Reason(r)] = n
@@ -110,6 +122,7 @@ func (c *Counters) add(d Counters) {
 	c.Assigned += d.Assigned
 	c.ARP += d.ARP
 	c.Refused += d.Refused
+	c.Forwarded += d.Forwarded
 	if c.Drops == nil {
 		c.Drops = make(map[Reason]uint64)
 	}

@@ -13,6 +13,9 @@ import (
 type firewall struct {
 	instance string
 	uplink   string
+	fast     bool   // fast-path flows are forwarded and translated
+	guard    bool   // the uplink forwards for them alone
+	refused  string // why the kernel refused the rules of the fast path, or ""
 }
 
 // ensure makes the kernel's table equal to the desired one and reads it back.
@@ -20,7 +23,7 @@ type firewall struct {
 // reports whether it had to change anything.
 func (f firewall) ensure(links []string) (changed bool, err error) {
 	links = slices.Compact(slices.Sorted(slices.Values(links)))
-	want := newRuleset(f.instance, links, f.uplink)
+	want := newRuleset(f, links)
 	diff, err := want.compare()
 	if err != nil {
 		return false, err
@@ -161,7 +164,18 @@ func same[T comparable](a, b *T) bool {
 }
 
 func sameRule(got *nftables.Rule, want []expr.Any) bool {
-	return slices.EqualFunc(got.Exprs, want, func(a, b expr.Any) bool { return describe(a) == describe(b) })
+	readable := slices.DeleteFunc(slices.Clone(want), unreadable)
+	return slices.EqualFunc(got.Exprs, readable, func(a, b expr.Any) bool { return describe(a) == describe(b) })
+}
+
+// unreadable tells the expressions that github.com/google/nftables writes, but
+// leaves out when it reads a rule.
+func unreadable(e expr.Any) bool {
+	switch e.(type) {
+	case *expr.Rt, *expr.Byteorder:
+		return true
+	}
+	return false
 }
 
 // describe renders what an expression does, without what it has counted and
@@ -176,6 +190,8 @@ func describe(e expr.Any) string {
 		return fmt.Sprintf("meta %d %t", e.Key, e.SourceRegister)
 	case *expr.Bitwise:
 		return fmt.Sprintf("bitwise %x %x", e.Mask, e.Xor)
+	case *expr.Masq: // its flags are not read, either
+		return fmt.Sprintf("masquerade %t %d %d", e.ToPorts, e.RegProtoMin, e.RegProtoMax)
 	case *expr.Payload:
 		return fmt.Sprintf("payload %d %d %d", e.Base, e.Offset, e.Len)
 	}

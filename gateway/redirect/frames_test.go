@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -24,6 +25,7 @@ type ipHeader struct {
 	length       int // 0: what it is
 	fragment     uint16
 	proto        byte
+	ttl          byte // 0: 64
 	src, dst     netip.Addr
 	options      []byte
 }
@@ -65,7 +67,7 @@ func (h ipHeader) bytes(body int) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(length))
 	b = append(b, 0x12, 0x34)
 	b = binary.BigEndian.AppendUint16(b, h.fragment)
-	b = append(b, 64, h.proto, 0, 0)
+	b = append(b, cmp.Or(h.ttl, 64), h.proto, 0, 0)
 	b = append(b, h.src.AsSlice()...)
 	b = append(b, h.dst.AsSlice()...)
 	b = append(b, h.options...)

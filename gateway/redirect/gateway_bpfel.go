@@ -22,7 +22,8 @@ type gatewayBottle struct {
 	GuestMac      [6]uint8
 	LinkMac       [6]uint8
 	State         uint8
-	Unused        [3]uint8
+	Fast          uint8
+	Unused        [2]uint8
 }
 
 type gatewayBottleState uint32
@@ -31,6 +32,19 @@ const (
 	gatewayBottleStateBOTTLE_SHUT gatewayBottleState = 0
 	gatewayBottleStateBOTTLE_OPEN gatewayBottleState = 1
 )
+
+type gatewayDestination struct {
+	_       structs.HostLayout
+	Expires uint64
+}
+
+type gatewayDestinationKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Daddr   uint32
+	Dport   uint16
+	Unused  uint16
+}
 
 type gatewayDropReason uint32
 
@@ -67,12 +81,134 @@ const (
 	gatewayDropReasonDROP_NO_LISTENER     gatewayDropReason = 29
 	gatewayDropReasonDROP_NO_RESOLVER     gatewayDropReason = 30
 	gatewayDropReasonDROP_ASSIGN_FAILED   gatewayDropReason = 31
-	gatewayDropReasonDROP_REASONS         gatewayDropReason = 32
+	gatewayDropReasonDROP_FRAME_PACE      gatewayDropReason = 32
+	gatewayDropReasonDROP_DNS_PACE        gatewayDropReason = 33
+	gatewayDropReasonDROP_FLOW_PACE       gatewayDropReason = 34
+	gatewayDropReasonDROP_SYN_FORM        gatewayDropReason = 35
+	gatewayDropReasonDROP_FLOW_BUSY       gatewayDropReason = 36
+	gatewayDropReasonDROP_FLOW_ORDER      gatewayDropReason = 37
+	gatewayDropReasonDROP_FLOW_REFUSED    gatewayDropReason = 38
+	gatewayDropReasonDROP_FLOW_REVOKED    gatewayDropReason = 39
+	gatewayDropReasonDROP_EVENTS_FULL     gatewayDropReason = 40
+	gatewayDropReasonDROP_REASONS         gatewayDropReason = 41
 )
+
+type gatewayEvent struct {
+	_      structs.HostLayout
+	Key    gatewayFlowKey
+	Kind   uint8
+	Reason uint8
+	Unused uint16
+	Flow   gatewayFlow
+}
+
+type gatewayEventKind uint32
+
+const (
+	gatewayEventKindEVENT_NONE    gatewayEventKind = 0
+	gatewayEventKindEVENT_REFUSED gatewayEventKind = 1
+	gatewayEventKindEVENT_ENDED   gatewayEventKind = 2
+)
+
+type gatewayFlow struct {
+	_           structs.HostLayout
+	Began       uint64
+	Seen        uint64
+	UpPackets   uint64
+	UpBytes     uint64
+	DownPackets uint64
+	DownBytes   uint64
+	Epoch       uint64
+	Grant       uint32
+	Start       uint32
+	Kept        uint32
+	Record      uint32
+	Busy        uint32
+	State       uint8
+	Phase       uint8
+	Guarded     uint8
+	FinUp       uint8
+	FinDown     uint8
+	Reset       uint8
+	Reason      uint8
+	NameLen     uint8
+	Id          [16]uint8
+	Name        [256]uint8
+	_           [4]byte
+}
+
+type gatewayFlowKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Daddr   uint32
+	Sport   uint16
+	Dport   uint16
+}
+
+type gatewayFlowPhase uint32
+
+const (
+	gatewayFlowPhasePHASE_HELLO        gatewayFlowPhase = 0
+	gatewayFlowPhasePHASE_AFTER        gatewayFlowPhase = 1
+	gatewayFlowPhasePHASE_SECOND       gatewayFlowPhase = 2
+	gatewayFlowPhasePHASE_AFTER_SECOND gatewayFlowPhase = 3
+	gatewayFlowPhasePHASE_DONE         gatewayFlowPhase = 4
+)
+
+type gatewayFlowReason uint32
+
+const (
+	gatewayFlowReasonREASON_NONE          gatewayFlowReason = 0
+	gatewayFlowReasonREASON_NOT_TLS       gatewayFlowReason = 1
+	gatewayFlowReasonREASON_MALFORMED     gatewayFlowReason = 2
+	gatewayFlowReasonREASON_TOO_LARGE     gatewayFlowReason = 3
+	gatewayFlowReasonREASON_NO_NAME       gatewayFlowReason = 4
+	gatewayFlowReasonREASON_NAME          gatewayFlowReason = 5
+	gatewayFlowReasonREASON_EARLY_DATA    gatewayFlowReason = 6
+	gatewayFlowReasonREASON_CHANGED       gatewayFlowReason = 7
+	gatewayFlowReasonREASON_URGENT        gatewayFlowReason = 8
+	gatewayFlowReasonREASON_OPTION        gatewayFlowReason = 9
+	gatewayFlowReasonREASON_REVOKED       gatewayFlowReason = 10
+	gatewayFlowReasonREASON_INTERNAL      gatewayFlowReason = 11
+	gatewayFlowReasonREASON_CLOSED        gatewayFlowReason = 12
+	gatewayFlowReasonREASON_RESET         gatewayFlowReason = 13
+	gatewayFlowReasonREASON_IDLE          gatewayFlowReason = 14
+	gatewayFlowReasonREASON_HELLO_TIMEOUT gatewayFlowReason = 15
+	gatewayFlowReasonREASON_REPLACED      gatewayFlowReason = 16
+	gatewayFlowReasonREASONS              gatewayFlowReason = 17
+)
+
+type gatewayFlowState uint32
+
+const (
+	gatewayFlowStateFLOW_NONE       gatewayFlowState = 0
+	gatewayFlowStateFLOW_UNVERIFIED gatewayFlowState = 1
+	gatewayFlowStateFLOW_VERIFIED   gatewayFlowState = 2
+	gatewayFlowStateFLOW_REFUSED    gatewayFlowState = 3
+	gatewayFlowStateFLOW_ENDED      gatewayFlowState = 4
+)
+
+type gatewayHello struct {
+	_       structs.HostLayout
+	Seen    [16]uint64
+	At      uint32
+	End     uint32
+	ListEnd uint32
+	From    uint32
+	Left    uint32
+	Failed  uint32
+	NameAt  uint32
+	NameLen uint32
+	Key     gatewayPinKey
+	Bytes   [16896]uint8
+	_       [4]byte
+}
 
 type gatewayInstance struct {
 	_           structs.HostLayout
 	NetnsCookie uint64
+	Forwarding  uint32
+	Unused      uint32
 }
 
 type gatewayLimits uint32
@@ -81,6 +217,22 @@ const (
 	gatewayLimitsMAX_BOTTLES         gatewayLimits = 4096
 	gatewayLimitsREFUSAL_INTERVAL_NS gatewayLimits = 5000000
 	gatewayLimitsREFUSAL_BURST       gatewayLimits = 64
+	gatewayLimitsDNS_INTERVAL_NS     gatewayLimits = 4000000
+	gatewayLimitsDNS_BURST           gatewayLimits = 512
+	gatewayLimitsFLOW_INTERVAL_NS    gatewayLimits = 100000
+	gatewayLimitsFLOW_BURST          gatewayLimits = 4096
+	gatewayLimitsFRAME_WINDOW_SHIFT  gatewayLimits = 28
+	gatewayLimitsFRAMES_PER_WINDOW   gatewayLimits = 524288
+	gatewayLimitsMAX_FLOWS           gatewayLimits = 32768
+	gatewayLimitsMAX_BOTTLE_FLOWS    gatewayLimits = 8192
+	gatewayLimitsMAX_HELLOS          gatewayLimits = 512
+	gatewayLimitsMAX_BOTTLE_HELLOS   gatewayLimits = 192
+	gatewayLimitsMAX_PINS            gatewayLimits = 65536
+	gatewayLimitsMAX_GRANTS          gatewayLimits = 16384
+	gatewayLimitsHELLO_CAPACITY      gatewayLimits = 16384
+	gatewayLimitsHELLO_SLACK         gatewayLimits = 512
+	gatewayLimitsNAME_SIZE           gatewayLimits = 256
+	gatewayLimitsEVENT_BYTES         gatewayLimits = 1048576
 )
 
 type gatewayLinkStats struct {
@@ -93,7 +245,12 @@ type gatewayLinkStats struct {
 	Arp           uint64
 	Refused       uint64
 	RefusalsUntil uint64
-	Drops         [32]uint64
+	DnsUntil      uint64
+	FlowsUntil    uint64
+	Window        uint64
+	WindowFrames  uint64
+	Forwarded     uint64
+	Drops         [41]uint64
 }
 
 type gatewayMark uint32
@@ -105,15 +262,48 @@ const (
 	gatewayMarkMARK_SOCKET    gatewayMark = 67108864
 )
 
+type gatewayPin struct {
+	_       structs.HostLayout
+	Expires uint64
+	Epoch   uint64
+	Grant   uint32
+	Unused  uint32
+}
+
+type gatewayPinKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Daddr   uint32
+	Dport   uint16
+	NameLen uint16
+	Name    [256]uint8
+}
+
+type gatewayUsage struct {
+	_      structs.HostLayout
+	Flows  uint64
+	Hellos uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	gatewayMapBlank           = "blank"
 	gatewayMapBottles         = "bottles"
+	gatewayMapDestinations    = "destinations"
+	gatewayMapEvents          = "events"
+	gatewayMapFlows           = "flows"
+	gatewayMapGrants          = "grants"
+	gatewayMapHellos          = "hellos"
 	gatewayMapInstances       = "instances"
+	gatewayMapPins            = "pins"
+	gatewayMapScratch         = "scratch"
 	gatewayMapStats           = "stats"
+	gatewayMapUsages          = "usages"
 	gatewayProgCaptureEgress  = "capture_egress"
 	gatewayProgCaptureIngress = "capture_ingress"
+	gatewayProgCollectFlows   = "collect_flows"
 	gatewayProgGuardListeners = "guard_listeners"
 )
 
@@ -161,6 +351,7 @@ type gatewaySpecs struct {
 type gatewayProgramSpecs struct {
 	CaptureEgress  *ebpf.ProgramSpec `ebpf:"capture_egress"`
 	CaptureIngress *ebpf.ProgramSpec `ebpf:"capture_ingress"`
+	CollectFlows   *ebpf.ProgramSpec `ebpf:"collect_flows"`
 	GuardListeners *ebpf.ProgramSpec `ebpf:"guard_listeners"`
 }
 
@@ -168,9 +359,18 @@ type gatewayProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type gatewayMapSpecs struct {
-	Bottles   *ebpf.MapSpec `ebpf:"bottles"`
-	Instances *ebpf.MapSpec `ebpf:"instances"`
-	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Blank        *ebpf.MapSpec `ebpf:"blank"`
+	Bottles      *ebpf.MapSpec `ebpf:"bottles"`
+	Destinations *ebpf.MapSpec `ebpf:"destinations"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	Grants       *ebpf.MapSpec `ebpf:"grants"`
+	Hellos       *ebpf.MapSpec `ebpf:"hellos"`
+	Instances    *ebpf.MapSpec `ebpf:"instances"`
+	Pins         *ebpf.MapSpec `ebpf:"pins"`
+	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
+	Stats        *ebpf.MapSpec `ebpf:"stats"`
+	Usages       *ebpf.MapSpec `ebpf:"usages"`
 }
 
 // gatewayVariableSpecs contains global variables before they are loaded into the kernel.
@@ -199,16 +399,34 @@ func (o *gatewayObjects) Close() error {
 //
 // It can be passed to loadGatewayObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gatewayMaps struct {
-	Bottles   *ebpf.Map `ebpf:"bottles"`
-	Instances *ebpf.Map `ebpf:"instances"`
-	Stats     *ebpf.Map `ebpf:"stats"`
+	Blank        *ebpf.Map `ebpf:"blank"`
+	Bottles      *ebpf.Map `ebpf:"bottles"`
+	Destinations *ebpf.Map `ebpf:"destinations"`
+	Events       *ebpf.Map `ebpf:"events"`
+	Flows        *ebpf.Map `ebpf:"flows"`
+	Grants       *ebpf.Map `ebpf:"grants"`
+	Hellos       *ebpf.Map `ebpf:"hellos"`
+	Instances    *ebpf.Map `ebpf:"instances"`
+	Pins         *ebpf.Map `ebpf:"pins"`
+	Scratch      *ebpf.Map `ebpf:"scratch"`
+	Stats        *ebpf.Map `ebpf:"stats"`
+	Usages       *ebpf.Map `ebpf:"usages"`
 }
 
 func (m *gatewayMaps) Close() error {
 	return _GatewayClose(
+		m.Blank,
 		m.Bottles,
+		m.Destinations,
+		m.Events,
+		m.Flows,
+		m.Grants,
+		m.Hellos,
 		m.Instances,
+		m.Pins,
+		m.Scratch,
 		m.Stats,
+		m.Usages,
 	)
 }
 
@@ -224,6 +442,7 @@ type gatewayVariables struct {
 type gatewayPrograms struct {
 	CaptureEgress  *ebpf.Program `ebpf:"capture_egress"`
 	CaptureIngress *ebpf.Program `ebpf:"capture_ingress"`
+	CollectFlows   *ebpf.Program `ebpf:"collect_flows"`
 	GuardListeners *ebpf.Program `ebpf:"guard_listeners"`
 }
 
@@ -231,6 +450,7 @@ func (p *gatewayPrograms) Close() error {
 	return _GatewayClose(
 		p.CaptureEgress,
 		p.CaptureIngress,
+		p.CollectFlows,
 		p.GuardListeners,
 	)
 }

@@ -132,6 +132,9 @@ func olderObjects(t *testing.T, now *gatewayObjects) *gatewayObjects {
 	var old gatewayObjects
 	must(t, spec.LoadAndAssign(&old, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		gatewayMapBottles: now.Bottles, gatewayMapStats: now.Stats, gatewayMapInstances: now.Instances,
+		gatewayMapFlows: now.Flows, gatewayMapHellos: now.Hellos, gatewayMapDestinations: now.Destinations,
+		gatewayMapPins: now.Pins, gatewayMapGrants: now.Grants, gatewayMapUsages: now.Usages,
+		gatewayMapEvents: now.Events, gatewayMapBlank: now.Blank, gatewayMapScratch: now.Scratch,
 	}}))
 	t.Cleanup(func() { old.Close() })
 	return &old
@@ -194,7 +197,7 @@ func reopen(t *testing.T, path string) *gatewayObjects {
 	dir, err := openPinDir(path)
 	must(t, err)
 	defer dir.Close()
-	o, err := loadObjects(dir)
+	o, err := loadObjects(dir, false)
 	must(t, err)
 	return o
 }

@@ -13,8 +13,9 @@ import (
 
 // loadObjects loads the programs and maps, or adopts those that are pinned.
 // Pinned maps are kept if their layout fits, pinned programs if they are the
-// very same; anything new is pinned before it returns. The caller closes.
-func loadObjects(dir *pinDir) (*gatewayObjects, error) {
+// very same; anything new is pinned before it returns. Maps of another layout that
+// flows depend on are an error, unless replace. The caller closes.
+func loadObjects(dir *pinDir, replace bool) (*gatewayObjects, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("raise memory lock limit: %w", err)
 	}
@@ -22,7 +23,7 @@ func loadObjects(dir *pinDir) (*gatewayObjects, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read embedded object: %w", err)
 	}
-	maps, err := dir.pinnedMaps(spec)
+	maps, err := dir.pinnedMaps(spec, replace)
 	if err != nil {
 		return nil, err
 	}
@@ -44,10 +45,11 @@ func adoptOrPin(dir *pinDir, o *gatewayObjects, mapsPinned bool) error {
 		ingress, err1 := dir.adoptProgram(gatewayProgCaptureIngress, &o.CaptureIngress)
 		egress, err2 := dir.adoptProgram(gatewayProgCaptureEgress, &o.CaptureEgress)
 		guard, err3 := dir.adoptProgram(gatewayProgGuardListeners, &o.GuardListeners)
-		if err := errors.Join(err1, err2, err3); err != nil {
+		collect, err4 := dir.adoptProgram(gatewayProgCollectFlows, &o.CollectFlows)
+		if err := errors.Join(err1, err2, err3, err4); err != nil {
 			return err
 		}
-		if ingress && egress && guard {
+		if ingress && egress && guard && collect {
 			return nil
 		}
 	}
@@ -97,7 +99,26 @@ func forgetNamespace(dir *pinDir, o *gatewayObjects) error {
 	if err := os.Mkdir(dir.join(linksDir), 0o700); err != nil {
 		return fmt.Errorf("create link directory: %w", err)
 	}
-	return errors.Join(emptyMap[gatewayBottle](o.Bottles), emptyMap[[]gatewayLinkStats](o.Stats))
+	return errors.Join(emptyMap[gatewayBottle](o.Bottles), emptyMap[[]gatewayLinkStats](o.Stats),
+		clearMap[gatewayFlowKey, gatewayFlow](o.Flows), emptyMap[gatewayUsage](o.Usages), clearHellos(o.Hellos))
+}
+
+// clearHellos deletes every entry of the map of kept bytes, without reading
+// their large values.
+func clearHellos(m *ebpf.Map) error {
+	for {
+		var key gatewayFlowKey
+		err := m.NextKey(nil, &key)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("list kept bytes: %w", err)
+		}
+		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete kept bytes: %w", err)
+		}
+	}
 }
 
 // emptyMap deletes every entry of a map that is keyed by ifindex.

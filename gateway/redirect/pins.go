@@ -109,6 +109,16 @@ func pinnables(o *gatewayObjects) map[string]pinnable {
 		gatewayMapBottles:         o.Bottles,
 		gatewayMapStats:           o.Stats,
 		gatewayMapInstances:       o.Instances,
+		gatewayMapFlows:           o.Flows,
+		gatewayMapHellos:          o.Hellos,
+		gatewayMapDestinations:    o.Destinations,
+		gatewayMapPins:            o.Pins,
+		gatewayMapGrants:          o.Grants,
+		gatewayMapUsages:          o.Usages,
+		gatewayMapEvents:          o.Events,
+		gatewayMapBlank:           o.Blank,
+		gatewayMapScratch:         o.Scratch,
+		gatewayProgCollectFlows:   o.CollectFlows,
 		gatewayProgCaptureIngress: o.CaptureIngress,
 		gatewayProgCaptureEgress:  o.CaptureEgress,
 		gatewayProgGuardListeners: o.GuardListeners,
@@ -142,9 +152,20 @@ func (d *pinDir) replaceObjects(o *gatewayObjects) error {
 	return nil
 }
 
+// carriesFlows tells whether established flows live in a map, or are judged by
+// it: a new one in its place would end them.
+func carriesFlows(name string) bool {
+	switch name {
+	case gatewayMapFlows, gatewayMapHellos, gatewayMapGrants, gatewayMapUsages:
+		return true
+	}
+	return false
+}
+
 // pinnedMaps opens the pinned maps that still fit the specification. Maps of
 // another layout are left out: the programs get new ones, and Set fills them.
-func (d *pinDir) pinnedMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, error) {
+// Of those that carry flows that is an error, a *StateError, unless replace.
+func (d *pinDir) pinnedMaps(spec *ebpf.CollectionSpec, replace bool) (map[string]*ebpf.Map, error) {
 	maps := make(map[string]*ebpf.Map, len(spec.Maps))
 	for name, ms := range spec.Maps {
 		m, err := ebpf.LoadPinnedMap(d.join(objectsDir, name), nil)
@@ -155,8 +176,13 @@ func (d *pinDir) pinnedMaps(spec *ebpf.CollectionSpec) (map[string]*ebpf.Map, er
 			closeMaps(maps)
 			return nil, fmt.Errorf("open pinned map %s: %w", name, err)
 		}
-		if ms.Compatible(m) != nil {
+		if err := ms.Compatible(m); err != nil {
 			m.Close()
+			if carriesFlows(name) && !replace {
+				closeMaps(maps)
+				return nil, &StateError{Object: d.join(objectsDir, name), Cause: "it is of another version, and flows may depend on it",
+					Remedy: "stop the bottles, run gatewayd uninstall, and start again"}
+			}
 			continue
 		}
 		maps[name] = m

@@ -48,7 +48,7 @@ func Probe(ctx context.Context, o Options) []Check {
 	var checks []Check
 	for _, probe := range []func(Options) []Check{
 		probeKernel, probeCapabilities, probeBPFFS, probePrograms, probeTun, probeClock,
-		probeTables, probeRules, probeSysctls, probeUplink,
+		probeTables, probeRules, probeSysctls, probeUplink, probeFastPath,
 	} {
 		if ctx.Err() != nil {
 			break

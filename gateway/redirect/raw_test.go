@@ -34,7 +34,7 @@ func TestRawFramesAreDroppedUnderTheirReason(t *testing.T) {
 					})
 					got := difference(counters(t, s.r, l), before)
 					want := map[Reason]uint64{Reason(tc.reason): times}
-					if !maps.Equal(got.Drops, want) || got.RxPackets != times || got.Assigned+got.ARP+got.Refused+got.TxPackets != 0 {
+					if !maps.Equal(got.Drops, want) || got.RxPackets != times || got.Assigned+got.ARP+got.Refused+got.Forwarded+got.TxPackets != 0 {
 						t.Errorf("counted %+v, want drops %v", got, want)
 					}
 				})
@@ -43,7 +43,7 @@ func TestRawFramesAreDroppedUnderTheirReason(t *testing.T) {
 	}
 }
 
-func counters(t *testing.T, r *Redirect, l Link) Counters {
+func counters(t testing.TB, r *Redirect, l Link) Counters {
 	t.Helper()
 	c, err := r.Counters(l.Bottle)
 	must(t, err)
@@ -54,7 +54,7 @@ func counters(t *testing.T, r *Redirect, l Link) Counters {
 func difference(a, b Counters) Counters {
 	d := Counters{Drops: map[Reason]uint64{}, RxPackets: a.RxPackets - b.RxPackets, RxBytes: a.RxBytes - b.RxBytes,
 		TxPackets: a.TxPackets - b.TxPackets, TxBytes: a.TxBytes - b.TxBytes,
-		Assigned: a.Assigned - b.Assigned, ARP: a.ARP - b.ARP, Refused: a.Refused - b.Refused}
+		Forwarded: a.Forwarded - b.Forwarded, Assigned: a.Assigned - b.Assigned, ARP: a.ARP - b.ARP, Refused: a.Refused - b.Refused}
 	for r, n := range a.Drops {
 		if n -= b.Drops[r]; n != 0 {
 			d.Drops[r] = n

@@ -3,6 +3,7 @@ package redirect
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -16,6 +17,7 @@ func (r *Redirect) reconcile(repair bool) error {
 	if err != nil {
 		return r.shutAll(err)
 	}
+	r.checkFastPath()
 	changes, err := r.ensureNamespace(names)
 	if err != nil {
 		return r.shutAll(err)
@@ -33,8 +35,14 @@ func (r *Redirect) reconcile(repair bool) error {
 // ensureNamespace puts in place what all links share, and returns the names of
 // what it had to change. links are the interfaces to be named in the table.
 func (r *Redirect) ensureNamespace(links []string) (changes []string, err error) {
-	changed, err := r.wall.ensure(links)
+	changed, err := r.ensureForwarding(r.fast.obstacle == "")
 	if err != nil {
+		return changes, err
+	}
+	if changed {
+		changes = append(changes, "forwarding of the uplink")
+	}
+	if changed, err = r.ensureWall(links); err != nil {
 		return changes, err
 	}
 	if changed {
@@ -53,6 +61,67 @@ func (r *Redirect) ensureNamespace(links []string) (changes []string, err error)
 		changes = append(changes, "routing rule")
 	}
 	return changes, nil
+}
+
+// checkFastPath looks whether the kernel can forward, and says so when that has
+// changed.
+func (r *Redirect) checkFastPath() {
+	obstacle, _ := fastObstacle(r.options)
+	if obstacle == "" && r.wall.refused != "" {
+		obstacle = r.wall.refused
+	}
+	if obstacle == "" && len(r.config.Links) == 0 && !r.hadFlows() {
+		obstacle = "no link is set up"
+	}
+	r.setObstacle(obstacle)
+	if obstacle != "" || len(r.fast.pins) == 0 {
+		return
+	}
+	uplink, err := findLink(r.options.Uplink)
+	if err != nil || uplink == nil {
+		return // the next look finds that there is an obstacle
+	}
+	if err := r.fast.dropAddrs(func(a netip.Addr) bool { return leavesBy(a, uplink.Attrs().Index) }); err != nil {
+		r.options.Log.Error("pins of addresses that have another route now are still there", "error", err)
+	}
+}
+
+// hadFlows tells whether an earlier process's flows still refer to permissions,
+// and no Set has said yet what becomes of them.
+func (r *Redirect) hadFlows() bool { return !r.configured && len(r.fast.grants) > 0 }
+
+func (r *Redirect) setObstacle(obstacle string) {
+	if obstacle == r.fast.obstacle {
+		return
+	}
+	r.fast.obstacle = obstacle
+	if obstacle == "" {
+		r.options.Log.Info("the fast path is open", "uplink", r.options.Uplink)
+		return
+	}
+	r.options.Log.Info("passed-through flows take the relay", "obstacle", obstacle)
+}
+
+// ensureWall puts the second layer in place. A kernel that has no address
+// translation refuses the rules of the fast path, which then is not used.
+func (r *Redirect) ensureWall(links []string) (changed bool, err error) {
+	if r.wall.guard, err = r.forwardsForUs(); err != nil {
+		return false, err
+	}
+	r.wall.fast = r.fast.obstacle == ""
+	changed, err = r.wall.ensure(links)
+	if err == nil || !r.wall.fast {
+		return changed, err
+	}
+	r.wall.fast, r.wall.refused = false, err.Error()
+	r.setObstacle(r.wall.refused)
+	if _, err := r.ensureForwarding(false); err != nil {
+		return changed, err
+	}
+	if r.wall.guard, err = r.forwardsForUs(); err != nil {
+		return changed, err
+	}
+	return r.wall.ensure(links)
 }
 
 // collect forgets interfaces that are gone, shuts those that are no longer
@@ -102,6 +171,9 @@ func (r *Redirect) forget(index int) error {
 		state.status.Ifindex, state.status.Up, state.status.Attached = 0, false, AttachAuto
 	}
 	if err := r.hooks.detach(index); err != nil {
+		return err
+	}
+	if err := r.fast.revoke(uint32(index), nil); err != nil {
 		return err
 	}
 	return r.table.forget(index)
@@ -201,7 +273,18 @@ func (r *Redirect) attach(dev netlink.Link, closed gatewayBottle) error {
 
 // prepare sets what may be set while a link is still down.
 func (r *Redirect) prepare(dev netlink.Link, l Link) (changes []string, err error) {
-	changes, err = ensureSysctls(dev.Attrs().Name)
+	forward := r.fast.obstacle == ""
+	if forward { // before forwarding is switched on
+		held, err := ensureHeld(dev.Attrs().Name)
+		if held {
+			changes = append(changes, "routing rule")
+		}
+		if err != nil {
+			return changes, err
+		}
+	}
+	more, err := ensureSysctls(dev.Attrs().Name, forward)
+	changes = append(changes, more...)
 	if err != nil {
 		return changes, err
 	}
@@ -226,6 +309,12 @@ func (r *Redirect) openLink(dev netlink.Link, l Link) (changes []string, err err
 	if err != nil {
 		return nil, err
 	}
+	if r.fast.obstacle == "" {
+		if err := r.fast.begin(uint32(dev.Attrs().Index)); err != nil {
+			return nil, err
+		}
+		open.Fast = 1
+	}
 	changed, err := r.table.put(dev.Attrs().Index, open)
 	if changed {
 		changes = append(changes, "entry")
@@ -249,7 +338,8 @@ func (r *Redirect) openLink(dev netlink.Link, l Link) (changes []string, err err
 
 // shut closes an interface's entry and sets it down. Its programs stay.
 func (r *Redirect) shut(dev netlink.Link) error {
-	return errors.Join(r.table.shut(dev.Attrs().Index), setDown(dev))
+	index := dev.Attrs().Index
+	return errors.Join(r.table.shut(index), r.fast.revoke(uint32(index), nil), setDown(dev))
 }
 
 // shutLink shuts a link that could not be guarded: the interface that was
@@ -272,7 +362,7 @@ func (r *Redirect) shutAll(cause error) error {
 	known, err := r.table.known()
 	errs = append(errs, err)
 	for _, index := range known {
-		errs = append(errs, r.table.shut(index))
+		errs = append(errs, r.table.shut(index), r.fast.revoke(uint32(index), nil))
 		dev, err := findLinkByIndex(index)
 		if err != nil || dev == nil {
 			errs = append(errs, err)

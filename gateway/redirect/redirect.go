@@ -15,12 +15,15 @@ type Redirect struct {
 	hooks   hooks
 	wall    firewall
 	table   bottleTable
+	fast    *fastTable // nil until objects are loaded
 
 	mu      sync.Mutex
 	objects *gatewayObjects // nil after Close
 	config  Config
-	links   map[string]*linkState // by bottle; kept for bottles that are gone
-	repairs int
+	// configured is set by the first Set.
+	configured bool
+	links      map[string]*linkState // by bottle; kept for bottles that are gone
+	repairs    int
 }
 
 // linkState is what is remembered of a bottle's link from one reconciliation to
@@ -51,7 +54,7 @@ func Open(ctx context.Context, o Options) (*Redirect, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Redirect{options: o, dir: dir, wall: firewall{o.Instance, o.Uplink}, links: make(map[string]*linkState)}
+	r := &Redirect{options: o, dir: dir, wall: firewall{instance: o.Instance, uplink: o.Uplink}, links: make(map[string]*linkState)}
 	if err := r.open(); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -63,7 +66,7 @@ func (r *Redirect) open() error {
 		return err
 	}
 	var err error
-	if r.objects, err = loadObjects(r.dir); err != nil {
+	if r.objects, err = loadObjects(r.dir, false); err != nil {
 		return err
 	}
 	if err := claimNamespace(r.dir, r.objects); err != nil {
@@ -75,6 +78,12 @@ func (r *Redirect) open() error {
 	}
 	if r.hooks, err = pickHooks(r.options.Attach, r.dir, r.objects); err != nil {
 		return err
+	}
+	if r.fast, err = newFastTable(r.objects); err != nil {
+		return err
+	}
+	if r.hadFlows() {
+		r.checkFastPath() // so that they go on
 	}
 	_, err = r.ensureNamespace(nil)
 	return err
@@ -100,7 +109,7 @@ func (r *Redirect) Set(ctx context.Context, c Config) (Status, error) {
 	if err := ctx.Err(); err != nil {
 		return r.status(), err
 	}
-	r.config = Config{Links: append([]Link(nil), c.Links...)}
+	r.config, r.configured = Config{Links: append([]Link(nil), c.Links...)}, true
 	err := r.reconcile(false)
 	return r.status(), err
 }

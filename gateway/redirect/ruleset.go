@@ -16,6 +16,7 @@ const (
 	setLinks   = "links"
 	setUplinks = "uplinks"
 	setSpecial = "special"
+	setGuarded = "guarded" // uplinks that forward for the fast path alone
 
 	chainForward    = "forward"
 	chainInput      = "input"
@@ -24,6 +25,7 @@ const (
 	chainToBottle   = "to_bottle"
 	chainToHost     = "to_host"
 	chainFromSocket = "from_socket"
+	chainTranslate  = "translate"
 )
 
 // chainPriority is ahead of the usual filter chains (0), so that counters here
@@ -64,25 +66,32 @@ type filledChain struct {
 }
 
 // newRuleset builds the table for the links named, besides those that match
-// NamePattern. With no uplink nothing is forwarded at all.
-func newRuleset(instance string, links []string, uplink string) *ruleset {
-	r := &ruleset{table: &nftables.Table{Name: instance, Family: nftables.TableFamilyINet}}
+// NamePattern. Without the fast path nothing is forwarded at all.
+func newRuleset(f firewall, links []string) *ruleset {
+	r := &ruleset{table: &nftables.Table{Name: f.instance, Family: nftables.TableFamilyINet}}
 	var uplinks []string
-	if uplink != "" {
-		uplinks = []string{uplink}
+	if f.uplink != "" && f.fast {
+		uplinks = []string{f.uplink}
 	}
 	r.addNames(setLinks, links)
 	r.addNames(setUplinks, uplinks)
+	var guarded []string
+	if f.guard {
+		guarded = []string{f.uplink}
+	}
+	r.addNames(setGuarded, guarded)
 	r.addRanges(setSpecial, specialRanges)
 
 	r.addChain(chainFromBottle, nil,
 		concat(family(expr.CmpOpNeq, unix.NFPROTO_IPV4), drop()),
 		concat(family(expr.CmpOpEq, unix.NFPROTO_IPV4), destinationIn(setSpecial), drop()),
 		concat(markIs(expr.CmpOpNeq, gatewayMarkMARK_FORWARD), drop()),
+		concat(connState(expr.CtStateBitINVALID), drop()),
+		concat(nameIn(expr.MetaKeyOIFNAME, setUplinks), clampMSS()),
 		concat(nameIn(expr.MetaKeyOIFNAME, setUplinks), counted(expr.VerdictAccept, "")),
 		drop(),
 	)
-	r.addChain(chainToBottle, nil, drop())
+	r.addChain(chainToBottle, nil, toBottle()...)
 	r.addChain(chainToHost, nil,
 		concat(family(expr.CmpOpEq, unix.NFPROTO_IPV4), markIs(expr.CmpOpEq, gatewayMarkMARK_INTERCEPT), counted(expr.VerdictAccept, "")),
 		drop(),
@@ -97,7 +106,11 @@ func newRuleset(instance string, links []string, uplink string) *ruleset {
 		concat(nameIn(expr.MetaKeyIIFNAME, setLinks), goTo(chainFromBottle)),
 		concat(nameLike(expr.MetaKeyOIFNAME), goTo(chainToBottle)),
 		concat(nameIn(expr.MetaKeyOIFNAME, setLinks), goTo(chainToBottle)),
+		concat(nameIn(expr.MetaKeyIIFNAME, setGuarded), drop()),
 	)
+	if f.fast {
+		r.addTranslation()
+	}
 	r.addChain(chainInput, nftables.ChainHookInput,
 		concat(nameLike(expr.MetaKeyIIFNAME), goTo(chainToHost)),
 		concat(nameIn(expr.MetaKeyIIFNAME, setLinks), goTo(chainToHost)),

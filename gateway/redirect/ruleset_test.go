@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "write testdata/ruleset.nft anew")
 func TestRulesetIsTheGoldenText(t *testing.T) {
 	privileged.Require(t, privileged.Root)
 	golden := filepath.Join("testdata", "ruleset.nft")
-	wall := firewall{"golden", "eth0"}
+	wall := firewall{instance: "golden", uplink: "eth0", fast: true, guard: true}
 	links := []string{"tap7", "tap7"} // nft lists two names in any order
 	t.Cleanup(func() { wall.remove() })
 	changed, err := wall.ensure(links)
@@ -42,14 +42,14 @@ func TestRulesetIsTheGoldenText(t *testing.T) {
 	if changed, err = wall.ensure(links); err != nil || changed {
 		t.Errorf("the golden text is not the ruleset: changed %t, %v", changed, err)
 	}
-	if changed, err = (firewall{"golden", "eth1"}).ensure(links); err != nil || !changed {
+	if changed, err = (firewall{instance: "golden", uplink: "eth1", fast: true, guard: true}).ensure(links); err != nil || !changed {
 		t.Errorf("another uplink: changed %t, %v", changed, err)
 	}
 }
 
 func TestRemoveTable(t *testing.T) {
 	privileged.Require(t, privileged.Root)
-	wall := firewall{"removed", ""}
+	wall := firewall{instance: "removed"}
 	_, err := wall.ensure(nil)
 	must(t, err)
 	for _, want := range []bool{true, false} {

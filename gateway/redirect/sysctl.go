@@ -16,7 +16,6 @@ const procSysNet = "/proc/sys/net"
 // restored when somebody else sets them; writing ip_forward, for one, resets
 // forwarding on every interface.
 var linkSysctls = []struct{ family, key, value string }{
-	{"ipv4", "forwarding", "0"},
 	{"ipv4", "rp_filter", "1"},
 	{"ipv4", "route_localnet", "0"},
 	{"ipv4", "accept_local", "0"},
@@ -32,8 +31,21 @@ var linkSysctls = []struct{ family, key, value string }{
 }
 
 // ensureSysctls sets what differs, reads it back, and returns the names of what
-// it changed. A kernel without IPv6 has no directory for it, and needs none.
-func ensureSysctls(ifname string) (changed []string, err error) {
+// it changed. forward is whether packets from the link may be forwarded at all,
+// which the fast path needs. A kernel without IPv6 has no directory for it, and
+// needs none.
+func ensureSysctls(ifname string, forward bool) (changed []string, err error) {
+	value := "0"
+	if forward {
+		value = "1"
+	}
+	wrote, err := ensureSysctl(forwardingOf(ifname), value)
+	if err != nil {
+		return nil, err
+	}
+	if wrote {
+		changed = append(changed, "forwarding")
+	}
 	for _, s := range linkSysctls {
 		path := filepath.Join(procSysNet, s.family, "conf", ifname, s.key)
 		wrote, err := ensureSysctl(path, s.value)
@@ -55,8 +67,8 @@ func ensureSysctl(path, value string) (changed bool, err error) {
 	if err != nil || now == value {
 		return false, err
 	}
-	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
-		return false, fmt.Errorf("write sysctl: %w", err)
+	if err := writeSysctl(path, value); err != nil {
+		return false, err
 	}
 	if now, err = readSysctl(path); err != nil {
 		return true, err
@@ -65,6 +77,13 @@ func ensureSysctl(path, value string) (changed bool, err error) {
 		return true, fmt.Errorf("read back sysctl %s: %s after writing %s", path, now, value)
 	}
 	return true, nil
+}
+
+func writeSysctl(path, value string) error {
+	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
+		return fmt.Errorf("write sysctl: %w", err)
+	}
+	return nil
 }
 
 func readSysctl(path string) (string, error) {

@@ -30,14 +30,15 @@ func Uninstall(ctx context.Context, o Options) (removed []string, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	u := uninstaller{options: o}
+	u := uninstaller{options: o, released: make(map[string]bool)}
 	err = u.run()
 	return u.removed, err
 }
 
 type uninstaller struct {
-	options Options
-	removed []string
+	options  Options
+	removed  []string
+	released map[string]bool // interfaces that the programs were taken off
 }
 
 func (u *uninstaller) note(format string, args ...any) {
@@ -187,11 +188,14 @@ func namespaceMadeFor(path, owner string) (ours bool, err error) {
 // release takes the programs off interfaces that somebody else made, and leaves
 // them down: whoever wants to use them unguarded must set them up himself.
 func (u *uninstaller) release(dir *pinDir) error {
-	objects, err := loadObjects(dir)
+	objects, err := loadObjects(dir, true)
 	if err != nil {
 		return err
 	}
 	defer objects.Close()
+	if err := u.restoreForwarding(objects); err != nil {
+		return err
+	}
 	table := bottleTable{objects.Bottles, objects.Stats}
 	known, err := table.known()
 	if err != nil {
@@ -213,14 +217,28 @@ func (u *uninstaller) release(dir *pinDir) error {
 		if err := errors.Join(clsact.detach(index), tcx.detach(index)); err != nil {
 			return err
 		}
+		u.released[dev.Attrs().Name] = true
 		u.note("programs on interface %s, which is left down", dev.Attrs().Name)
 	}
 	return nil
 }
 
+// restoreForwarding switches off what was switched on for the fast path.
+func (u *uninstaller) restoreForwarding(o *gatewayObjects) error {
+	r := &Redirect{options: u.options, objects: o}
+	if ours, err := r.forwardsForUs(); err != nil || !ours {
+		return err
+	}
+	changed, err := r.ensureForwarding(false)
+	if changed {
+		u.note("forwarding on interface %s", u.options.Uplink)
+	}
+	return err
+}
+
 // removeShared removes the rule, the route and the table.
 func (u *uninstaller) removeShared() error {
-	wall := firewall{u.options.Instance, u.options.Uplink}
+	wall := firewall{instance: u.options.Instance, uplink: u.options.Uplink}
 	others, err := wall.others()
 	if err != nil {
 		return err
@@ -231,6 +249,11 @@ func (u *uninstaller) removeShared() error {
 		if err != nil {
 			return err
 		}
+	}
+	held, err := removeHeld(u.released)
+	u.removed = append(u.removed, held...)
+	if err != nil {
+		return err
 	}
 	there, err := wall.remove()
 	if there && err == nil {

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/* The life of a fast-path flow: from the SYN to what is collected. */
+#ifndef GATEWAY_FAST_FLOW_H
+#define GATEWAY_FAST_FLOW_H
+
+#include "assign.h"
+#include "counters.h"
+#include "fast_judge.h"
+
+#define TTL_OFFSET (ETH_HLEN + offsetof(struct iphdr, ttl))
+#define IP_CHECK_OFFSET (ETH_HLEN + offsetof(struct iphdr, check))
+
+/* What the fast path says of a segment. */
+enum fast_verdict {
+	FAST_NOT_OURS, /* the zero value: to the gateway's sockets */
+	FAST_DROP,
+	FAST_FORWARD,
+	FAST_RESET, /* it is a RST to the upstream by now; forward it, count a drop */
+};
+
+static __always_inline void fill_segment(struct segment *s, struct __sk_buff *skb,
+					 const struct packet *p, const struct tcphdr *tcp)
+{
+	s->key.ifindex = skb->ifindex;
+	s->key.daddr = p->ip.daddr;
+	s->key.sport = tcp->source;
+	s->key.dport = tcp->dest;
+	s->saddr = p->ip.saddr;
+	s->seq = bpf_ntohl(tcp->seq);
+	s->ack = bpf_ntohl(tcp->ack_seq);
+	s->header = tcp->doff * 4;
+	s->from = TRANSPORT_OFFSET + s->header;
+	s->size = p->payload;
+	s->len = p->payload - s->header;
+	s->check = tcp->check;
+	s->flags = ((const __u8 *)tcp)[13];
+}
+
+static __always_inline void count_up(struct __sk_buff *skb, const struct segment *s, struct flow *f)
+{
+	f->seen = bpf_ktime_get_coarse_ns();
+	f->up_packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
+	f->up_bytes += s->len;
+	if (s->flags & TCP_FIN)
+		f->fin_up = 1;
+	if (s->flags & TCP_RST)
+		f->reset = 1;
+}
+
+/*
+ * Makes what is forwarded look alike in its TTL, so that no bottle can choose
+ * which hop its packets reach.
+ */
+static __always_inline int set_ttl(struct __sk_buff *skb, const struct iphdr *ip)
+{
+	__be16 old = *(const __be16 *)&ip->ttl, new = old;
+	__u8 ttl = REPLY_TTL;
+
+	if (ip->ttl == ttl)
+		return 0;
+	*(__u8 *)&new = ttl; /* protocol follows in the same 16 bits */
+	if (bpf_l3_csum_replace(skb, IP_CHECK_OFFSET, old, new, 2))
+		return -1;
+	return bpf_skb_store_bytes(skb, TTL_OFFSET, &ttl, sizeof(ttl), 0);
+}
+
+/* Ends a flow in refusal and resets both sides. */
+static __always_inline enum fast_verdict refuse(struct __sk_buff *skb, const struct segment *s,
+						struct flow *f, enum flow_reason why)
+{
+	__u32 next = f->start + f->kept;
+
+	if (f->state != FLOW_REFUSED) {
+		struct destination_key d = { .ifindex = s->key.ifindex,
+					     .daddr = s->key.daddr, .dport = s->key.dport };
+
+		if (f->state == FLOW_VERIFIED && !f->guarded)
+			next = s->seq; /* the bytes before were passed */
+		f->state = FLOW_REFUSED;
+		f->reason = why;
+		f->seen = bpf_ktime_get_coarse_ns();
+		/* The honest retry goes to the relay. */
+		if (why != REASON_REVOKED)
+			bpf_map_delete_elem(&destinations, &d);
+		if (report(&s->key, f, EVENT_REFUSED, why))
+			f->reason = REASON_NONE; /* else the collector reports it */
+	} else if (!f->guarded) {
+		next = s->seq;
+	}
+	return write_resets(skb, s, next) ? FAST_DROP : FAST_RESET;
+}
+
+/* Starts a flow's entry anew; everything of an earlier connection is forgotten. */
+static __always_inline void begin_flow(struct flow *f, const struct segment *s)
+{
+	__u32 *id = (__u32 *)f->id;
+
+	f->began = f->seen = bpf_ktime_get_coarse_ns();
+	f->up_packets = f->up_bytes = f->down_packets = f->down_bytes = 0;
+	f->epoch = 0;
+	f->grant = 0;
+	f->start = s->seq + 1;
+	f->kept = f->record = 0;
+	f->phase = PHASE_HELLO;
+	f->guarded = 1;
+	f->fin_up = f->fin_down = f->reset = f->reason = f->name_len = 0;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		id[i] = bpf_get_prandom_u32();
+	f->state = FLOW_UNVERIFIED;
+}
+
+/* Takes room for a hello out of the bottle's budget. */
+static __always_inline bool make_hello(const struct flow_key *key, struct usage *u)
+{
+	struct hello *empty;
+	__u32 zero = 0;
+
+	empty = bpf_map_lookup_elem(&blank, &zero);
+	if (!empty)
+		return false;
+	if (__sync_fetch_and_add(&u->hellos, 1) >= MAX_BOTTLE_HELLOS ||
+	    bpf_map_update_elem(&hellos, key, empty, BPF_NOEXIST)) {
+		__sync_fetch_and_add(&u->hellos, -1);
+		return false;
+	}
+	return true;
+}
+
+/* Makes a new entry. Returns false when a budget is used up. */
+static __always_inline bool add_flow(const struct segment *s, struct usage *u)
+{
+	struct flow *f;
+	__u32 zero = 0;
+
+	if (!make_hello(&s->key, u))
+		return false;
+	f = bpf_map_lookup_elem(&scratch, &zero);
+	if (f) {
+		f->busy = 0;
+		begin_flow(f, s);
+		f->up_packets = 1;
+		if (__sync_fetch_and_add(&u->flows, 1) < MAX_BOTTLE_FLOWS &&
+		    !bpf_map_update_elem(&flows, &s->key, f, BPF_NOEXIST))
+			return true;
+		__sync_fetch_and_add(&u->flows, -1);
+	}
+	forget_hello(&s->key);
+	return false;
+}
+
+/* A SYN on an entry that exists: the same again, or a new connection. */
+static __noinline int renew_flow(const struct segment *s, struct flow *f, struct usage *u,
+				 bool pinned)
+{
+	int verdict = FAST_DROP;
+	bool live;
+
+	if (!lock_flow(f))
+		return FAST_DROP;
+	live = f->state == FLOW_UNVERIFIED || f->state == FLOW_VERIFIED;
+	if (pinned && f->state == FLOW_UNVERIFIED && !f->kept && f->start == s->seq + 1) {
+		verdict = FAST_FORWARD; /* the SYN again */
+		goto out;
+	}
+	if (live && !report(&s->key, f, EVENT_ENDED, REASON_REPLACED))
+		goto out;
+	f->state = FLOW_ENDED;
+	f->seen = bpf_ktime_get_coarse_ns();
+	forget_hello(&s->key);
+	verdict = FAST_NOT_OURS;
+	if (pinned && make_hello(&s->key, u)) {
+		begin_flow(f, s);
+		verdict = FAST_FORWARD;
+	}
+out:
+	unlock_flow(f);
+	return verdict;
+}
+
+/* Tells whether the gateway listens: without it, nothing new begins. */
+static __always_inline bool attended(struct __sk_buff *skb, const struct bottle *b)
+{
+	struct bpf_sock_tuple tuple = {
+		.ipv4 = { .saddr = b->guest, .daddr = b->gateway, .dport = b->intercept_port },
+	};
+	struct bpf_sock *sk, *full;
+	bool there;
+
+	sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), THIS_NETNS, 0);
+	if (!sk)
+		return false;
+	full = bpf_sk_fullsock(sk);
+	there = full && full->state == BPF_TCP_LISTEN && full->src_ip4 == b->gateway &&
+		full->mark == MARK_SOCKET;
+	bpf_sk_release(sk);
+	return there;
+}
+
+static __noinline int fast_syn(struct __sk_buff *skb, const struct bottle *b,
+			       const struct segment *s, struct flow *f, enum drop_reason *why)
+{
+	struct destination_key k = { .ifindex = s->key.ifindex,
+				     .daddr = s->key.daddr, .dport = s->key.dport };
+	__u32 ifindex = s->key.ifindex;
+	struct destination *d = bpf_map_lookup_elem(&destinations, &k);
+	struct usage *u = bpf_map_lookup_elem(&usages, &ifindex);
+	bool pinned = b->fast && d && u && d->expires > bpf_ktime_get_coarse_ns();
+	struct link_stats *stats;
+	int verdict;
+
+	if (!u || (!pinned && !f))
+		return FAST_NOT_OURS;
+	*why = DROP_SYN_FORM;
+	if ((s->flags & (TCP_ACK | TCP_RST | TCP_FIN | TCP_URG)) || s->len || odd_options(skb, s))
+		return FAST_DROP;
+	*why = DROP_NO_LISTENER;
+	if (!attended(skb, b))
+		return FAST_DROP;
+	*why = DROP_FLOW_PACE;
+	stats = stats_of(skb->ifindex);
+	if (!stats || !take(&stats->flows_until, FLOW_INTERVAL_NS, FLOW_BURST))
+		return FAST_DROP;
+	*why = DROP_EVENTS_FULL;
+	if (!f)
+		return add_flow(s, u) ? FAST_FORWARD : FAST_NOT_OURS;
+	verdict = renew_flow(s, f, u, pinned);
+	if (verdict == FAST_FORWARD)
+		f->up_packets++;
+	return verdict;
+}
+
+/* A segment of a flow whose stream is still looked at. */
+static __always_inline enum fast_verdict fast_judged(struct __sk_buff *skb,
+						     const struct segment *s, struct flow *f,
+						     enum drop_reason *drop)
+{
+	enum fast_verdict verdict = FAST_FORWARD;
+	int why = REASON_NONE;
+
+	*drop = DROP_FLOW_BUSY;
+	if (!lock_flow(f))
+		return FAST_DROP;
+	*drop = DROP_NONE;
+	if (f->state == FLOW_REFUSED)
+		why = f->reason ?: REASON_INTERNAL;
+	else if (f->guarded && (s->flags & TCP_URG))
+		why = REASON_URGENT;
+	else if (f->guarded && odd_options(skb, s))
+		why = REASON_OPTION;
+	else if (f->guarded && s->len)
+		why = judge_payload(skb, s, f, drop);
+	if (why) {
+		*drop = DROP_FLOW_REFUSED;
+		verdict = refuse(skb, s, f, why);
+	} else if (*drop != DROP_NONE) {
+		verdict = FAST_DROP;
+	} else {
+		count_up(skb, s, f);
+	}
+	unlock_flow(f);
+	return verdict;
+}
+
+/*
+ * Says what becomes of a segment from the bottle. FAST_NOT_OURS: there is no such
+ * flow and there will be none. With FAST_DROP and FAST_RESET, *why is the reason.
+ */
+static __always_inline enum fast_verdict fast_path(struct __sk_buff *skb, const struct bottle *b,
+						   const struct segment *s,
+						   const struct iphdr *ip, enum drop_reason *why)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, &s->key);
+	enum fast_verdict verdict;
+
+	if (s->flags & TCP_SYN) {
+		verdict = fast_syn(skb, b, s, f, why);
+	} else {
+		if (!f || f->state == FLOW_NONE || f->state == FLOW_ENDED)
+			return FAST_NOT_OURS;
+		*why = DROP_SYN_FORM;
+		if (s->len && (!(s->flags & TCP_ACK) || (s->flags & TCP_RST)))
+			return FAST_DROP;
+		if (f->state == FLOW_REFUSED && (s->flags & TCP_RST)) {
+			verdict = FAST_FORWARD; /* may it close what our RST did not */
+		} else if (f->state == FLOW_VERIFIED && !granted(f)) {
+			*why = DROP_FLOW_REFUSED;
+			return refuse(skb, s, f, REASON_REVOKED);
+		} else if (f->guarded || f->state == FLOW_REFUSED) {
+			verdict = fast_judged(skb, s, f, why);
+		} else {
+			count_up(skb, s, f);
+			verdict = FAST_FORWARD;
+		}
+	}
+	if (verdict == FAST_FORWARD && set_ttl(skb, ip)) {
+		*why = DROP_REPLY_FAILED;
+		return FAST_DROP;
+	}
+	return verdict;
+}
+
+/* Notes the upstream's acknowledgement; all that is kept may go when it covers it. */
+static __noinline int note_ack(const struct flow_key *key, struct flow *f, __u32 ack)
+{
+	__u32 acked = ack - f->start;
+
+	if (f->phase != PHASE_DONE || acked < f->kept || acked >= FAR_AHEAD)
+		return 0;
+	if (!lock_flow(f))
+		return 0; /* the next one will do */
+	if (f->phase == PHASE_DONE && acked >= f->kept && f->state == FLOW_VERIFIED) {
+		f->guarded = 0;
+		forget_hello(key);
+	}
+	unlock_flow(f);
+	return 0;
+}
+
+/*
+ * Sees a frame to the bottle. Returns the reason when it is of a fast-path flow
+ * that is over. Everything that is not of a flow is none of its business.
+ */
+static __always_inline enum drop_reason fast_down(struct __sk_buff *skb)
+{
+	struct flow_key key = { .ifindex = skb->ifindex };
+	struct tcphdr tcp;
+	struct iphdr ip;
+	struct flow *f;
+	__u32 headers, total;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
+	    ip.protocol != IPPROTO_TCP || ip.ihl * 4 != sizeof(ip) ||
+	    bpf_skb_load_bytes(skb, TRANSPORT_OFFSET, &tcp, sizeof(tcp)))
+		return DROP_NONE;
+	key.daddr = ip.saddr;
+	key.sport = tcp.dest;
+	key.dport = tcp.source;
+	f = bpf_map_lookup_elem(&flows, &key);
+	if (!f || f->state == FLOW_NONE || f->state == FLOW_ENDED)
+		return DROP_NONE;
+	if (f->state == FLOW_REFUSED) /* only the RST that refusal sent, and its like */
+		return tcp.rst ? DROP_NONE : DROP_FLOW_REVOKED;
+	if (f->state == FLOW_VERIFIED && !granted(f))
+		return DROP_FLOW_REVOKED;
+	headers = sizeof(ip) + tcp.doff * 4;
+	total = bpf_ntohs(ip.tot_len);
+	f->seen = bpf_ktime_get_coarse_ns();
+	f->down_packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
+	if (total > headers)
+		f->down_bytes += total - headers;
+	if (tcp.fin)
+		f->fin_down = 1;
+	if (tcp.rst)
+		f->reset = 1;
+	if (f->guarded && tcp.ack)
+		note_ack(&key, f, bpf_ntohl(tcp.ack_seq));
+	return DROP_NONE;
+}
+
+#endif

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * The fast path's maps. The Go side writes pins, destinations, grants and
+ * usage's existence; flows, hellos and events are the programs' own, and the Go
+ * side only reads them.
+ */
+#ifndef GATEWAY_FAST_STATE_H
+#define GATEWAY_FAST_STATE_H
+
+#include "state.h"
+
+/* A connection as the bottle sees it; its address is the link's constant. */
+struct flow_key {
+	__u32 ifindex;
+	__be32 daddr;
+	__be16 sport;
+	__be16 dport;
+};
+
+struct flow {
+	__u64 began; /* CLOCK_MONOTONIC, nanoseconds, in steps of a tick */
+	__u64 seen;
+	__u64 up_packets; /* segments; what a sender left unsegmented counts as many */
+	__u64 up_bytes;	  /* of TCP payload */
+	__u64 down_packets;
+	__u64 down_bytes;
+	__u64 epoch;  /* of the grant, when the hello was judged */
+	__u32 grant;  /* number of the permission, 0 before the verdict */
+	__u32 start;  /* sequence number of the guest's first byte */
+	__u32 kept;   /* bytes from there that are kept and were passed */
+	__u32 record; /* offset of the record that is being looked at */
+	__u32 busy;   /* not 0 while a CPU judges */
+	__u8 state;   /* enum flow_state */
+	__u8 phase;   /* enum flow_phase */
+	__u8 guarded; /* bytes below kept may still be sent again */
+	__u8 fin_up;
+	__u8 fin_down;
+	__u8 reset;
+	__u8 reason; /* enum flow_reason */
+	__u8 name_len;
+	__u8 id[16]; /* random */
+	__u8 name[NAME_SIZE];
+};
+
+/* An address and port that a bottle may open connections to without a proxy. */
+struct destination_key {
+	__u32 ifindex;
+	__be32 daddr;
+	__be16 dport;
+	__u16 unused;
+};
+
+struct destination {
+	__u64 expires; /* CLOCK_MONOTONIC, nanoseconds */
+};
+
+/*
+ * A name at an address. The length is part of the key, since "a" and "a\\0"
+ * would be one name without it.
+ */
+struct pin_key {
+	__u32 ifindex;
+	__be32 daddr;
+	__be16 dport;
+	__u16 name_len;
+	__u8 name[NAME_SIZE];
+};
+
+struct pin {
+	__u64 expires;
+	__u64 epoch;
+	__u32 grant;
+	__u32 unused;
+};
+
+/* What of a flow's stream is kept, and the state of whoever walks over it. */
+struct hello {
+	__u64 seen[16]; /* extension types met, by their low ten bits */
+	__u32 at;	/* next byte to look at, or to write */
+	__u32 end;	/* of the extensions, or of what is compared */
+	__u32 list_end; /* of the ALPN list that is being walked, else 0 */
+	__u32 from;	/* offset in the frame */
+	__u32 left;
+	__u32 failed; /* enum flow_reason */
+	__u32 name_at;
+	__u32 name_len;
+	struct pin_key key;
+	__u8 bytes[HELLO_CAPACITY + HELLO_SLACK];
+};
+
+/* How much of its budgets a bottle uses. */
+struct usage {
+	__u64 flows;
+	__u64 hellos;
+};
+
+struct event {
+	struct flow_key key;
+	__u8 kind; /* enum event_kind */
+	__u8 reason; /* enum flow_reason */
+	__u16 unused;
+	struct flow flow;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_FLOWS);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+/* Allocated beforehand: a value is too large to be had in a packet's time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_HELLOS);
+	__type(key, struct flow_key);
+	__type(value, struct hello);
+} hellos SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PINS);
+	__type(key, struct destination_key);
+	__type(value, struct destination);
+} destinations SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PINS);
+	__type(key, struct pin_key);
+	__type(value, struct pin);
+} pins SEC(".maps");
+
+/* The epoch of each permission. A flow whose epoch is another is cut. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_GRANTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} grants SEC(".maps");
+
+/* Keyed by ifindex. A link without an entry has no fast path. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_BOTTLES);
+	__type(key, __u32);
+	__type(value, struct usage);
+} usages SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, EVENT_BYTES);
+} events SEC(".maps");
+
+/* What new values of hellos are copied from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct hello);
+} blank SEC(".maps");
+
+/* Where a new flow is put together: it is too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow);
+} scratch SEC(".maps");
+
+/* Reports a flow. Returns false, and nothing was reported, when there is no room. */
+static __always_inline bool report(const struct flow_key *key, const struct flow *f,
+				   enum event_kind kind, enum flow_reason reason)
+{
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e)
+		return false;
+	e->key = *key;
+	e->kind = kind;
+	e->reason = reason;
+	e->unused = 0;
+	e->flow = *f;
+	bpf_ringbuf_submit(e, 0);
+	return true;
+}
+
+/* Lets go of what was kept of a flow's stream. */
+static __always_inline void forget_hello(const struct flow_key *key)
+{
+	__u32 ifindex = key->ifindex;
+	struct usage *u;
+
+	if (bpf_map_delete_elem(&hellos, key))
+		return;
+	u = bpf_map_lookup_elem(&usages, &ifindex);
+	if (u)
+		__sync_fetch_and_add(&u->hellos, -1);
+}
+
+/* Tells whether the flow's permission is the one it was judged by. */
+static __always_inline bool granted(const struct flow *f)
+{
+	__u32 grant = f->grant;
+	__u64 *epoch = bpf_map_lookup_elem(&grants, &grant);
+
+	return grant && epoch && *epoch == f->epoch;
+}
+
+/* One CPU at a time judges a flow; another that comes meanwhile drops. */
+static __always_inline bool lock_flow(struct flow *f)
+{
+	return __sync_val_compare_and_swap(&f->busy, 0, 1) == 0;
+}
+
+static __always_inline void unlock_flow(struct flow *f)
+{
+	__sync_lock_test_and_set(&f->busy, 0);
+}
+
+#endif

@@ -1,0 +1,116 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"testing"
+
+	"gatewayd/lab"
+)
+
+const fastManifest = `
+egress:
+  routes:
+    - host: direct.example.org
+      pipelock: { tls_passthrough: true }
+    - host: shared.example.org
+      pipelock: { tls_passthrough: true }
+    - host: scanned.example.org
+`
+
+// TestFastPath calls a host that is passed through: the kernel carries it, and
+// the record says so. A host whose address is also that of one that is scanned
+// is the relay's.
+func TestFastPath(t *testing.T) {
+	b := newBench(t, nil)
+	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "here") })
+	b.serve(&lab.Site{Names: []string{"direct.example.org"}, Handler: ok})
+	b.serve(&lab.Site{Names: []string{"shared.example.org", "scanned.example.org"}, Handler: ok})
+	b.start(fastManifest)
+	trustInternet(b)
+	for _, host := range []string{
+		"direct.example.org", "direct.example.org",
+		"shared.example.org", // its address is known for nothing else yet
+		"scanned.example.org",
+		"shared.example.org",
+	} {
+		if err := wantStatus(b.get("https://"+host+"/"), http.StatusOK); err != nil {
+			t.Fatalf("%s: %v", host, err)
+		}
+	}
+	b.mustHaveLane("direct.example.org", "fastpath")
+	b.mustHaveLane("scanned.example.org", "intercept")
+	eventually(t, func() error {
+		if n, m := len(b.fastRecords("direct.example.org")), len(b.fastRecords("shared.example.org")); n != 2 || m != 1 {
+			return fmt.Errorf("%d and %d records of the fast path", n, m)
+		}
+		return nil
+	})
+	for _, r := range b.fastRecords("direct.example.org") {
+		if r.Decision != "passthrough" || r.Reason != "route" && r.Reason != "reset" {
+			t.Errorf("the record is %+v", r)
+		}
+	}
+}
+
+// TestFastPathOutlivesKill kills gatewayd in the middle of transfers each way,
+// and starts it again: each side has every byte, in one connection.
+func TestFastPathOutlivesKill(t *testing.T) {
+	const host = "direct.example.org"
+	b := newBench(t, nil)
+	b.serve(&lab.Site{Names: []string{host}, Handler: streamHandler()})
+	b.start(fastManifest)
+	trustInternet(b)
+	for _, direction := range []string{"down", "up"} {
+		t.Run(direction, func(t *testing.T) {
+			done := make(chan result, 1)
+			go func() {
+				done <- b.client("bulk", "1", direction, "https://"+host+"/bulk", strconv.Itoa(1<<30))
+			}()
+			eventually(t, func() error { return b.fastBytes(host, 64<<20) })
+			b.kill()
+			if err := b.Gateway.Start(); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case r := <-done:
+				t.Errorf("the transfer ended before gatewayd was back: %v", r)
+				return
+			default:
+			}
+			if r := <-done; r.Failed != nil {
+				t.Errorf("the transfer: %v", r)
+			}
+		})
+	}
+}
+
+// fastBytes reports as an error that less than n bytes have moved in an open
+// fast-path flow to host.
+func (b *bench) fastBytes(host string, n int64) error {
+	out, err := b.Gateway.Command(b.t.Context(), "flows", "-o", "json")
+	if err != nil {
+		return err
+	}
+	var flows []struct {
+		Host, Lane string
+		Up         int64 `json:"bytes_up"`
+		Down       int64 `json:"bytes_down"`
+	}
+	if err := json.Unmarshal(out, &flows); err != nil {
+		return fmt.Errorf("flows %q: %w", out, err)
+	}
+	for _, f := range flows {
+		if f.Host == host && f.Lane == "fastpath" && f.Up+f.Down >= n {
+			return nil
+		}
+	}
+	return fmt.Errorf("the flows are %s", out)
+}
+
+func (b *bench) fastRecords(host string) []record {
+	return slices.DeleteFunc(b.records(), func(r record) bool { return r.Host != host || r.Lane != "fastpath" })
+}

@@ -1,0 +1,331 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// FastPin is one name that a bottle may call on the fast path, at the address
+// that it is given with.
+type FastPin struct {
+	// Name is the canonical host name, 1 to 253 bytes.
+	Name string
+	// Port is the TCP port.
+	Port uint16
+	// For is how long new flows may begin; more than 0.
+	For time.Duration
+}
+
+// maxBottlePins is the most pins that one bottle has in the kernel. What is
+// beyond is served by the gateway's sockets.
+const maxBottlePins = 4096
+
+// grantKey is what a permission is for. Flows refer to it by number.
+type grantKey struct {
+	ifindex uint32
+	port    uint16 // in network order, as the maps have it
+	name    string
+}
+
+type grant struct {
+	id    uint32
+	epoch uint64
+}
+
+// fastTable is the Go side of the fast path's maps. Redirect.mu guards it.
+type fastTable struct {
+	objects  *gatewayObjects
+	obstacle string // why new flows do not take the fast path; "" if they do
+
+	grants map[grantKey]grant
+	taken  map[uint32]grantKey
+	next   uint32 // where the search for a free number begins
+	pins   map[gatewayPinKey]uint64
+	counts map[uint32]int // pins by ifindex
+}
+
+// newFastTable forgets the pins of an earlier process, which its successor does
+// not know the reasons of, and keeps its flows with their permissions.
+func newFastTable(o *gatewayObjects) (*fastTable, error) {
+	t := &fastTable{objects: o, obstacle: "no link is set up yet", grants: make(map[grantKey]grant),
+		taken: make(map[uint32]grantKey), pins: make(map[gatewayPinKey]uint64), counts: make(map[uint32]int)}
+	if err := clearMap[gatewayDestinationKey, gatewayDestination](o.Destinations); err != nil {
+		return nil, err
+	}
+	if err := clearMap[gatewayPinKey, gatewayPin](o.Pins); err != nil {
+		return nil, err
+	}
+	err := t.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) {
+		if f.Grant == 0 {
+			return
+		}
+		var epoch uint64
+		if o.Grants.Lookup(f.Grant, &epoch) == nil && epoch == f.Epoch {
+			t.hold(grantKey{k.Ifindex, k.Dport, flowName(f)}, grant{f.Grant, epoch})
+		}
+	})
+	return t, err
+}
+
+func (t *fastTable) hold(k grantKey, g grant) {
+	t.grants[k] = g
+	t.taken[g.id] = k
+}
+
+// clearMap deletes every entry.
+func clearMap[K comparable, V any](m *ebpf.Map) error {
+	var keys []K
+	var key K
+	var value V
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		keys = append(keys, key)
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("list entries: %w", err)
+	}
+	for _, k := range keys {
+		if err := m.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete entry: %w", err)
+		}
+	}
+	return nil
+}
+
+// eachFlow calls f for every entry, those that are over included. An entry that
+// is deleted meanwhile can make the walk begin again, so f may see one twice.
+func (t *fastTable) eachFlow(f func(gatewayFlowKey, *gatewayFlow)) error {
+	var key gatewayFlowKey
+	var value gatewayFlow
+	it := t.objects.Flows.Iterate()
+	for it.Next(&key, &value) {
+		f(key, &value)
+	}
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return fmt.Errorf("list flows: %w", err)
+	}
+	return nil
+}
+
+func flowName(f *gatewayFlow) string { return string(f.Name[:f.NameLen]) }
+
+// grantFor returns the permission for k, a new one if there is none.
+func (t *fastTable) grantFor(k grantKey) (grant, error) {
+	if g, ok := t.grants[k]; ok {
+		return g, nil
+	}
+	if len(t.taken) >= int(gatewayLimitsMAX_GRANTS)-1 {
+		if err := t.reclaim(); err != nil {
+			return grant{}, err
+		}
+	}
+	for range gatewayLimitsMAX_GRANTS {
+		if t.next++; t.next >= uint32(gatewayLimitsMAX_GRANTS) {
+			t.next = 1 // 0 is none
+		}
+		if _, ok := t.taken[t.next]; ok {
+			continue
+		}
+		epoch, err := t.advance(t.next)
+		if err != nil {
+			return grant{}, err
+		}
+		g := grant{t.next, epoch}
+		t.hold(k, g)
+		return g, nil
+	}
+	return grant{}, fmt.Errorf("allocate permission: all %d are taken", gatewayLimitsMAX_GRANTS)
+}
+
+// advance gives a permission its next epoch: whatever refers to it is cut.
+func (t *fastTable) advance(id uint32) (uint64, error) {
+	var epoch uint64
+	if err := t.objects.Grants.Lookup(id, &epoch); err != nil {
+		return 0, fmt.Errorf("read permission: %w", err)
+	}
+	epoch++
+	if err := t.objects.Grants.Put(id, epoch); err != nil {
+		return 0, fmt.Errorf("write permission: %w", err)
+	}
+	return epoch, nil
+}
+
+// reclaim takes back permissions that neither a pin nor a flow refers to.
+func (t *fastTable) reclaim() error {
+	used := make(map[grantKey]bool)
+	for k := range t.pins {
+		used[grantOf(k)] = true
+	}
+	if err := t.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) { used[t.taken[f.Grant]] = true }); err != nil {
+		return err
+	}
+	for k, g := range t.grants {
+		if used[k] {
+			continue
+		}
+		if _, err := t.advance(g.id); err != nil {
+			return err
+		}
+		delete(t.grants, k)
+		delete(t.taken, g.id)
+	}
+	return nil
+}
+
+func grantOf(k gatewayPinKey) grantKey {
+	return grantKey{k.Ifindex, k.Dport, string(k.Name[:k.NameLen])}
+}
+
+// set makes pins all that the link may call at addr.
+func (t *fastTable) set(ifindex uint32, addr netip.Addr, pins []FastPin) error {
+	now, err := monotonic()
+	if err != nil {
+		return err
+	}
+	want := make(map[gatewayPinKey]uint64, len(pins))
+	until := make(map[gatewayDestinationKey]uint64)
+	for _, p := range pins {
+		k := gatewayPinKey{Ifindex: ifindex, Daddr: networkOrder32(addr), Dport: networkOrder16(p.Port), NameLen: uint16(len(p.Name))}
+		if len(p.Name) == 0 || len(p.Name) > 253 || p.Port == 0 || p.For <= 0 {
+			return fmt.Errorf("pin %q port %d: not a name, a port and a time", p.Name, p.Port)
+		}
+		copy(k.Name[:], p.Name)
+		want[k] = now + uint64(p.For)
+		d := gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}
+		until[d] = max(until[d], want[k])
+	}
+	if err := t.drop(func(k gatewayPinKey) bool {
+		_, wanted := want[k]
+		return k.Ifindex == ifindex && k.Daddr == networkOrder32(addr) && !wanted
+	}, until); err != nil {
+		return err
+	}
+	for k, expires := range want {
+		if err := t.pin(k, expires); err != nil {
+			return err
+		}
+	}
+	for d, expires := range until {
+		if err := t.objects.Destinations.Put(d, gatewayDestination{Expires: expires}); err != nil {
+			return fmt.Errorf("write destination: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *fastTable) pin(k gatewayPinKey, expires uint64) error {
+	_, known := t.pins[k]
+	if !known && t.counts[k.Ifindex] >= maxBottlePins {
+		return fmt.Errorf("write pin: the bottle has %d", maxBottlePins)
+	}
+	g, err := t.grantFor(grantOf(k))
+	if err != nil {
+		return err
+	}
+	if err := t.objects.Pins.Put(k, gatewayPin{Expires: expires, Epoch: g.epoch, Grant: g.id}); err != nil {
+		return fmt.Errorf("write pin: %w", err)
+	}
+	if !known {
+		t.counts[k.Ifindex]++
+	}
+	t.pins[k] = expires
+	return nil
+}
+
+// drop deletes the pins that unwanted names, and first the destinations of
+// theirs that are not among keep, so that no flow begins that has no pin.
+func (t *fastTable) drop(unwanted func(gatewayPinKey) bool, keep map[gatewayDestinationKey]uint64) error {
+	for k := range t.pins {
+		if !unwanted(k) {
+			continue
+		}
+		d := gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}
+		if _, ok := keep[d]; !ok {
+			if err := t.objects.Destinations.Delete(d); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return fmt.Errorf("delete destination: %w", err)
+			}
+		}
+		if err := t.objects.Pins.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete pin: %w", err)
+		}
+		delete(t.pins, k)
+		if t.counts[k.Ifindex]--; t.counts[k.Ifindex] == 0 {
+			delete(t.counts, k.Ifindex)
+		}
+	}
+	return nil
+}
+
+// revoke cuts every flow of the link, and withdraws every pin, that keep does
+// not name. The flows are cut by the time it returns: the programs compare
+// epochs with each packet.
+func (t *fastTable) revoke(ifindex uint32, keep func(name string, port uint16) bool) error {
+	var errs []error
+	gone := make(map[grantKey]bool)
+	for k, g := range t.grants {
+		if k.ifindex != ifindex || keep != nil && keep(k.name, hostOrder16(k.port)) {
+			continue
+		}
+		if _, err := t.advance(g.id); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		gone[k] = true
+		delete(t.grants, k)
+		delete(t.taken, g.id)
+	}
+	errs = append(errs, t.drop(func(k gatewayPinKey) bool { return gone[grantOf(k)] }, nil))
+	return errors.Join(errs...)
+}
+
+// expire deletes pins that have run out. A destination that another pin still
+// holds open may go with them: the next answer brings it back.
+func (t *fastTable) expire() error {
+	now, err := monotonic()
+	if err != nil {
+		return err
+	}
+	live := make(map[gatewayDestinationKey]uint64)
+	for k, expires := range t.pins {
+		if expires > now {
+			live[gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}] = expires
+		}
+	}
+	return t.drop(func(k gatewayPinKey) bool { return t.pins[k] <= now }, live)
+}
+
+// dropAddrs deletes the pins of every address that is not usable.
+func (t *fastTable) dropAddrs(usable func(netip.Addr) bool) error {
+	known := make(map[uint32]bool)
+	return t.drop(func(k gatewayPinKey) bool {
+		ok, asked := known[k.Daddr]
+		if !asked {
+			ok = usable(addrOf(k.Daddr))
+			known[k.Daddr] = ok
+		}
+		return !ok
+	}, nil)
+}
+
+// begin makes a link's account, without which it has no fast path.
+func (t *fastTable) begin(ifindex uint32) error {
+	err := t.objects.Usages.Update(ifindex, gatewayUsage{}, ebpf.UpdateNoExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("create account: %w", err)
+	}
+	return nil
+}
+
+// monotonic reads the clock that the programs use, in nanoseconds.
+func monotonic() (uint64, error) {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0, fmt.Errorf("read monotonic clock: %w", err)
+	}
+	return uint64(ts.Nano()), nil
+}

@@ -1,0 +1,84 @@
+package redirect
+
+import (
+	"bytes"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+var bothHooks = []AttachMode{AttachTCX, AttachClsact}
+
+// TestFastPathCarriesTLS is the fast path in one line: a TLS connection that no
+// socket of the host has anything to do with.
+func TestFastPathCarriesTLS(t *testing.T) {
+	for _, mode := range bothHooks {
+		t.Run(string(mode), func(t *testing.T) {
+			s := newFastStage(t, mode)
+			s.pin(goodName)
+			before := counters(t, s.r, s.l)
+			c, err := s.call(goodName)
+			if err != nil {
+				t.Fatalf("handshake: %v; %v; %+v", err, s.events(), difference(counters(t, s.r, s.l), before))
+			}
+			must(t, echoed(c, "hello"))
+			big := strings.Repeat("0123456789abcdef", 1<<14)
+			go io.WriteString(c, big)
+			got, err := io.ReadAll(io.LimitReader(c, int64(len(big))))
+			if err != nil || !bytes.Equal(got, []byte(big)) {
+				t.Errorf("%d bytes came back, %v", len(got), err)
+			}
+			flows, err := s.r.FastFlows(s.l.Bottle)
+			must(t, err)
+			if len(flows) != 1 || flows[0].Name != goodName || !flows[0].Verified || flows[0].UpBytes < uint64(len(big)) || flows[0].DownBytes < uint64(len(big)) {
+				t.Errorf("flows are %+v", flows)
+			}
+			after := difference(counters(t, s.r, s.l), before)
+			if after.Assigned != 0 || after.Forwarded == 0 || after.Dropped() != 0 {
+				t.Errorf("counted %+v", after)
+			}
+			if n := hellosKept(t, s.r); n != 0 {
+				t.Errorf("%d hellos are still kept", n)
+			}
+		})
+	}
+}
+
+// TestFastPathOverANarrowUplink has an uplink that takes less than the bottle's
+// link, and a hello that is longer than either.
+func TestFastPathOverANarrowUplink(t *testing.T) {
+	s := newFastStage(t, AttachAuto)
+	up, err := netlink.LinkByName("up0")
+	must(t, err)
+	must(t, netlink.LinkSetMTU(up, 1280))
+	s.pin(goodName)
+	for range 3 {
+		c, err := s.call(goodName)
+		must(t, err)
+		must(t, echoed(c, strings.Repeat("narrow", 1000)))
+	}
+	if e := s.events(); len(e) > 0 {
+		t.Errorf("events %+v", e)
+	}
+}
+
+func hellosKept(t testing.TB, r *Redirect) (n int) {
+	t.Helper()
+	var key gatewayFlowKey
+	var value []byte
+	for it := r.objects.Hellos.Iterate(); it.Next(&key, &value); {
+		n++
+	}
+	return n
+}
+
+// conntrack returns the table of tracked connections as text.
+func conntrack(t testing.TB) []byte {
+	t.Helper()
+	out, err := exec.Command("conntrack", "-L").Output()
+	must(t, err)
+	return out
+}

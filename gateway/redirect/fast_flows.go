@@ -1,0 +1,314 @@
+package redirect
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// FastReason is why a fast-path flow was refused or ended. Its numbers come from
+// the C enum flow_reason; the words of String do not change.
+type FastReason uint8
+
+// Why flows were refused or ended.
+const (
+	FastNotTLS       = FastReason(gatewayFlowReasonREASON_NOT_TLS)       // the first bytes are no handshake record
+	FastMalformed    = FastReason(gatewayFlowReasonREASON_MALFORMED)     // a ClientHello that breaks the protocol, or spans records
+	FastTooLarge     = FastReason(gatewayFlowReasonREASON_TOO_LARGE)     // a ClientHello beyond 16 KB
+	FastNoName       = FastReason(gatewayFlowReasonREASON_NO_NAME)       // no server name
+	FastName         = FastReason(gatewayFlowReasonREASON_NAME)          // a name that is not pinned to this address
+	FastEarlyData    = FastReason(gatewayFlowReasonREASON_EARLY_DATA)    // offers early data, which only the relay carries
+	FastChanged      = FastReason(gatewayFlowReasonREASON_CHANGED)       // other bytes where the judged hello was
+	FastUrgent       = FastReason(gatewayFlowReasonREASON_URGENT)        // urgent data in the handshake
+	FastOption       = FastReason(gatewayFlowReasonREASON_OPTION)        // a TCP option that makes upstreams ignore segments
+	FastRevoked      = FastReason(gatewayFlowReasonREASON_REVOKED)       // the permission was withdrawn
+	FastInternal     = FastReason(gatewayFlowReasonREASON_INTERNAL)      // state that should be there is not
+	FastClosed       = FastReason(gatewayFlowReasonREASON_CLOSED)        // both sides ended
+	FastReset        = FastReason(gatewayFlowReasonREASON_RESET)         // either side sent RST
+	FastIdle         = FastReason(gatewayFlowReasonREASON_IDLE)          // nothing for a long time
+	FastHelloTimeout = FastReason(gatewayFlowReasonREASON_HELLO_TIMEOUT) // no whole ClientHello in time
+	FastReplaced     = FastReason(gatewayFlowReasonREASON_REPLACED)      // a new connection took the same addresses and ports
+)
+
+var fastReasonWords = [gatewayFlowReasonREASONS]string{
+	"none", "not_tls", "malformed", "too_large", "no_name", "name", "early_data", "changed", "urgent", "option",
+	"revoked", "internal", "closed", "reset", "idle", "hello_timeout", "replaced",
+}
+
+// String returns the reason as one word of lower-case letters and '_'.
+func (r FastReason) String() string {
+	if int(r) < len(fastReasonWords) {
+		return fastReasonWords[r]
+	}
+	return fmt.Sprintf("reason_%d", uint8(r))
+}
+
+// FastFlow is one connection that the kernel carries.
+type FastFlow struct {
+	ID       string // 32 hexadecimal digits, random
+	Bottle   string
+	Src, Dst netip.AddrPort
+	Name     string // what the ClientHello named; "" while it is not judged
+	Verified bool   // the hello was judged and is good
+	Began    time.Time
+	Seen     time.Time // when the last packet passed
+	// Bytes are TCP payload, retransmissions included; packets are segments.
+	UpPackets, UpBytes     uint64
+	DownPackets, DownBytes uint64
+}
+
+// FastEvent says that a flow is over.
+type FastEvent struct {
+	Flow    FastFlow
+	Refused bool // it was refused, and both sides were reset
+	Reason  FastReason
+}
+
+// SetFast makes pins all that the bottle's new connections may be to addr on the
+// fast path; nil means none. It returns once the kernel has them. Addresses that
+// the kernel cannot or must not forward to (special-purpose ranges, no route by
+// the uplink) get none, which is no error: the gateway's sockets serve them.
+func (r *Redirect) SetFast(bottle string, addr netip.Addr, pins []FastPin) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	index, err := r.indexOf(bottle)
+	if err != nil || index == 0 {
+		return err
+	}
+	addr = addr.Unmap()
+	if !addr.Is4() {
+		return nil
+	}
+	if len(pins) > 0 && (r.fast.obstacle != "" || !r.forwardable(addr)) {
+		pins = nil
+	}
+	return r.fast.set(uint32(index), addr, pins)
+}
+
+// indexOf returns the bottle's interface, 0 if it has none now.
+func (r *Redirect) indexOf(bottle string) (int, error) {
+	if r.objects == nil {
+		return 0, ErrClosed
+	}
+	state := r.links[bottle]
+	if state == nil {
+		return 0, fmt.Errorf("find link of %q: %w", bottle, ErrUnknownBottle)
+	}
+	return state.status.Ifindex, nil
+}
+
+// forwardable tells whether the second layer would let a packet to addr leave,
+// and the route to it is by the uplink.
+func (r *Redirect) forwardable(addr netip.Addr) bool {
+	for _, p := range specialRanges {
+		if p.Contains(addr) {
+			return false
+		}
+	}
+	uplink, err := findLink(r.options.Uplink)
+	if err != nil || uplink == nil {
+		return false
+	}
+	return leavesBy(addr, uplink.Attrs().Index)
+}
+
+// leavesBy tells whether the route to addr goes out by the interface.
+func leavesBy(addr netip.Addr, index int) bool {
+	routes, err := netlink.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{Mark: uint32(gatewayMarkMARK_FORWARD)})
+	return err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_UNICAST && routes[0].LinkIndex == index
+}
+
+// RevokeFast cuts every fast-path flow of the bottle, and withdraws every pin,
+// for which keep is false; a nil keep keeps none. What it does not keep carries
+// no packet any more when it returns.
+func (r *Redirect) RevokeFast(bottle string, keep func(name string, port uint16) bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	index, err := r.indexOf(bottle)
+	if err != nil || index == 0 {
+		return err
+	}
+	return r.fast.revoke(uint32(index), keep)
+}
+
+// FastObstacle says in words why new connections do not take the fast path, ""
+// if they do.
+func (r *Redirect) FastObstacle() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.fast.obstacle
+}
+
+// FastFlows returns the flows that the kernel carries for the bottle, in no
+// order. The caller owns the slice.
+func (r *Redirect) FastFlows(bottle string) ([]FastFlow, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	index, err := r.indexOf(bottle)
+	if err != nil || index == 0 {
+		return nil, err
+	}
+	guest := r.links[bottle].status.Link.Guest
+	clock, err := newClock()
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]FastFlow)
+	err = r.fast.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) {
+		state := gatewayFlowState(f.State)
+		if k.Ifindex == uint32(index) && (state == gatewayFlowStateFLOW_UNVERIFIED || state == gatewayFlowStateFLOW_VERIFIED) {
+			flow := clock.flow(bottle, guest, k, f)
+			found[flow.ID] = flow
+		}
+	})
+	flows := make([]FastFlow, 0, len(found))
+	for _, f := range found {
+		flows = append(flows, f)
+	}
+	return flows, err
+}
+
+// clock turns the kernel's monotonic time into the time of day.
+type clock struct {
+	now  time.Time
+	mono uint64
+}
+
+func newClock() (clock, error) {
+	mono, err := monotonic()
+	return clock{time.Now(), mono}, err
+}
+
+func (c clock) time(mono uint64) time.Time { return c.now.Add(-time.Duration(c.mono - mono)) }
+
+func (c clock) flow(bottle string, guest netip.Addr, k gatewayFlowKey, f *gatewayFlow) FastFlow {
+	return FastFlow{
+		ID: hex.EncodeToString(f.Id[:]), Bottle: bottle, Name: flowName(f),
+		Src:      netip.AddrPortFrom(guest, hostOrder16(k.Sport)),
+		Dst:      netip.AddrPortFrom(addrOf(k.Daddr), hostOrder16(k.Dport)),
+		Verified: gatewayFlowState(f.State) == gatewayFlowStateFLOW_VERIFIED || f.Grant != 0,
+		Began:    c.time(f.Began), Seen: c.time(f.Seen),
+		UpPackets: f.UpPackets, UpBytes: f.UpBytes, DownPackets: f.DownPackets, DownBytes: f.DownBytes,
+	}
+}
+
+func addrOf(networkOrder uint32) netip.Addr {
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], networkOrder)
+	return netip.AddrFrom4(b)
+}
+
+func hostOrder16(p uint16) uint16 { return networkOrder16(p) } // its own inverse
+
+// CollectFast ends flows that are over, and deletes pins that have run out. It
+// should be called about once a second; nothing is less safe without it.
+func (r *Redirect) CollectFast() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.objects == nil {
+		return ErrClosed
+	}
+	_, err := r.objects.CollectFlows.Run(nil)
+	if err != nil {
+		err = fmt.Errorf("collect flows: %w", err)
+	}
+	return errors.Join(err, r.fast.expire())
+}
+
+// FastEvents hands every flow that is over to handle until ctx ends, and then
+// returns nil. It blocks, handle is called on its goroutine, and there must be
+// only one call at a time. What conntrack holds for flows that were cut is
+// deleted, so that the upstream's next packet is answered with RST.
+func (r *Redirect) FastEvents(ctx context.Context, handle func(FastEvent)) error {
+	r.mu.Lock()
+	if r.objects == nil {
+		r.mu.Unlock()
+		return ErrClosed
+	}
+	reader, err := ringbuf.NewReader(r.objects.Events)
+	r.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("open events: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { reader.Close() })
+	defer stop()
+	defer reader.Close()
+	var cut []netlink.CustomConntrackFilter
+	for {
+		record, err := reader.Read()
+		if errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read event: %w", err)
+		}
+		event, ok := r.event(record.RawSample)
+		if !ok {
+			continue
+		}
+		if f := lingers(event); f != nil {
+			cut = append(cut, f)
+		}
+		if len(cut) > 0 && reader.AvailableBytes() == 0 {
+			if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, cut...); err != nil {
+				r.options.Log.Warn("connection tracking keeps flows that were cut", "error", err)
+			}
+			cut = nil
+		}
+		handle(event)
+	}
+}
+
+// event reads one record of the ring. It returns false for one of a link that is
+// no bottle's any more.
+func (r *Redirect) event(raw []byte) (FastEvent, bool) {
+	var e gatewayEvent
+	if err := binary.Read(bytes.NewReader(raw), binary.NativeEndian, &e); err != nil {
+		return FastEvent{}, false
+	}
+	clock, err := newClock()
+	if err != nil {
+		return FastEvent{}, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for bottle, state := range r.links {
+		if state.status.Ifindex == int(e.Key.Ifindex) {
+			return FastEvent{
+				Flow:    clock.flow(bottle, state.status.Link.Guest, e.Key, &e.Flow),
+				Refused: gatewayEventKind(e.Kind) == gatewayEventKindEVENT_REFUSED, Reason: FastReason(e.Reason),
+			}, true
+		}
+	}
+	return FastEvent{}, false
+}
+
+// lingers returns a filter for what conntrack still has of a flow that ended
+// without both sides knowing.
+func lingers(e FastEvent) netlink.CustomConntrackFilter {
+	switch e.Reason {
+	case FastClosed: // conntrack has seen the FINs as well
+		return nil
+	case FastReplaced: // the entry is the new connection's
+		return nil
+	}
+	f := &netlink.ConntrackFilter{}
+	if f.AddIP(netlink.ConntrackOrigSrcIP, e.Flow.Src.Addr().AsSlice()) != nil ||
+		f.AddIP(netlink.ConntrackOrigDstIP, e.Flow.Dst.Addr().AsSlice()) != nil ||
+		f.AddProtocol(unix.IPPROTO_TCP) != nil ||
+		f.AddPort(netlink.ConntrackOrigSrcPort, e.Flow.Src.Port()) != nil ||
+		f.AddPort(netlink.ConntrackOrigDstPort, e.Flow.Dst.Port()) != nil {
+		return nil
+	}
+	return f
+}

@@ -1,0 +1,158 @@
+package redirect
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// origin is the address of the internet's server, behind the internet's end of
+// the uplink, and goodName the name that it may be called by.
+var origin = netip.MustParseAddr("198.19.0.10")
+
+const goodName = "good.test"
+
+// fastStage is a stage with an uplink, a bottle whose fast path is open, a TLS
+// server that echoes on the internet, and the events of the flows.
+type fastStage struct {
+	*stage
+	l    Link
+	g    *guest
+	mu   sync.Mutex
+	over []FastEvent
+	seen chan struct{}
+}
+
+func newFastStage(t *testing.T, mode AttachMode) *fastStage {
+	t.Helper()
+	s := &fastStage{stage: newStage(t, func(o *Options) { o.Attach, o.Uplink = mode, "up0" }), seen: make(chan struct{}, 1024)}
+	s.leaksAllowed = true
+	s.l = s.link(1)
+	s.listeners(s.l)
+	s.set(s.l)
+	if o := s.r.FastObstacle(); o != "" {
+		t.Fatalf("the fast path is shut: %s", o)
+	}
+	must(t, inNetns(s.net, func() error {
+		dev, err := netlink.LinkByName("net0")
+		if err != nil {
+			return err
+		}
+		_, err = ensureAddress(dev, origin, 24, false)
+		return err
+	}))
+	s.g = s.enter(s.l)
+	s.serve()
+	s.watchEvents()
+	return s
+}
+
+// pin lets the bottle call the origin by the names.
+func (s *fastStage) pin(names ...string) {
+	s.t.Helper()
+	pins := make([]FastPin, 0, len(names))
+	for _, n := range names {
+		pins = append(pins, FastPin{Name: n, Port: 443, For: time.Minute})
+	}
+	must(s.t, s.r.SetFast(s.l.Bottle, origin, pins))
+}
+
+// watchEvents keeps what FastEvents tells.
+func (s *fastStage) watchEvents() {
+	ctx, cancel := context.WithCancel(s.t.Context())
+	var reading sync.WaitGroup
+	r := s.r
+	reading.Go(func() {
+		if err := r.FastEvents(ctx, func(e FastEvent) {
+			s.mu.Lock()
+			s.over = append(s.over, e)
+			s.mu.Unlock()
+		}); err != nil {
+			s.t.Errorf("events: %v", err)
+		}
+	})
+	s.t.Cleanup(func() { cancel(); reading.Wait() })
+}
+
+func (s *fastStage) events() []FastEvent {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]FastEvent(nil), s.over...)
+}
+
+// serve runs a TLS server at the origin, which echoes, and answers any name.
+func (s *fastStage) serve() {
+	t := s.t
+	t.Helper()
+	cert := selfSigned(t)
+	var l net.Listener
+	must(t, inNetns(s.net, func() (err error) {
+		l, err = net.Listen("tcp4", netip.AddrPortFrom(origin, 443).String())
+		return err
+	}))
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer c.Close()
+				stop := context.AfterFunc(t.Context(), func() { c.Close() })
+				defer stop()
+				tc := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}})
+				_, _ = io.Copy(tc, tc)
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); serving.Wait() })
+}
+
+func selfSigned(t testing.TB) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{goodName},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	must(t, err)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// call opens a TLS connection from the bottle, and closes it with the test.
+func (s *fastStage) call(name string) (*tls.Conn, error) {
+	raw, err := s.g.dial(netip.AddrPortFrom(origin, 443), patience)
+	if err != nil {
+		return nil, err
+	}
+	c := tls.Client(raw, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+	s.t.Cleanup(func() { raw.Close() })
+	must(s.t, raw.SetDeadline(time.Now().Add(patience)))
+	return c, c.Handshake()
+}
+
+func echoed(c io.ReadWriter, line string) error {
+	if _, err := io.WriteString(c, line); err != nil {
+		return err
+	}
+	got := make([]byte, len(line))
+	_, err := io.ReadFull(c, got)
+	if err == nil && string(got) != line {
+		err = os.ErrInvalid
+	}
+	return err
+}
