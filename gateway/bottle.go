@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gatewayd/gateway/dns"
+	"gatewayd/gateway/formats"
 	"gatewayd/gateway/pipelock"
 	"gatewayd/gateway/redirect"
 	"gatewayd/gateway/routes"
@@ -41,6 +42,7 @@ type Bottle struct {
 	CA           *gwtls.CA               // makes its leaves; nil means that nothing can be intercepted or explained
 	DeniedDNS    string                  // DeniedBlock (also "") or DeniedNXDomain
 	Answerers    map[string]http.Handler // by Route.Answer
+	Formats      *formats.Set            // what tokens look like that must not leave; nil looks for none
 	CanaryTokens []pipelock.Token        // tokens that may go to their homes only, besides the dummies of the routes
 }
 

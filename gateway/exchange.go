@@ -42,8 +42,9 @@ type exchange struct {
 
 	sent   atomic.Int64 // bytes of the request's body that went on
 	leak   atomic.Pointer[pipelock.Finding]
-	broken atomic.Pointer[error] // what reading the request's body failed with
-	giveUp context.CancelFunc    // ends the request towards the upstream
+	warned atomic.Pointer[pipelock.Finding] // the first that was let go
+	broken atomic.Pointer[error]            // what reading the request's body failed with
+	giveUp context.CancelFunc               // ends the request towards the upstream
 
 	interim sync.Mutex // held while a 1xx response is written
 	final   bool       // the final response has begun; guarded by interim
@@ -94,6 +95,9 @@ func (x *exchange) finish() {
 	x.rec.DurationMS = time.Since(x.start).Milliseconds()
 	if x.rec.Status == 0 {
 		x.rec.Status = x.w.status
+	}
+	if w := x.warned.Load(); w != nil && x.rec.Finding == "" {
+		x.rec.Finding = "let go: " + describe(w)
 	}
 	x.rec.BytesUp += x.sent.Load()
 	x.rec.BytesDown += x.w.written
