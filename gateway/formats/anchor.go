@@ -35,7 +35,7 @@ type span struct{ lo, hi int }
 type anchored struct {
 	atoms []string // in lower case
 	back  span     // how many bytes before the atom a match begins
-	near  bool     // the atom is a keyword that only has to be close before
+	near  []string // keywords that only have to be close before; a match is looked for from one of them on
 }
 
 // anchor finds the literals that a match of re must hold at a known place, and returns the expression without a leading
@@ -74,11 +74,12 @@ func anchor(re *syntax.Regexp, keywords []string) (anchored, *syntax.Regexp, err
 			return anchored{}, nil, fmt.Errorf("keyword %q is too short to look for: use one of at least 3 bytes", k)
 		}
 		best.atoms = append(best.atoms, strings.ToLower(k[:min(len(k), longestAtom)]))
+		best.near = append(best.near, k)
 	}
 	if len(best.atoms) == 0 {
 		return anchored{}, nil, errors.New("nothing in its regex is fixed text, and it has no keywords: add keywords")
 	}
-	best.near, best.back = true, span{}
+	best.back = span{}
 	return best, rest, nil
 }
 

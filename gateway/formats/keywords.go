@@ -28,7 +28,6 @@ type ending struct {
 	rule int32
 	// from and to are how many bytes before the literal's end a match of the rule begins, the farther first.
 	from, to int32
-	near     bool // the match begins anywhere in the vicinity bytes behind
 }
 
 // hit is a literal that ended.
@@ -63,7 +62,7 @@ func newKeywords(rules []*rule, length int) *keywords {
 				at = t.step(at, k.class[c])
 			}
 			n := int32(len(atom))
-			e := ending{int32(i), n + int32(r.back.hi), n + int32(r.back.lo), r.near}
+			e := ending{int32(i), n + int32(r.back.hi), n + int32(r.back.lo)}
 			if !slices.Contains(t.ends[at], e) {
 				t.ends[at] = append(t.ends[at], e)
 			}

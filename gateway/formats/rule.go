@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"strings"
 	"sync"
 )
 
@@ -48,9 +49,13 @@ func (r *rule) compile(re *syntax.Regexp, keywords []string) error {
 	}
 	r.anchored, r.longest = a, bound(rest)
 	machine := relax(rest)
-	if r.near {
+	if r.near != nil {
 		r.longest = min(r.longest, longestAny) + vicinity
-		machine = &syntax.Regexp{Op: syntax.OpConcat, Sub: []*syntax.Regexp{anything(), machine}}
+		lead, err := syntax.Parse(r.lead(), syntax.Perl)
+		if err != nil {
+			return fmt.Errorf("its keywords cannot be compiled: %w", err)
+		}
+		machine = &syntax.Regexp{Op: syntax.OpConcat, Sub: []*syntax.Regexp{lead, machine}}
 	}
 	r.machine, err = newAutomaton(machine, func(g int) bool { return r.group == 0 || g == r.group })
 	if err != nil {
@@ -61,17 +66,21 @@ func (r *rule) compile(re *syntax.Regexp, keywords []string) error {
 	return nil
 }
 
-// anything returns the expression of any bytes, as few as will do.
-func anything() *syntax.Regexp {
-	return &syntax.Regexp{Op: syntax.OpStar, Flags: syntax.NonGreedy, Sub: []*syntax.Regexp{{Op: syntax.OpAnyChar}}}
+// lead returns the expression of what precedes a match: a keyword and anything, if there has to be one, else nothing.
+func (r *rule) lead() string {
+	if r.near == nil {
+		return ""
+	}
+	quoted := make([]string, len(r.near))
+	for i, k := range r.near {
+		quoted[i] = regexp.QuoteMeta(k)
+	}
+	return "(?i:" + strings.Join(quoted, "|") + ")(?s:.*?)"
 }
 
 // late returns a function that compiles the expression when it is first called: most rules never need theirs.
 func (r *rule) late(before string, re *syntax.Regexp) func() *regexp.Regexp {
-	if r.near {
-		before += `(?s:.*?)`
-	}
-	text := before + "(?:" + re.String() + ")"
+	text := before + r.lead() + "(?:" + re.String() + ")"
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
 }
 

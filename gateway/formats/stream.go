@@ -185,7 +185,7 @@ func (st *Stream) follow(c *candidate) bool {
 		}
 		if s.matched && c.match < 0 {
 			c.match = c.pos - 1
-			if r.near {
+			if r.near != nil {
 				return st.close(c)
 			}
 		}
