@@ -214,7 +214,9 @@ func (x *exchange) badTarget(why string) *denial {
 
 // decide asks the plan. Nothing but an Intercept decision lets a request go on.
 func (x *exchange) decide() *denial {
-	if x.s.denied != nil {
+	if x.s.tripped() {
+		x.verdict = routes.Verdict{Reason: ReasonTripped}
+	} else if x.s.denied != nil {
 		x.verdict = *x.s.denied
 	} else {
 		x.verdict = x.snap.table.Decide(routes.Request{
@@ -256,6 +258,9 @@ func (x *exchange) denialDetail(v routes.Verdict) string {
 		return fmt.Sprintf("%s: the route %s does not allow this path.", what, v.Rule)
 	case routes.PathNotCanonical:
 		return fmt.Sprintf("%s: the path could be read in more than one way. Ask for it in its plain form.", what)
+	}
+	if v.Reason == ReasonTripped {
+		return fmt.Sprintf("%s: too many requests of bottle %s held what must not leave, and it is cut off until its operator lets it go on.", what, x.s.bottle)
 	}
 	return fmt.Sprintf("%s (%s).", what, v.Reason)
 }

@@ -99,3 +99,29 @@ func readAll(r *http.Request) string {
 	b, _ := io.ReadAll(r.Body) // a body that was cut off is part of some tests
 	return string(b)
 }
+
+// TestTripCutsOff counts blocked requests until the bottle is cut off, and lets the operator undo that.
+func TestTripCutsOff(t *testing.T) {
+	s := formStage(t, nil, func(w http.ResponseWriter, r *http.Request) { readAll(r) })
+	s.b.Trip = 3
+	s.apply(t, s.b)
+	c := s.client(t, false)
+	for range 3 {
+		resp, text := do(t, c, s.ask(t, http.MethodPost, "/", strings.NewReader(formToken())))
+		s.explained(t, resp, text, http.StatusForbidden, ReasonLeak)
+	}
+	s.records.wait(t, func(r Record) bool { return r.Type == RecordEvent && r.Reason == ReasonTripped && r.Count == 3 })
+	for _, fresh := range []bool{false, true} {
+		if fresh {
+			c = s.client(t, true)
+		}
+		resp, text := do(t, c, s.ask(t, http.MethodGet, "/clean", nil))
+		s.explained(t, resp, text, http.StatusForbidden, ReasonTripped)
+	}
+	s.g.Rearm()
+	for _, h2 := range []bool{false, true} {
+		if resp, text := do(t, s.client(t, h2), s.ask(t, http.MethodGet, "/clean", nil)); resp.StatusCode != http.StatusOK {
+			t.Errorf("after the operator let it go on: %d %s", resp.StatusCode, text)
+		}
+	}
+}

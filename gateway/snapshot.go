@@ -21,6 +21,7 @@ type snapshot struct {
 	injectors  map[*routes.Route]*inject.Injector  // one for each route with auth, by the table's own pointers
 	scanners   map[*routes.Route]*pipelock.Scanner // one for each route that is scanned, likewise
 	names      *pipelock.Scanner                   // likewise, for what host names can hold
+	trip       int                                 // blocked leaks that cut the bottle off; 0 is no end
 	ca         *gwtls.CA                           // nil if nothing can be intercepted
 	answerers  map[string]http.Handler             // by Route.Answer; complete for the table
 	httpPorts  map[uint16]bool                     // ports of protocol http routes
@@ -38,6 +39,7 @@ func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
 		bottle:     b.Name,
 		digest:     b.PlanDigest,
 		table:      b.Table,
+		trip:       b.Trip,
 		ca:         b.CA,
 		injectors:  map[*routes.Route]*inject.Injector{},
 		scanners:   map[*routes.Route]*pipelock.Scanner{},

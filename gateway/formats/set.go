@@ -29,6 +29,10 @@ func (s *Set) Has(id string) bool {
 	return s != nil && slices.ContainsFunc(s.rules, func(r *rule) bool { return r.id == id })
 }
 
+// Advisory tells whether findings of the rule are notes by default, because its form is not that of one issuer: it is for
+// whatever is assigned to something called a key or a token.
+func (s *Set) Advisory(id string) bool { return advisory(id) }
+
 // Policy says what is made of each rule of one set. The zero Policy uses all, and takes every finding seriously.
 type Policy struct{ off, note []bool }
 
