@@ -17,6 +17,7 @@ const mostStates = 2000
 // letter.
 type automaton struct {
 	prog    *syntax.Prog
+	bytes   []*byteSet // by instruction: what it takes; nil if it takes nothing
 	classes [256]uint8 // bytes that no instruction tells apart have the same
 	members []byte     // one byte of each class
 	secret  []bool     // by instruction: in a group that holds the secret
@@ -44,6 +45,7 @@ type state struct {
 	// matched tells that a match ended before the last byte, and secret that the last byte may belong to the secret.
 	matched, secret bool
 	dead            bool // nothing more can match
+	plain           bool // none of the three
 	// next maps the class of a byte to the state behind it; the last entry is for the text's end.
 	next []atomic.Pointer[state]
 }
@@ -60,20 +62,46 @@ func newAutomaton(re *syntax.Regexp, wanted func(group int) bool) (*automaton, e
 	return a, nil
 }
 
+// byteSet is a set of bytes.
+type byteSet [4]uint64
+
+func (s *byteSet) has(b byte) bool { return s[b>>6]&(1<<(b&63)) != 0 }
+
+// bytesOf works out what each instruction takes. A repetition is many instructions that take the same.
+func (a *automaton) bytesOf() (distinct []*byteSet) {
+	a.bytes = make([]*byteSet, len(a.prog.Inst))
+	seen := map[string]*byteSet{}
+	for i := range a.prog.Inst {
+		in := &a.prog.Inst[i]
+		if !consumes(in) {
+			continue
+		}
+		key := string(in.Rune) + string(rune(in.Op)) + string(rune(in.Arg))
+		set := seen[key]
+		if set == nil {
+			set = &byteSet{}
+			for b := range 256 {
+				if in.MatchRune(runeOf(byte(b))) {
+					set[b>>6] |= 1 << (b & 63)
+				}
+			}
+			seen[key] = set
+			distinct = append(distinct, set)
+		}
+		a.bytes[i] = set
+	}
+	return distinct
+}
+
 // classify finds the bytes that all instructions treat alike.
 func (a *automaton) classify() {
+	distinct := a.bytesOf()
 	seen := map[string]uint8{}
-	key := make([]byte, 0, len(a.prog.Inst))
+	key := make([]byte, 0, len(distinct)+1)
 	for b := range 256 {
 		key = append(key[:0], byte(kindOf(byte(b))))
-		for i := range a.prog.Inst {
-			if in := &a.prog.Inst[i]; consumes(in) {
-				hit := byte(0)
-				if in.MatchRune(runeOf(byte(b))) {
-					hit = 1
-				}
-				key = append(key, hit)
-			}
+		for _, set := range distinct {
+			key = append(key, flag(set.has(byte(b))))
 		}
 		c, ok := seen[string(key)]
 		if !ok {
@@ -158,15 +186,6 @@ func (a *automaton) start(before kind) *state {
 	return s
 }
 
-// step returns the state behind b.
-func (a *automaton) step(s *state, b byte) *state {
-	c := a.classes[b]
-	if next := s.next[c].Load(); next != nil {
-		return next
-	}
-	return a.make(s, int(c))
-}
-
 // end returns the state at the text's end: of it only matched means anything.
 func (a *automaton) end(s *state) *state {
 	if next := s.next[len(a.members)].Load(); next != nil {
@@ -207,7 +226,7 @@ func (a *automaton) make(s *state, class int) *state {
 			n.matched = true
 		case syntax.InstFail:
 		default:
-			if class < len(a.members) && in.MatchRune(runeOf(b)) {
+			if class < len(a.members) && a.bytes[pc].has(b) {
 				n.insts = append(n.insts, in.Out)
 				n.secret = n.secret || a.secret[pc]
 			}
@@ -261,6 +280,7 @@ func (a *automaton) intern(s *state) *state {
 		}
 	}
 	s.dead = len(s.insts) == 0
+	s.plain = !s.matched && !s.secret && !s.dead
 	s.next = make([]atomic.Pointer[state], len(a.members)+1)
 	a.states[string(key)] = s
 	return s

@@ -19,8 +19,9 @@ type keywords struct {
 	next *[1 << 16]uint16
 	// accepting states are those from here on.
 	accepting uint16
-	ends      map[uint16][]ending // by state
-	warm      int                 // bytes before a lane's first that decide its state
+	ends      [][]ending // by accepting state
+	classes   uint16
+	warm      int // bytes before a lane's first that decide its state
 }
 
 // ending is what a rule makes of a literal that ends here.
@@ -29,6 +30,9 @@ type ending struct {
 	// from and to are how many bytes before the literal's end a match of the rule begins, the farther first.
 	from, to int32
 }
+
+// endings returns the rules' literals that end in an accepting state.
+func (k *keywords) endings(state uint16) []ending { return k.ends[(state-k.accepting)/k.classes] }
 
 // hit is a literal that ended.
 type hit struct {
@@ -45,7 +49,7 @@ type trie struct {
 
 // newKeywords returns the automaton of the rules' literals, cut to length, or nil when it does not fit.
 func newKeywords(rules []*rule, length int) *keywords {
-	k := &keywords{next: new([1 << 16]uint16), ends: map[uint16][]ending{}, warm: length - 1}
+	k := &keywords{next: new([1 << 16]uint16), warm: length - 1}
 	t := &trie{}
 	t.add()
 	classes := uint8(1)
@@ -112,12 +116,13 @@ func (k *keywords) fill(t *trie, classes int) {
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return min(len(t.ends[a]), 1) - min(len(t.ends[b]), 1) })
 	row := make([]uint16, len(order))
+	k.classes = uint16(classes)
 	k.accepting = ^uint16(0)
 	for i, node := range order {
 		row[node] = uint16(i * classes)
 		if len(t.ends[node]) > 0 {
 			k.accepting = min(k.accepting, row[node])
-			k.ends[row[node]] = t.ends[node]
+			k.ends = append(k.ends, t.ends[node])
 		}
 	}
 	for _, node := range order {
@@ -163,7 +168,7 @@ func (k *keywords) findInLanes(b []byte, from int, s0 uint16, hits []hit) ([]hit
 	n := (len(b) - from) / lanes
 	l0, l1, l2, l3 := b[from:from+n], b[from+n:][:n], b[from+2*n:][:n], b[from+3*n:][:n]
 	s1, s2, s3 := k.enter(b, from+n), k.enter(b, from+2*n), k.enter(b, from+3*n)
-	first := len(hits)
+	var late [lanes - 1][]hit
 	next, class, accepting := k.next, &k.class, k.accepting
 	for i := range l0 {
 		s0 = next[s0+uint16(class[l0[i]])]
@@ -173,19 +178,24 @@ func (k *keywords) findInLanes(b []byte, from int, s0 uint16, hits []hit) ([]hit
 		if max(s0, s1, s2, s3) < accepting {
 			continue
 		}
-		for lane, s := range [lanes]uint16{s0, s1, s2, s3} {
+		if s0 >= accepting {
+			hits = append(hits, hit{from + i + 1, s0})
+		}
+		for lane, s := range [lanes - 1]uint16{s1, s2, s3} {
 			if s >= accepting {
-				hits = append(hits, hit{from + lane*n + i + 1, s})
+				late[lane] = append(late[lane], hit{from + (lane+1)*n + i + 1, s})
 			}
 		}
 	}
 	for i := from + lanes*n; i < len(b); i++ {
 		s3 = next[s3+uint16(class[b[i]])]
 		if s3 >= accepting {
-			hits = append(hits, hit{i + 1, s3})
+			late[lanes-2] = append(late[lanes-2], hit{i + 1, s3})
 		}
 	}
-	slices.SortFunc(hits[first:], func(a, b hit) int { return a.end - b.end }) // the lanes report them mixed
+	for _, l := range late {
+		hits = append(hits, l...)
+	}
 	return hits, s3
 }
 

@@ -29,10 +29,10 @@ const (
 	mostFindings = 16
 	// traceStep and traceLength are how often a long candidate notes its state, in bytes, and how many notes are kept. The
 	// notes reach farther than any candidate.
-	traceStep   = 32
+	traceStep   = 16
 	traceLength = 2 * (longestMatch + vicinity) / traceStep
 	// traceFrom is how long a candidate is before it begins with that.
-	traceFrom = 64
+	traceFrom = 32
 )
 
 // candidate is a place where a match of a rule may begin, and how far that has been followed.
@@ -95,8 +95,8 @@ func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {
 	st.judge(found)
 	free = st.base + int64(len(st.buf))
 	for i := range st.open {
-		if h := st.open[i].hold; h >= 0 {
-			free = min(free, h)
+		if c := &st.open[i]; c.hold >= 0 && !st.policy.notes(c.rule) {
+			free = min(free, c.hold)
 		}
 	}
 	return free
@@ -135,7 +135,7 @@ func (st *Stream) reach() int { return st.set.reach + longestAtom }
 
 // begin opens the candidates of a literal that ended, and follows them.
 func (st *Stream) begin(h hit) {
-	for _, e := range st.set.keywords.ends[h.state] {
+	for _, e := range st.set.keywords.endings(h.state) {
 		if !st.policy.uses(e.rule) {
 			continue
 		}
@@ -177,21 +177,31 @@ func (st *Stream) follow(c *candidate) bool {
 	m, s := r.machine, c.state
 	limit := c.start + int64(r.longest)
 	end := min(st.base+int64(len(st.buf)), limit)
-	for c.pos < end {
-		s = m.step(s, st.buf[c.pos-st.base])
-		c.pos++
-		if s.secret && c.hold < 0 && !st.policy.notes(c.rule) {
-			c.hold = c.pos - 1
-		}
-		if s.matched && c.match < 0 {
-			c.match = c.pos - 1
-			if r.near != nil {
+	ahead := st.buf[c.pos-st.base : end-st.base]
+	for len(ahead) > 0 {
+		n := min(len(ahead), int(traceStep-c.pos%traceStep))
+		for i, b := range ahead[:n] {
+			next := s.next[m.classes[b]].Load()
+			if next == nil {
+				next = m.make(s, int(m.classes[b]))
+			}
+			if s = next; s.plain {
+				continue
+			}
+			at := c.pos + int64(i)
+			if s.secret && c.hold < 0 {
+				c.hold = at
+			}
+			if s.matched && c.match < 0 {
+				c.match = at
+			}
+			if s.dead || s.matched && r.near != nil {
+				c.pos = at + 1
 				return st.close(c)
 			}
 		}
-		if s.dead {
-			return st.close(c)
-		}
+		c.pos += int64(n)
+		ahead = ahead[n:]
 		if c.pos%traceStep == 0 && c.pos-c.start >= traceFrom && st.known(c, s) {
 			return false
 		}
