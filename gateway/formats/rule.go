@@ -78,10 +78,10 @@ func (r *rule) lead() string {
 	return "(?i:" + strings.Join(quoted, "|") + ")(?s:.*?)"
 }
 
-// late returns a function that compiles the expression when it is first called: most rules never need theirs.
+// late returns a function that compiles the expression when it is first called: most rules never need theirs. What the
+// standard library parsed it can parse again.
 func (r *rule) late(before string, re *syntax.Regexp) func() *regexp.Regexp {
-	text := before + r.lead() + "(?:" + re.String() + ")"
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(before + r.lead() + "(?:" + re.String() + ")") })
 }
 
 // parts returns where in window the match and its secret are, or false when the expression does not match there after all.
