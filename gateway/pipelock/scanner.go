@@ -153,6 +153,7 @@ func (s *Scanner) Request(host, url string, h http.Header, skip []string) []Find
 		return nil
 	}
 	found := s.scanText(nil, host, "url", url)
+	found = s.scanText(found, host, "url", targetParts.Replace(url))
 	names := make([]string, 0, len(h))
 	for name := range h {
 		names = append(names, name)
@@ -171,6 +172,9 @@ func (s *Scanner) Request(host, url string, h http.Header, skip []string) []Find
 	}
 	return found[:min(len(found), maxFindings)]
 }
+
+// targetParts makes each part of a request target a line, as forms are looked for in whole texts.
+var targetParts = strings.NewReplacer("/", "\n", "?", "\n", "&", "\n", "#", "\n")
 
 // scanText adds to found what is in one text, as it is and decoded.
 func (s *Scanner) scanText(found []Finding, host, place, text string) []Finding {

@@ -9,7 +9,8 @@ const (
 	// backslashes are those of JSON strings (RFC 8259 section 7). They are undone wherever they are: JSON also comes in
 	// parts of multipart bodies, in events and in messages, and a token has no backslash that could be lost.
 	backslashes escapes = iota
-	// percents are those of forms (WHATWG URL, application/x-www-form-urlencoded), with "+" for a space.
+	// percents are those of forms (WHATWG URL, application/x-www-form-urlencoded), with "+" for a space. The "&" between
+	// fields ends a line, so that each value is a text of its own.
 	percents
 )
 
@@ -66,15 +67,18 @@ func (v *view) plain(p []byte) {
 // special returns where the first byte is that may begin an escape, or -1.
 func (v *view) special(p []byte) int {
 	if v.escapes == percents {
-		return bytes.IndexAny(p, "%+")
+		return bytes.IndexAny(p, "%+&")
 	}
 	return bytes.IndexByte(p, '\\')
 }
 
 // unescape returns the text of the escape that p begins with, and its length. The length is 0 when more bytes are needed.
 func (v *view) unescape(p []byte) (text []byte, n int) {
-	if p[0] == '+' {
+	switch p[0] {
+	case '+':
 		return []byte{' '}, 1
+	case '&':
+		return []byte{'\n'}, 1
 	}
 	digits, at := 2, 1
 	if p[0] == '\\' {
