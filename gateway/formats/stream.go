@@ -27,10 +27,8 @@ const (
 	// mostFindings is how many findings of one rule a stream reports. Whoever puts more into one stream gains nothing by
 	// it, and judging them is the dearest part of a scan.
 	mostFindings = 16
-	// traceStep and traceLength are how often a long candidate notes its state, in bytes, and how many notes are kept. The
-	// notes reach farther than any candidate.
-	traceStep   = 16
-	traceLength = 2 * (longestMatch + vicinity) / traceStep
+	// traceStep is how often a long candidate notes its state, in bytes.
+	traceStep = 16
 	// traceFrom is how long a candidate is before it begins with that.
 	traceFrom = 32
 )
@@ -227,13 +225,14 @@ func (st *Stream) close(c *candidate) bool {
 func (st *Stream) known(c *candidate, s *state) bool {
 	notes := st.notes[c.rule]
 	if notes == nil {
-		notes = make([]note, traceLength)
+		// As many as reach farther than any candidate of the rule, so that none is overwritten that another may want.
+		notes = make([]note, 2*st.set.rules[c.rule].longest/traceStep+2)
 		if st.notes == nil {
 			st.notes = map[int32][]note{}
 		}
 		st.notes[c.rule] = notes
 	}
-	n := &notes[c.pos/traceStep%traceLength]
+	n := &notes[c.pos/traceStep%int64(len(notes))]
 	if n.pos == c.pos && n.state == s {
 		return true
 	}
