@@ -77,6 +77,7 @@ bench: build ## measure gatewayd beside HAProxy, nginx and plain forwarding, and
 
 microbench: ## run the benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	cd bench/scanner && $(GO) test -run '^$$' -bench .
 
 clean: ## remove what was built and cached here
 	rm -rf bin .cache

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gatewayd/gateway/dns"
+	"gatewayd/gateway/formats"
 	"gatewayd/gateway/pipelock"
 	"gatewayd/gateway/redirect"
 	"gatewayd/gateway/routes"
@@ -41,6 +42,8 @@ type Bottle struct {
 	CA           *gwtls.CA               // makes its leaves; nil means that nothing can be intercepted or explained
 	DeniedDNS    string                  // DeniedBlock (also "") or DeniedNXDomain
 	Answerers    map[string]http.Handler // by Route.Answer
+	Trip         int                     // blocked leaks that cut the bottle off; 0 is no end
+	Formats      *formats.Set            // what tokens look like that must not leave; nil looks for none
 	CanaryTokens []pipelock.Token        // tokens that may go to their homes only, besides the dummies of the routes
 }
 
@@ -53,6 +56,8 @@ func (b Bottle) validate() error {
 		return fmt.Errorf("validate bottle %s: it has no route table", b.Name)
 	case b.Link.Bottle != b.Name:
 		return fmt.Errorf("validate bottle %s: its link is of bottle %q", b.Name, b.Link.Bottle)
+	case b.Trip < 0:
+		return fmt.Errorf("validate bottle %s: it may not be cut off after %d leaks", b.Name, b.Trip)
 	case b.DeniedDNS != "" && b.DeniedDNS != DeniedBlock && b.DeniedDNS != DeniedNXDomain:
 		return fmt.Errorf("validate bottle %s: denied names %q: write %s or %s", b.Name, b.DeniedDNS, DeniedBlock, DeniedNXDomain)
 	}
@@ -90,6 +95,7 @@ type bottle struct {
 	dial   *dialer
 	up     *upstream
 	meter  *meter
+	trip   trip
 	ring   *Ring
 
 	ctx    context.Context // ends when the bottle is shut
@@ -167,6 +173,9 @@ func (b *bottle) start(ctx context.Context) error {
 
 // record hands r to everything that takes records. It does not block.
 func (b *bottle) record(r Record) {
+	if r.Type == RecordRequest && r.Reason == ReasonLeak {
+		b.leaked()
+	}
 	b.g.metrics.record(r)
 	b.ring.Record(r)
 	b.g.feed.Record(r)

@@ -42,8 +42,9 @@ type exchange struct {
 
 	sent   atomic.Int64 // bytes of the request's body that went on
 	leak   atomic.Pointer[pipelock.Finding]
-	broken atomic.Pointer[error] // what reading the request's body failed with
-	giveUp context.CancelFunc    // ends the request towards the upstream
+	warned atomic.Pointer[pipelock.Finding] // the first that was let go
+	broken atomic.Pointer[error]            // what reading the request's body failed with
+	giveUp context.CancelFunc               // ends the request towards the upstream
 
 	interim sync.Mutex // held while a 1xx response is written
 	final   bool       // the final response has begun; guarded by interim
@@ -94,6 +95,9 @@ func (x *exchange) finish() {
 	x.rec.DurationMS = time.Since(x.start).Milliseconds()
 	if x.rec.Status == 0 {
 		x.rec.Status = x.w.status
+	}
+	if w := x.warned.Load(); w != nil && x.rec.Finding == "" {
+		x.rec.Finding = "let go: " + describe(w)
 	}
 	x.rec.BytesUp += x.sent.Load()
 	x.rec.BytesDown += x.w.written
@@ -210,7 +214,9 @@ func (x *exchange) badTarget(why string) *denial {
 
 // decide asks the plan. Nothing but an Intercept decision lets a request go on.
 func (x *exchange) decide() *denial {
-	if x.s.denied != nil {
+	if x.s.tripped() {
+		x.verdict = routes.Verdict{Reason: ReasonTripped}
+	} else if x.s.denied != nil {
 		x.verdict = *x.s.denied
 	} else {
 		x.verdict = x.snap.table.Decide(routes.Request{
@@ -252,6 +258,9 @@ func (x *exchange) denialDetail(v routes.Verdict) string {
 		return fmt.Sprintf("%s: the route %s does not allow this path.", what, v.Rule)
 	case routes.PathNotCanonical:
 		return fmt.Sprintf("%s: the path could be read in more than one way. Ask for it in its plain form.", what)
+	}
+	if v.Reason == ReasonTripped {
+		return fmt.Sprintf("%s: too many requests of bottle %s held what must not leave, and it is cut off until its operator lets it go on.", what, x.s.bottle)
 	}
 	return fmt.Sprintf("%s (%s).", what, v.Reason)
 }

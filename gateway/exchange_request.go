@@ -100,15 +100,31 @@ func (x *exchange) scanHead(out *http.Request) *denial {
 	if x.hasQuery {
 		target += "?" + x.query
 	}
-	if found := x.snap.scanner.Request(x.host, target, out.Header, skip); len(found) > 0 {
-		return x.leaked(&found[0])
+	if leak := x.worst(x.scanner().Request(x.host, target, out.Header, skip)); leak != nil {
+		return x.leaked(leak)
+	}
+	return nil
+}
+
+// scanner is that of the request's route. On a route without one nothing is scanned.
+func (x *exchange) scanner() *pipelock.Scanner { return x.snap.scanners[x.verdict.Route] }
+
+// worst returns the first finding that stops the request, or nil, and notes the others.
+func (x *exchange) worst(found []pipelock.Finding) *pipelock.Finding {
+	for i := range found {
+		if found[i].Action == pipelock.Block {
+			return &found[i]
+		}
+	}
+	if len(found) > 0 {
+		x.warned.CompareAndSwap(nil, &found[0])
 	}
 	return nil
 }
 
 // leaked is the denial of a request that carries what must not leave.
 func (x *exchange) leaked(f *pipelock.Finding) *denial {
-	x.rec.Finding = fmt.Sprintf("%s in %s: %s", f.Rule, f.Place, f.Excerpt)
+	x.rec.Finding = describe(f)
 	if f.Place == "url" {
 		x.rec.Path = "" // it may be in there; the excerpt shows the place without it
 	}
@@ -116,6 +132,11 @@ func (x *exchange) leaked(f *pipelock.Finding) *denial {
 		status: http.StatusForbidden, reason: ReasonLeak,
 		detail: fmt.Sprintf("The request to %s carries what must not go there: %s, in its %s.", x.host, f.Rule, f.Place),
 	}
+}
+
+// describe says in a record what was found.
+func describe(f *pipelock.Finding) string {
+	return fmt.Sprintf("%s in %s: %s", f.Rule, f.Place, f.Excerpt)
 }
 
 // checkCredential refuses credentials that are not the bottle's dummy on a route whose credential the gateway sets.
@@ -174,26 +195,28 @@ func (x *exchange) body(out *http.Request) *denial {
 		return nil
 	}
 	var src io.Reader = x.r.Body
+	warnings := func() []pipelock.Finding { return nil }
 	if x.verdict.Scan {
-		encoding := strings.Join(x.r.Header["Content-Encoding"], ",")
-		scanned, err := x.snap.scanner.EncodedBody(x.host, encoding, src)
+		scanned, err := x.scanner().RequestBody(x.host, x.r.Header, src)
 		if err != nil {
 			return &denial{
 				status: http.StatusUnsupportedMediaType, reason: ReasonUnscannable, err: err,
-				detail: fmt.Sprintf("Requests to %s are scanned, and this one's Content-Encoding cannot be.", x.host),
+				detail: fmt.Sprintf("Requests to %s are scanned, and this one's encoding cannot be.", x.host),
 			}
 		}
 		src = scanned
+		warnings = scanned.Warnings
 	}
-	out.Body = &requestBody{x: x, src: src}
+	out.Body = &requestBody{x: x, src: src, warnings: warnings}
 	return nil
 }
 
 // requestBody is a guest's body on its way to the upstream. It notes why it broke off, since the error that comes back from
 // the upstream's side may not say.
 type requestBody struct {
-	x   *exchange
-	src io.Reader
+	x        *exchange
+	src      io.Reader
+	warnings func() []pipelock.Finding
 }
 
 // Read is [io.Reader].Read.
@@ -203,6 +226,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
+	b.x.worst(b.warnings())
 	if errors.Is(err, io.EOF) {
 		err = b.x.scanTrailer()
 	}
@@ -226,8 +250,8 @@ func (x *exchange) scanTrailer() error {
 	if !x.verdict.Scan || len(x.r.Trailer) == 0 {
 		return nil
 	}
-	if found := x.snap.scanner.Request(x.host, "", x.r.Trailer, nil); len(found) > 0 {
-		return &pipelock.LeakError{Finding: found[0]}
+	if leak := x.worst(x.scanner().Request(x.host, "", x.r.Trailer, nil)); leak != nil {
+		return &pipelock.LeakError{Finding: *leak}
 	}
 	return nil
 }

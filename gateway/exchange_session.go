@@ -30,6 +30,7 @@ type session struct {
 	host     string // canonical server name of the connection; "" if each request names its own
 	port     uint16
 	protocol routes.Protocol
+	tripped  func() bool     // the bottle is cut off
 	denied   *routes.Verdict // of the whole connection; nil if requests are decided on
 
 	told atomic.Bool // the log was told of a credential that is not there
@@ -38,7 +39,7 @@ type session struct {
 // session returns the session of the flow. denied, if not nil, answers every request.
 func (f *flow) session(denied *routes.Verdict) *session {
 	return &session{
-		snapshot: f.b.current, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record,
+		snapshot: f.b.current, tripped: f.b.isTripped, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record,
 		ready:  f.b.g.auditReady,
 		begin:  func() Record { return f.b.newRequestRecord(f) },
 		bottle: f.b.name, host: f.host, port: f.port, protocol: f.protocol, denied: denied,

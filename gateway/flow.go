@@ -182,6 +182,9 @@ func (f *flow) decide(host string, protocol routes.Protocol) routes.Verdict {
 	for {
 		s := f.b.current()
 		v := s.table.DecideFlow(host, f.port, protocol)
+		if f.b.isTripped() {
+			v = routes.Verdict{Reason: ReasonTripped}
+		}
 		f.mu.Lock()
 		f.grant = v
 		f.rec.Host, f.rec.Protocol = host, protocol

@@ -16,16 +16,17 @@ import (
 // pointer. Whoever decides something loads it once and uses that one to the end of the decision.
 type snapshot struct {
 	bottle     string
-	digest     string                             // digest of the plan
-	table      *routes.Table                      // never nil; an empty table denies all
-	injectors  map[*routes.Route]*inject.Injector // one for each route with auth, by the table's own pointers
-	scanner    *pipelock.Scanner                  // never nil
-	names      *pipelock.Scanner                  // likewise, for what host names can hold
-	ca         *gwtls.CA                          // nil if nothing can be intercepted
-	answerers  map[string]http.Handler            // by Route.Answer; complete for the table
-	httpPorts  map[uint16]bool                    // ports of protocol http routes
-	httpsPorts map[uint16]bool                    // ports of protocol https routes
-	poolKeys   map[poolIdentity]bool              // upstream pools that this plan may use
+	digest     string                              // digest of the plan
+	table      *routes.Table                       // never nil; an empty table denies all
+	injectors  map[*routes.Route]*inject.Injector  // one for each route with auth, by the table's own pointers
+	scanners   map[*routes.Route]*pipelock.Scanner // one for each route that is scanned, likewise
+	names      *pipelock.Scanner                   // likewise, for what host names can hold
+	trip       int                                 // blocked leaks that cut the bottle off; 0 is no end
+	ca         *gwtls.CA                           // nil if nothing can be intercepted
+	answerers  map[string]http.Handler             // by Route.Answer; complete for the table
+	httpPorts  map[uint16]bool                     // ports of protocol http routes
+	httpsPorts map[uint16]bool                     // ports of protocol https routes
+	poolKeys   map[poolIdentity]bool               // upstream pools that this plan may use
 }
 
 // newSnapshot builds the snapshot of b, or says why its plan cannot be used. old, which may be nil, is the snapshot in
@@ -38,8 +39,10 @@ func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
 		bottle:     b.Name,
 		digest:     b.PlanDigest,
 		table:      b.Table,
+		trip:       b.Trip,
 		ca:         b.CA,
 		injectors:  map[*routes.Route]*inject.Injector{},
+		scanners:   map[*routes.Route]*pipelock.Scanner{},
 		answerers:  b.Answerers,
 		httpPorts:  map[uint16]bool{},
 		httpsPorts: map[uint16]bool{},
@@ -74,7 +77,13 @@ func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
 		return nil, fmt.Errorf("build snapshot: %w", errors.Join(errs...))
 	}
 	tokens := canaries(b)
-	s.scanner, s.names = pipelock.New(tokens), pipelock.New(nameCanaries(tokens))
+	s.names = pipelock.New(nameCanaries(tokens))
+	exact := pipelock.New(tokens)
+	for i := range all {
+		if r := &all[i]; r.Scan() {
+			s.scanners[r] = exact.WithFormats(b.Formats, b.Formats.Policy(r.Pipelock.Disable, r.Pipelock.Action == routes.WarnAction))
+		}
+	}
 	return s, nil
 }
 

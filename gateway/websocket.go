@@ -137,7 +137,7 @@ func (x *exchange) pumps(t *tunnelEnds, fromGuest *bufio.Reader, up io.Reader, d
 		out: t.toUp, pool: x.s.engine.messages, count: &x.sent,
 	}
 	if x.verdict.Scan {
-		outward.filter = func(r io.Reader) io.Reader { return x.snap.scanner.Body(x.host, r) }
+		outward.filter = x.scanMessage
 	}
 	inward = &messagePump{
 		in:  &messageReader{in: bufio.NewReaderSize(up, websocketRead), control: t.controlIn},
@@ -147,6 +147,26 @@ func (x *exchange) pumps(t *tunnelEnds, fromGuest *bufio.Reader, up io.Reader, d
 		inward.filter = x.masker.Reader
 	}
 	return outward, inward
+}
+
+// scanMessage returns a reader of one message of the guest that scans it.
+func (x *exchange) scanMessage(r io.Reader) io.Reader {
+	return &scannedMessage{x, x.scanner().Body(x.host, r)}
+}
+
+// scannedMessage notes, at a message's end, what was found in it and let go.
+type scannedMessage struct {
+	x    *exchange
+	body *pipelock.BodyReader
+}
+
+// Read is [io.Reader].Read.
+func (m *scannedMessage) Read(p []byte) (int, error) {
+	n, err := m.body.Read(p)
+	if err != nil {
+		m.x.worst(m.body.Warnings())
+	}
+	return n, err
 }
 
 // leakedMessage notes a leak in a message of the guest, and tells it.
@@ -181,8 +201,8 @@ func (t *tunnelEnds) alive() error {
 // controlOut sends the guest's control frames on, scanned like its messages.
 func (t *tunnelEnds) controlOut(op byte, payload []byte) error {
 	if t.x.verdict.Scan {
-		if found := t.x.snap.scanner.Scan(t.x.host, "websocket control frame", payload); len(found) > 0 {
-			return &pipelock.LeakError{Finding: found[0]}
+		if leak := t.x.worst(t.x.scanner().Scan(t.x.host, "websocket control frame", payload)); leak != nil {
+			return &pipelock.LeakError{Finding: *leak}
 		}
 	}
 	if err := t.alive(); err != nil {

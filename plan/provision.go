@@ -107,6 +107,12 @@ func (m *Manifest) routes(h Host) ([]routes.Route, error) {
 			TLSPassthrough: r.Pipelock != nil && r.Pipelock.TLSPassthrough,
 			Origin:         routes.Origin{File: m.file, Line: m.lines[at]},
 		}
+		if r.Pipelock != nil {
+			route.Pipelock.Disable = slices.Clone(r.Pipelock.Disable)
+			if r.Pipelock.Action == routes.WarnAction {
+				route.Pipelock.Action = routes.WarnAction
+			}
+		}
 		if r.Auth != nil {
 			auth, err := m.auth(at+".auth", r.Auth, h)
 			if err != nil {

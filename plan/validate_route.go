@@ -136,8 +136,8 @@ func (d *decoder) validateMethods(at string, r *RouteManifest) {
 // validateBlind refuses restrictions that nobody could enforce, because the
 // gateway does not see the requests.
 func (d *decoder) validateBlind(at string, r *RouteManifest) {
-	if r.Pipelock != nil && !d.has(at+".pipelock.tls_passthrough") {
-		d.refuse(at+".pipelock", "says nothing", "write pipelock: {tls_passthrough: true}, or remove it")
+	if r.Pipelock != nil {
+		d.validatePipelock(at+".pipelock", r)
 	}
 	through := r.Pipelock != nil && r.Pipelock.TLSPassthrough
 	tcp := r.Protocol == string(routes.TCP)
@@ -152,6 +152,38 @@ func (d *decoder) validateBlind(at string, r *RouteManifest) {
 	}
 	if through && r.Protocol != string(routes.HTTPS) {
 		d.refuse(at+".pipelock.tls_passthrough", "protocol "+r.Protocol+" has no TLS to pass through", "remove pipelock, or write protocol: https")
+	}
+}
+
+// validatePipelock checks what is said of scanning.
+func (d *decoder) validatePipelock(at string, r *RouteManifest) {
+	p := r.Pipelock
+	rules := false
+	for _, key := range []string{"action", "disable"} {
+		if !d.has(at + "." + key) {
+			continue
+		}
+		rules = true
+		switch {
+		case r.Protocol == string(routes.TCP):
+			d.refuse(at+"."+key, "a route with protocol tcp is not scanned", "remove "+key+", or write protocol: https")
+		case p.TLSPassthrough:
+			d.refuse(at+"."+key, "a route with tls_passthrough is not scanned", "remove "+key+", or tls_passthrough")
+		}
+	}
+	if !rules && !d.has(at+".tls_passthrough") {
+		d.refuse(at, "says nothing", "write pipelock: {tls_passthrough: true}, or remove it")
+	}
+	if d.has(at+".action") && p.Action != "block" && p.Action != routes.WarnAction {
+		d.refuse(at+".action", quote(p.Action)+" is no action", "write block or warn")
+	}
+	for i, id := range p.Disable {
+		if id == "" || slices.Contains(p.Disable[:i], id) {
+			d.refuse(fmt.Sprintf("%s.disable[%d]", at, i), quote(id)+" is empty or there twice", "remove it")
+		}
+	}
+	if d.has(at+".disable") && len(p.Disable) == 0 {
+		d.refuse(at+".disable", "is empty", "name the rules, or remove it")
 	}
 }
 

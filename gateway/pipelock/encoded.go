@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"github.com/andybalholm/brotli"
@@ -78,10 +79,29 @@ func (e *EncodingError) Unwrap() error { return e.Err }
 // encoding and "identity" make it Body. Any other, or several, is an
 // *EncodingError of kind Unknown.
 func (s *Scanner) EncodedBody(host, encoding string, r io.Reader) (*BodyReader, error) {
+	return s.encodedBody(host, encoding, backslashes, r)
+}
+
+// RequestBody is EncodedBody for the body of a request with the header h, which says how the body is encoded and how its
+// text is written: a form's fields are looked at decoded. Compressed gRPC messages are an *EncodingError of kind Unknown.
+func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyReader, error) {
+	for _, coding := range h["Grpc-Encoding"] {
+		if !strings.EqualFold(coding, "identity") {
+			return nil, &EncodingError{Encoding: "grpc " + coding, Kind: Unknown}
+		}
+	}
+	written := backslashes
+	if media, _, _ := strings.Cut(h.Get("Content-Type"), ";"); strings.EqualFold(strings.TrimSpace(media), "application/x-www-form-urlencoded") {
+		written = percents
+	}
+	return s.encodedBody(host, strings.Join(h["Content-Encoding"], ","), written, r)
+}
+
+func (s *Scanner) encodedBody(host, encoding string, written escapes, r io.Reader) (*BodyReader, error) {
 	var open func(io.Reader) (io.ReadCloser, error)
 	switch strings.ToLower(strings.Trim(encoding, " \t")) {
 	case "", "identity":
-		return s.Body(host, r), nil
+		return s.body(s.stream(host, "body", written), r), nil
 	case "gzip", "x-gzip":
 		open = func(r io.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }
 	case "deflate":
@@ -96,10 +116,10 @@ func (s *Scanner) EncodedBody(host, encoding string, r io.Reader) (*BodyReader, 
 	e := &encoded{
 		encoding: encoding,
 		open:     open,
-		plain:    s.Stream(host, "body"),
-		source:   source{r: r, coded: s.Stream(host, "body")},
+		plain:    s.stream(host, "body", written),
+		source:   source{r: r, coded: s.exact().Stream(host, "body")},
 	}
-	return &BodyReader{r: r, fill: e.fill}, nil
+	return &BodyReader{r: r, fill: e.fill, stream: e.plain}, nil
 }
 
 func openZstd(r io.Reader) (io.ReadCloser, error) {
@@ -183,6 +203,9 @@ func (e *encoded) end() error {
 			err = errors.New("there are bytes behind its end")
 		}
 		return e.failed(err)
+	}
+	if _, leak := e.plain.Rest(); leak != nil {
+		return leak
 	}
 	e.ended = true
 	return nil

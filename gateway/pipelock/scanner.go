@@ -1,6 +1,7 @@
 package pipelock
 
 import (
+	"encoding/base64"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -8,6 +9,7 @@ import (
 	"sort"
 	"strings"
 
+	"gatewayd/gateway/formats"
 	"gatewayd/gateway/needle"
 )
 
@@ -22,10 +24,32 @@ type Token struct {
 	Homes []string
 }
 
+// Action says what a finding leads to.
+type Action uint8
+
+// The actions. What nobody decided is blocked.
+const (
+	Block Action = iota // the request is refused
+	Warn                // it goes on, and its record says what was found
+)
+
+// String returns "block" or "warn".
+func (a Action) String() string {
+	if a == Warn {
+		return "warn"
+	}
+	return "block"
+}
+
+// MarshalText is [encoding.TextMarshaler].MarshalText.
+func (a Action) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
 // Finding says what was found and where. It never holds a token.
 type Finding struct {
-	// Rule is the token's name.
+	// Rule is the token's name, or the id of the rule whose form it has.
 	Rule string `json:"rule"`
+	// Action is what is to be done.
+	Action Action `json:"action"`
 	// Place is where it was: "url", "header NAME", "body", or what the caller
 	// called it.
 	Place string `json:"place"`
@@ -37,14 +61,30 @@ type Finding struct {
 // Scanner knows the tokens of one plan. It is immutable and may be used by any
 // number of goroutines. A nil Scanner knows none.
 type Scanner struct {
-	set    *needle.Set
-	tokens []known
+	set     *needle.Set
+	tokens  []known
+	formats *formats.Set
+	policy  formats.Policy
 }
 
 type known struct {
 	name  string
+	value string
 	homes map[string]bool
 }
+
+// WithFormats returns a scanner that also looks for tokens by their form, under a policy that set made. A nil set makes it
+// look for none.
+func (s *Scanner) WithFormats(set *formats.Set, policy formats.Policy) *Scanner {
+	with := Scanner{formats: set, policy: policy}
+	if s != nil {
+		with.set, with.tokens = s.set, s.tokens
+	}
+	return &with
+}
+
+// exact returns the scanner without forms.
+func (s *Scanner) exact() *Scanner { return s.WithFormats(nil, formats.Policy{}) }
 
 // New returns a scanner for the tokens. It keeps nothing of the slice.
 func New(tokens []Token) *Scanner {
@@ -55,7 +95,7 @@ func New(tokens []Token) *Scanner {
 		for _, h := range t.Homes {
 			homes[h] = true
 		}
-		s.tokens[i], values[i] = known{t.Name, homes}, t.Value
+		s.tokens[i], values[i] = known{t.Name, t.Value, homes}, t.Value
 	}
 	s.set = needle.NewSet(values)
 	return s
@@ -79,19 +119,41 @@ func (s *Scanner) Scan(host, place string, b []byte) []Finding {
 		}
 		return len(found) < maxFindings
 	})
+	s.formats.Scan(b, s.policy, func(f formats.Finding) {
+		if g, ok := s.judge(host, place, f); ok && len(found) < maxFindings && !reported(found, g) {
+			found = append(found, g)
+		}
+	})
 	return found
+}
+
+// judge turns what has a token's form into a finding, unless it is a known token that may go to the host.
+func (s *Scanner) judge(host, place string, f formats.Finding) (Finding, bool) {
+	secret := string(f.Text[f.From:f.To])
+	for _, t := range s.tokens {
+		if t.homes[host] && (strings.Contains(t.value, secret) || len(t.value) >= needle.MinLength && strings.Contains(secret, t.value)) {
+			return Finding{}, false
+		}
+	}
+	out := Finding{Rule: f.Rule, Place: place, Excerpt: excerpt(f.Text, f.From, f.To)}
+	if f.Note {
+		out.Action = Warn
+	}
+	return out, true
 }
 
 // Request scans the head of a request on its way to host: the URL or request
 // target as it will be sent, and the header's names and values, each as it is
 // and with percent-encodings undone, up to twice. skip names headers whose
-// values the gateway sets itself afterwards, in any case. It returns at most
-// one finding per token and place, and eight in all.
+// values the gateway sets itself afterwards, in any case. Basic credentials
+// (RFC 7617) are looked into. It returns at most one finding per token and
+// place, and eight in all.
 func (s *Scanner) Request(host, url string, h http.Header, skip []string) []Finding {
 	if s == nil {
 		return nil
 	}
 	found := s.scanText(nil, host, "url", url)
+	found = s.scanText(found, host, "url", targetParts.Replace(url))
 	names := make([]string, 0, len(h))
 	for name := range h {
 		names = append(names, name)
@@ -103,11 +165,16 @@ func (s *Scanner) Request(host, url string, h http.Header, skip []string) []Find
 			continue
 		}
 		for _, value := range h[name] {
-			found = s.scanText(found, host, "header "+textproto.CanonicalMIMEHeaderKey(name), value)
+			place := "header " + textproto.CanonicalMIMEHeaderKey(name)
+			found = s.scanText(found, host, place, value)
+			found = s.scanText(found, host, place, basicCredentials(value))
 		}
 	}
 	return found[:min(len(found), maxFindings)]
 }
+
+// targetParts makes each part of a request target a line, as forms are looked for in whole texts.
+var targetParts = strings.NewReplacer("/", "\n", "?", "\n", "&", "\n", "#", "\n")
 
 // scanText adds to found what is in one text, as it is and decoded.
 func (s *Scanner) scanText(found []Finding, host, place, text string) []Finding {
@@ -124,6 +191,19 @@ func (s *Scanner) scanText(found []Finding, host, place, text string) []Finding 
 		text = decoded
 	}
 	return found
+}
+
+// basicCredentials returns user and password of a header value that has them, or "".
+func basicCredentials(value string) string {
+	scheme, encoded, _ := strings.Cut(value, " ")
+	if !strings.EqualFold(scheme, "basic") {
+		return ""
+	}
+	text, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+	if err != nil {
+		return "" // no server reads it either
+	}
+	return string(text)
 }
 
 // leaks tells whether token id may not go to host.

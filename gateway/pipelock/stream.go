@@ -21,17 +21,32 @@ type Stream struct {
 	s           *Scanner
 	host, place string
 	found       *needle.Stream
+	forms       *formStream // nil when no forms are looked for
+	written     escapes
 	err         error
 }
 
 // Stream returns a new scan of bytes on their way to host, a canonical name.
 // place is what findings call them.
 func (s *Scanner) Stream(host, place string) *Stream {
-	st := &Stream{s: s, host: host, place: place, found: needle.NewStream(nil)}
+	return s.stream(host, place, backslashes)
+}
+
+func (s *Scanner) stream(host, place string, written escapes) *Stream {
+	st := &Stream{s: s, host: host, place: place, found: needle.NewStream(nil), written: written}
 	if s != nil {
 		st.found = needle.NewStream(s.set)
+		st.forms = newFormStream(st)
 	}
 	return st
+}
+
+// Warnings returns what was found and let go, eight findings at most.
+func (st *Stream) Warnings() []Finding {
+	if st.forms == nil {
+		return nil
+	}
+	return st.forms.warned
 }
 
 // Push takes the next bytes and returns those that can be let go, which may be
@@ -57,17 +72,33 @@ func (st *Stream) Push(p []byte) ([]byte, error) {
 		st.err = leak
 		return nil, leak
 	}
-	return w.Bytes[w.From:w.To], nil
+	if st.forms == nil {
+		return w.Bytes[w.From:w.To], nil
+	}
+	return st.form(st.forms.push(w.Bytes[w.From:w.To]))
+}
+
+// form keeps the error of the search for forms.
+func (st *Stream) form(free []byte, leak *LeakError) ([]byte, error) {
+	if leak != nil {
+		st.err = leak
+		return nil, leak
+	}
+	return free, nil
 }
 
 // Rest ends the stream and returns what was held back, which is clean, or the
-// error that Push returned. The next Push begins a new one, unless there was
-// an error.
+// error that Push returned, or a *LeakError for what the end makes a token. The
+// next Push begins a new one, unless there was an error. Warnings stay.
 func (st *Stream) Rest() ([]byte, error) {
 	if st.err != nil {
 		return nil, st.err
 	}
-	return st.found.Rest(), nil
+	rest := st.found.Rest()
+	if st.forms == nil {
+		return rest, nil
+	}
+	return st.form(st.forms.end(rest))
 }
 
 // BodyReader reads a body and scans it on the way. It belongs to one
@@ -77,14 +108,22 @@ type BodyReader struct {
 	fill  func() (ready []byte, err error) // the next bytes that can be let go
 	ready []byte
 	err   error
+
+	stream *Stream // that scans what the body says
 }
+
+// Warnings returns what was found so far and let go, eight findings at most.
+func (b *BodyReader) Warnings() []Finding { return b.stream.Warnings() }
 
 // readSize is how much is asked of a body at a time, in bytes.
 const readSize = 16 << 10
 
 // Body returns a reader of r's bytes on their way to host, a canonical name.
 func (s *Scanner) Body(host string, r io.Reader) *BodyReader {
-	stream := s.Stream(host, "body")
+	return s.body(s.Stream(host, "body"), r)
+}
+
+func (s *Scanner) body(stream *Stream, r io.Reader) *BodyReader {
 	buf := make([]byte, readSize)
 	fill := func() ([]byte, error) {
 		n, err := r.Read(buf)
@@ -94,12 +133,15 @@ func (s *Scanner) Body(host string, r io.Reader) *BodyReader {
 		}
 		if errors.Is(err, io.EOF) {
 			ready = slices.Clone(ready)
-			rest, _ := stream.Rest()
+			rest, leak := stream.Rest()
+			if leak != nil {
+				return nil, leak
+			}
 			ready = append(ready, rest...)
 		}
 		return ready, err
 	}
-	return &BodyReader{r: r, fill: fill}
+	return &BodyReader{r: r, fill: fill, stream: stream}
 }
 
 // Read returns bytes that are clean, as soon as there are any. Its errors are

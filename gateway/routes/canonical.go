@@ -49,7 +49,7 @@ func (r Route) Canonical() (Route, error) {
 		return Route{}, routeErrorf(r, "protocol", "unknown protocol %s; write https, http or tcp", quoted(string(r.Protocol)))
 	}
 	r.Protocol, r.Port = r.protocol(), r.port()
-	for _, check := range []func(*Route) error{checkLane, checkMethods, checkPaths, checkAuth} {
+	for _, check := range []func(*Route) error{checkLane, checkMethods, checkPaths, checkAuth, checkPipelock} {
 		if err := check(&r); err != nil {
 			return Route{}, err
 		}
@@ -176,4 +176,17 @@ func framing(header string) bool {
 		return true
 	}
 	return false
+}
+
+func checkPipelock(r *Route) error {
+	if r.Pipelock.IsZero() {
+		return nil
+	}
+	if a := r.Pipelock.Action; a != "" && a != WarnAction {
+		return routeErrorf(*r, "pipelock.action", "unknown action %s; write warn, or leave it out", quoted(a))
+	}
+	if !r.Scan() {
+		return routeErrorf(*r, "pipelock", "the route is not scanned, so action and disable mean nothing")
+	}
+	return nil
 }

@@ -19,7 +19,7 @@ func (e *ConflictError) Error() string {
 // Merge returns the manifest's routes in their order, followed by the
 // provider's routes for hosts that the manifest does not have. A provider
 // route for a host and port that the manifest has fills only the fields that
-// the manifest left unset: protocol, methods, paths, auth and answer.
+// the manifest left unset: protocol, methods, paths, auth, pipelock and answer.
 // TLSPassthrough is true if either says so. AllowPrivate is the operator's to
 // give: a provider cannot add it to a manifest route. Auth from both is a
 // *ConflictError.
@@ -100,6 +100,9 @@ func fill(m, p Route) Route {
 	}
 	if m.Auth == nil {
 		m.Auth = p.Auth
+	}
+	if m.Pipelock.IsZero() {
+		m.Pipelock = p.Pipelock
 	}
 	if m.Answer == "" {
 		m.Answer = p.Answer

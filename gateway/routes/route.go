@@ -136,11 +136,28 @@ type Route struct {
 	TLSPassthrough bool `json:"tls_passthrough,omitempty"`
 	// AllowPrivate lets the host resolve to private addresses (see Guard).
 	AllowPrivate bool `json:"allow_private,omitempty"`
+	// Pipelock says what scanning does on this route, where it is scanned.
+	Pipelock Pipelock `json:"pipelock,omitzero"`
 	// Answer names an answerer that replies on the spot; nothing goes
 	// upstream.
 	Answer string `json:"answer,omitempty"`
 	Origin Origin `json:"origin"`
 }
+
+// WarnAction is the Pipelock.Action that lets findings go with a note.
+const WarnAction = "warn"
+
+// Pipelock says what the leak scanner makes of tokens that it knows by their form. Known secrets and placeholders are
+// blocked whatever it says. The zero value leaves everything to the rules.
+type Pipelock struct {
+	// Action is "" or WarnAction.
+	Action string `json:"action,omitempty"`
+	// Disable lists ids of rules that are not used.
+	Disable []string `json:"disable,omitempty"`
+}
+
+// IsZero tells whether nothing is said.
+func (p Pipelock) IsZero() bool { return p.Action == "" && p.Disable == nil }
 
 // Rule returns the route's name in records and messages: "pattern:port",
 // with the default port filled in.

@@ -37,11 +37,21 @@ type File struct {
 	Audit Audit `yaml:"audit"`
 	// Metrics says where Prometheus metrics are served, apart from the admin socket, where they always are.
 	Metrics Metrics `yaml:"metrics"`
+	// Pipelock says what the leak scanner looks for.
+	Pipelock Pipelock `yaml:"pipelock"`
 	// Pool is the IPv4 prefix that guests without a fixed address are numbered from, a /30 for each. Default
 	// 198.19.0.0/16 (benchmarking range, RFC 2544: not routed, and in nobody's LAN).
 	Pool string `yaml:"pool"`
 	// AllowRanges are CIDRs treated as public although they are special-purpose: laboratories and corporate networks.
 	AllowRanges []string `yaml:"allow_ranges"`
+}
+
+// Pipelock is the pipelock section of the configuration file.
+type Pipelock struct {
+	// Rules is a file of rules in gitleaks' format (TOML), besides the built-in ones. Empty: none.
+	Rules string `yaml:"rules"`
+	// Trip is how many requests of one bottle may be blocked for a leak before the bottle is cut off. 0: no number is.
+	Trip int `yaml:"trip"`
 }
 
 // DNS is the dns section of the configuration file.
@@ -92,6 +102,9 @@ type Config struct {
 	AuditRequired bool
 	// MetricsListen is empty, unix:PATH or a loopback ADDRESS:PORT.
 	MetricsListen string
+	// PipelockRules is an absolute path or empty, and PipelockTrip 0 or more.
+	PipelockRules string
+	PipelockTrip  int
 	// Pool is masked, IPv4, at most /30.
 	Pool netip.Prefix
 	// AllowRanges are masked.

@@ -31,6 +31,12 @@ func truth(name, usage string, at func(*File) *bool) key {
 		func(to, from *File) { *at(to) = *at(from) }}
 }
 
+func number(name, usage string, at func(*File) *int) key {
+	return key{name, usage,
+		func(fs *pflag.FlagSet, f *File) { fs.IntVar(at(f), FlagName(name), 0, usage) },
+		func(to, from *File) { *at(to) = *at(from) }}
+}
+
 // keys lists every key of File in the order of its fields; a test compares the two.
 func keys() []key {
 	return []key{
@@ -58,6 +64,10 @@ func keys() []key {
 			func(f *File) *bool { return &f.Audit.Required }),
 		text("metrics.listen", "unix:PATH or loopback ADDRESS:PORT for Prometheus",
 			func(f *File) *string { return &f.Metrics.Listen }),
+		text("pipelock.rules", "file of rules for tokens, in gitleaks' format, besides the built-in ones",
+			func(f *File) *string { return &f.Pipelock.Rules }),
+		number("pipelock.trip", "requests of a bottle blocked for a leak that cut it off (default 0: never)",
+			func(f *File) *int { return &f.Pipelock.Trip }),
 		text("pool", "IPv4 prefix that guests are numbered from (default "+defaultPool+")",
 			func(f *File) *string { return &f.Pool }),
 		list("allow_ranges", "CIDRs treated as public although they are special-purpose",

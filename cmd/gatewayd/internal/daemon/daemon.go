@@ -25,6 +25,7 @@ import (
 	"gatewayd/cmd/gatewayd/internal/provision"
 	"gatewayd/gateway"
 	"gatewayd/gateway/dns"
+	"gatewayd/gateway/formats"
 	"gatewayd/gateway/redirect"
 	"gatewayd/gateway/routes"
 	gwtls "gatewayd/gateway/tls"
@@ -61,6 +62,7 @@ type daemon struct {
 	gateway  *gateway.Gateway
 	audit    *gateway.FileRecorder // nil without an audit file
 	metrics  *gateway.Metrics
+	formats  *formats.Set
 	keeper   *keeper
 	watcher  *manifests.Watcher
 }
@@ -82,6 +84,12 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+
+	set, err := provision.Formats(o.Config)
+	if err != nil {
+		return err
+	}
+	d.formats = set
 
 	// ---- Above this line nothing of the machine was changed. ----
 
@@ -197,6 +205,9 @@ func (d *daemon) load(f manifests.File) (string, loaded, error) {
 	if err != nil {
 		return p.Plan.Bottle, loaded{}, err
 	}
+	if err := provision.Scanned(&b, d.Config, d.formats); err != nil {
+		return p.Plan.Bottle, loaded{}, err
+	}
 	return p.Plan.Bottle, loaded{bottle: b, watch: p.Plan.Watch, notes: p.Plan.Notes}, nil
 }
 
@@ -263,6 +274,7 @@ func (d *daemon) await(ctx context.Context, signals <-chan os.Signal) {
 			if d.audit != nil {
 				d.ended("reopening of the audit file", d.audit.Reopen())
 			}
+			d.gateway.Rearm()
 			_ = d.keeper.look(ctx) // logged there
 			notify("READY=1")
 		}

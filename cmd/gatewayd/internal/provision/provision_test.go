@@ -199,3 +199,29 @@ func TestMachineBoundsFiles(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A bottle gets the rules and the number of leaks that cut it off; a route that turns off a rule that is not there is
+// refused, with where it is written.
+func TestScanned(t *testing.T) {
+	c := testConfig(t)
+	c.PipelockTrip = 7
+	set, err := Formats(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, good := range map[string]bool{"jwt": true, "jwtt": false} {
+		text := "bottle: dev\nlink: {netns: /run/netns/dev}\negress: {routes: [{host: api.example.com, pipelock: {disable: [" + id + "]}}]}\n"
+		b, err := Bottle(c, planned(t, text), nowhere{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Scanned(&b, c, set)
+		if good && (err != nil || b.Formats != set || b.Trip != 7) || !good && (err == nil || !strings.Contains(err.Error(), `"jwtt"`) || b.Formats != nil) {
+			t.Errorf("%s: %v, %d", id, err, b.Trip)
+		}
+	}
+	c.PipelockRules = filepath.Join(t.TempDir(), "none.toml")
+	if _, err := Formats(c); err == nil || !strings.Contains(err.Error(), "none.toml") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}

@@ -1,0 +1,210 @@
+package formats
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+	"github.com/zricethezav/gitleaks/v8/config"
+)
+
+// file is a rule file: those parts of gitleaks' format that mean something for traffic, which has neither paths nor
+// commits.
+type file struct {
+	Allowlist  allowlistTOML   `toml:"allowlist"`
+	Allowlists []allowlistTOML `toml:"allowlists"`
+	Rules      []ruleTOML      `toml:"rules"`
+}
+
+type ruleTOML struct {
+	ID          string          `toml:"id"`
+	Description string          `toml:"description"`
+	Regex       string          `toml:"regex"`
+	Path        string          `toml:"path"`
+	Entropy     float64         `toml:"entropy"`
+	SecretGroup int             `toml:"secretGroup"`
+	Keywords    []string        `toml:"keywords"`
+	Allowlist   allowlistTOML   `toml:"allowlist"`
+	Allowlists  []allowlistTOML `toml:"allowlists"`
+}
+
+type allowlistTOML struct {
+	Condition   string   `toml:"condition"`
+	RegexTarget string   `toml:"regexTarget"`
+	Regexes     []string `toml:"regexes"`
+	StopWords   []string `toml:"stopwords"`
+	Paths       []string `toml:"paths"`
+	Commits     []string `toml:"commits"`
+	TargetRules []string `toml:"targetRules"`
+}
+
+// RuleError reports a rule file that cannot be used.
+type RuleError struct {
+	// File is what the caller named the text.
+	File string
+	// Rule is the id of the rule at fault, or "" when it is the file.
+	Rule string
+	// Problem says what is wrong and what to write instead.
+	Problem string
+}
+
+// Error names file, rule and problem.
+func (e *RuleError) Error() string {
+	if e.Rule == "" {
+		return fmt.Sprintf("read rules %s: %s", e.File, e.Problem)
+	}
+	return fmt.Sprintf("read rules %s: rule %q: %s", e.File, e.Rule, e.Problem)
+}
+
+// defaultName is what errors call the built-in rules.
+const defaultName = "built in"
+
+// Default compiles gitleaks' own rules. It takes some tens of milliseconds; the result is meant to be shared. An error
+// means that the program was built with a version of them that it cannot use.
+func Default() (*Set, error) { return Compile("", nil) }
+
+// Compile compiles gitleaks' own rules and those of text, a rule file in the same format (TOML) that errors call name. A
+// rule of text replaces a built-in one with its id; its allow-lists for all rules add to the built-in ones. Rules that
+// depend on a file's path are left out, since traffic has none. An error is a *RuleError.
+func Compile(name string, text []byte) (*Set, error) {
+	builtin, err := parseFile(defaultName, []byte(config.DefaultConfig))
+	if err != nil {
+		return nil, err
+	}
+	own, err := parseFile(name, text)
+	if err != nil {
+		return nil, err
+	}
+	replaced := map[string]bool{}
+	for _, r := range own.Rules {
+		replaced[r.ID] = true
+	}
+	b := &builder{}
+	b.everywhere(defaultName, builtin)
+	b.everywhere(name, own)
+	for _, r := range builtin.Rules {
+		if !replaced[r.ID] {
+			b.add(defaultName, r)
+		}
+	}
+	for _, r := range own.Rules {
+		b.add(name, r)
+	}
+	return b.finish()
+}
+
+// parseFile decodes one rule file.
+func parseFile(name string, text []byte) (*file, error) {
+	f := &file{}
+	if err := toml.Unmarshal(text, f); err != nil {
+		return nil, &RuleError{File: name, Problem: err.Error()}
+	}
+	seen := map[string]bool{}
+	for i, r := range f.Rules {
+		if r.ID == "" {
+			return nil, &RuleError{File: name, Problem: fmt.Sprintf("rule %d of the file has no id: give it one, unique in the file", i+1)}
+		}
+		if seen[r.ID] {
+			return nil, &RuleError{File: name, Rule: r.ID, Problem: "the file has this id twice: rename one of the two"}
+		}
+		seen[r.ID] = true
+	}
+	return f, nil
+}
+
+// builder collects compiled rules. Its first error is the one that finish returns.
+type builder struct {
+	set   Set
+	lists []allowlist
+	err   error
+}
+
+// everywhere takes the allow-lists that hold for all rules.
+func (b *builder) everywhere(name string, f *file) {
+	for _, a := range append([]allowlistTOML{f.Allowlist}, f.Allowlists...) {
+		if len(a.TargetRules) == 0 {
+			b.allow(&b.lists, name, "", a)
+		}
+	}
+}
+
+// allow compiles one allow-list into to.
+func (b *builder) allow(to *[]allowlist, name, rule string, a allowlistTOML) {
+	list := allowlist{all: strings.EqualFold(a.Condition, "and")}
+	if list.all && len(a.Paths)+len(a.Commits) > 0 {
+		return // a condition on a path or a commit is never met
+	}
+	switch a.RegexTarget {
+	case "", "secret":
+		list.target = targetSecret
+	case "match":
+		list.target = targetMatch
+	case "line":
+		list.target = targetLine
+	default:
+		b.fail(name, rule, fmt.Sprintf("regexTarget %.40q is unknown: write secret, match or line", a.RegexTarget))
+	}
+	for _, x := range a.Regexes {
+		re, err := regexp.Compile(x)
+		if err != nil {
+			b.fail(name, rule, "an allow-list's expression cannot be compiled: "+err.Error())
+			return
+		}
+		list.regexes = append(list.regexes, re)
+	}
+	list.words = newWords(a.StopWords)
+	if len(list.regexes) > 0 || list.words != nil {
+		*to = append(*to, list)
+	}
+}
+
+// add compiles one rule.
+func (b *builder) add(name string, r ruleTOML) {
+	if r.Regex == "" || r.Path != "" || b.err != nil {
+		if r.Regex == "" && r.Path == "" {
+			b.fail(name, r.ID, "it has no regex: write one, or a path for a rule that is only for files")
+		}
+		return
+	}
+	var lists []allowlist
+	for _, a := range append([]allowlistTOML{r.Allowlist}, r.Allowlists...) {
+		b.allow(&lists, name, r.ID, a)
+	}
+	alternatives, err := parseRegex(r.Regex, r.SecretGroup)
+	for i := 0; i < len(alternatives) && err == nil; i++ {
+		c := &rule{id: r.ID, entropy: r.Entropy, group: r.SecretGroup, lists: lists}
+		c.tune()
+		err = c.compile(alternatives[i], r.Keywords)
+		b.set.rules = append(b.set.rules, c)
+	}
+	if err != nil {
+		b.fail(name, r.ID, err.Error())
+	}
+}
+
+func (b *builder) fail(name, rule, problem string) {
+	if b.err == nil {
+		b.err = &RuleError{File: name, Rule: rule, Problem: problem}
+	}
+}
+
+// finish joins the rules' keywords into one automaton.
+func (b *builder) finish() (*Set, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	s := &b.set
+	s.lists = b.lists
+	for _, r := range s.rules {
+		s.reach = max(s.reach, r.back.hi+lineContext)
+	}
+	for length := longestAtom; ; length-- {
+		if s.keywords = newKeywords(s.rules, length); s.keywords != nil {
+			return s, nil
+		}
+		if length == shortestAtom {
+			return nil, &RuleError{File: "in all", Problem: fmt.Sprintf("%d rules have too many different keywords: use fewer", len(s.rules))}
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package formats
+
+import "slices"
+
+// Set is a compiled set of rules. It is immutable as far as its users can see, and may be used by any number of
+// goroutines. A nil Set finds nothing.
+type Set struct {
+	rules    []*rule
+	lists    []allowlist // for all rules
+	keywords *keywords
+	reach    int // how many bytes before a keyword a judgement may look at
+}
+
+// IDs returns the ids of the rules, sorted.
+func (s *Set) IDs() []string {
+	if s == nil {
+		return nil
+	}
+	ids := make([]string, 0, len(s.rules))
+	for _, r := range s.rules {
+		ids = append(ids, r.id)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// Has tells whether the set has a rule of this id.
+func (s *Set) Has(id string) bool {
+	return s != nil && slices.ContainsFunc(s.rules, func(r *rule) bool { return r.id == id })
+}
+
+// Advisory tells whether findings of the rule are notes by default, because its form is not that of one issuer: it is for
+// whatever is assigned to something called a key or a token.
+func (s *Set) Advisory(id string) bool { return advisory(id) }
+
+// Policy says what is made of each rule of one set. The zero Policy uses all, and takes every finding seriously.
+type Policy struct{ off, note []bool }
+
+// Policy returns the policy that leaves out the rules in disable and makes mere notes of the findings of those that are
+// advisory, or, with notes, of all. Ids that the set does not have mean nothing.
+func (s *Set) Policy(disable []string, notes bool) Policy {
+	if s == nil {
+		return Policy{}
+	}
+	p := Policy{off: make([]bool, len(s.rules)), note: make([]bool, len(s.rules))}
+	for i, r := range s.rules {
+		p.off[i] = slices.Contains(disable, r.id)
+		p.note[i] = notes || advisory(r.id)
+	}
+	return p
+}
+
+func (p Policy) uses(rule int32) bool  { return p.off == nil || !p.off[rule] }
+func (p Policy) notes(rule int32) bool { return p.note != nil && p.note[rule] }
+
+// Clean tells that no rule's literal occurs in b, and so no secret. It is cheaper than Scan and allocates nothing.
+func (s *Set) Clean(b []byte) bool {
+	if s == nil {
+		return true
+	}
+	var state uint16
+	for _, c := range b {
+		if state = s.keywords.next[state+uint16(s.keywords.class[c])]; state >= s.keywords.accepting {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,319 @@
+package formats
+
+import (
+	"cmp"
+	"hash/maphash"
+	"slices"
+)
+
+// Finding is one secret in a stream.
+type Finding struct {
+	// Rule is the rule's id.
+	Rule string
+	// Text is what was found with some bytes around it, and Text[From:To] the secret. It is the stream's own, valid until
+	// the next call.
+	Text     []byte
+	From, To int
+	// Note tells that the policy wants a note of it and no more.
+	Note bool
+	// Offset is where the secret begins in the stream, in bytes of what was pushed.
+	Offset int64
+}
+
+// Bounds of what one stream costs.
+const (
+	// mostVerdicts bounds how many judged matches a stream remembers.
+	mostVerdicts = 64
+	// mostFindings is how many findings of one rule a stream reports. Whoever puts more into one stream gains nothing by
+	// it, and judging them is the dearest part of a scan.
+	mostFindings = 16
+	// traceStep is how often a long candidate notes its state, in bytes.
+	traceStep = 16
+	// traceFrom is how long a candidate is before it begins with that.
+	traceFrom = 32
+)
+
+// candidate is a place where a match of a rule may begin, and how far that has been followed.
+type candidate struct {
+	rule   int32
+	first  bool   // the stream begins here
+	start  int64  // offset in the stream
+	pos    int64  // up to which it was followed
+	hold   int64  // where its secret may begin, or -1
+	match  int64  // where the first match was known to have ended, or -1
+	state  *state // at pos
+	atEnd  bool   // the stream ended
+	closed int64  // pos at which it is to be judged
+}
+
+// note is a state that a candidate of a rule was in.
+type note struct {
+	pos   int64
+	state *state
+}
+
+// Stream looks for the set's rules in one stream of bytes. Its findings are the same however the bytes are cut. It belongs
+// to one goroutine.
+type Stream struct {
+	set    *Set
+	policy Policy
+
+	buf  []byte
+	base int64 // of buf in the stream
+	word uint16
+
+	open  []candidate
+	ripe  []candidate // to be judged
+	hits  []hit
+	notes map[int32][]note // of rules with long candidates
+
+	last     map[int32]int64 // where the last finding of a rule ended
+	count    map[int32]int
+	verdicts map[uint64]bool
+	seed     maphash.Seed
+}
+
+// NewStream returns a stream of the set's rules under the policy.
+func (s *Set) NewStream(policy Policy) *Stream { return &Stream{set: s, policy: policy} }
+
+// Push takes the next bytes and calls found for every finding that they complete, in the order in which they are complete.
+// It returns how many of the bytes pushed so far may be let go: those behind may belong to a secret that is not complete.
+func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {
+	if st.set == nil {
+		st.base += int64(len(p))
+		return st.base
+	}
+	from := len(st.buf)
+	st.buf = append(st.buf, p...)
+	st.advance()
+	st.hits, st.word = st.set.keywords.find(st.buf, from, st.word, st.hits[:0])
+	for _, h := range st.hits {
+		st.begin(h)
+	}
+	st.judge(found)
+	free = st.base + int64(len(st.buf))
+	for i := range st.open {
+		if c := &st.open[i]; c.hold >= 0 && !st.policy.notes(c.rule) {
+			free = min(free, c.hold)
+		}
+	}
+	return free
+}
+
+// End ends the stream: what could be a secret only at the end of a text is one now. The stream is of no use after it.
+func (st *Stream) End(found func(Finding)) {
+	if st.set == nil {
+		return
+	}
+	for i := range st.open {
+		c := &st.open[i]
+		if m := st.set.rules[c.rule].machine; m.end(c.state).matched || c.match >= 0 {
+			c.atEnd, c.closed = true, c.pos
+			st.ripe = append(st.ripe, *c)
+		}
+	}
+	st.open = st.open[:0]
+	st.judge(found)
+}
+
+// trim forgets what is not needed any more. It makes the Text of earlier findings invalid.
+func (st *Stream) trim() {
+	keep := st.base + int64(len(st.buf)-st.reach())
+	for i := range st.open {
+		keep = min(keep, st.open[i].start-lineContext)
+	}
+	if n := int(keep - st.base); n > 0 && n >= len(st.buf)/2 {
+		st.buf = append(st.buf[:0], st.buf[n:]...)
+		st.base = keep
+	}
+}
+
+// reach is how many bytes before the end a later judgement may look at.
+func (st *Stream) reach() int { return st.set.reach + longestAtom }
+
+// begin opens the candidates of a literal that ended, and follows them.
+func (st *Stream) begin(h hit) {
+	for _, e := range st.set.keywords.endings(h.state) {
+		if !st.policy.uses(e.rule) {
+			continue
+		}
+		for back := e.from; back >= e.to; back-- {
+			at := h.end - int(back)
+			if at < 0 {
+				continue
+			}
+			c := candidate{rule: e.rule, start: st.base + int64(at), hold: -1, match: -1}
+			c.pos, c.first = c.start, c.start == 0
+			before := atEdge
+			if !c.first {
+				before = kindOf(st.buf[at-1])
+			}
+			c.state = st.set.rules[e.rule].machine.start(before)
+			if st.follow(&c) {
+				st.open = append(st.open, c)
+			}
+		}
+	}
+}
+
+// advance follows the open candidates into bytes that are new.
+func (st *Stream) advance() {
+	kept := st.open[:0]
+	for i := range st.open {
+		c := st.open[i]
+		if st.follow(&c) {
+			kept = append(kept, c)
+		}
+	}
+	st.open = kept
+}
+
+// follow follows a candidate as far as it can be. It reports whether the candidate goes on; one that is to be judged is
+// put aside for that.
+func (st *Stream) follow(c *candidate) bool {
+	r := st.set.rules[c.rule]
+	m, s := r.machine, c.state
+	limit := c.start + int64(r.longest)
+	end := min(st.base+int64(len(st.buf)), limit)
+	ahead := st.buf[c.pos-st.base : end-st.base]
+	for len(ahead) > 0 {
+		n := min(len(ahead), int(traceStep-c.pos%traceStep))
+		for i, b := range ahead[:n] {
+			next := s.next[m.classes[b]].Load()
+			if next == nil {
+				next = m.make(s, int(m.classes[b]))
+			}
+			if s = next; s.plain {
+				continue
+			}
+			at := c.pos + int64(i)
+			if s.secret && c.hold < 0 {
+				c.hold = at
+			}
+			if s.matched && c.match < 0 {
+				c.match = at
+			}
+			if s.dead || s.matched && r.near != nil {
+				c.pos = at + 1
+				return st.close(c)
+			}
+		}
+		c.pos += int64(n)
+		ahead = ahead[n:]
+		if c.pos%traceStep == 0 && c.pos-c.start >= traceFrom && st.known(c, s) {
+			return false
+		}
+	}
+	c.state = s
+	if c.pos == limit {
+		return st.close(c)
+	}
+	return true
+}
+
+// close ends a candidate, and has it judged if its expression matched.
+func (st *Stream) close(c *candidate) bool {
+	if c.match >= 0 {
+		c.closed = c.pos
+		st.ripe = append(st.ripe, *c)
+	}
+	return false
+}
+
+// known tells whether an earlier candidate of the rule was in the same state at the same place: then it decides for both,
+// and however many begin over each other, few are followed.
+func (st *Stream) known(c *candidate, s *state) bool {
+	notes := st.notes[c.rule]
+	if notes == nil {
+		// As many as reach farther than any candidate of the rule, so that none is overwritten that another may want.
+		notes = make([]note, 2*st.set.rules[c.rule].longest/traceStep+2)
+		if st.notes == nil {
+			st.notes = map[int32][]note{}
+		}
+		st.notes[c.rule] = notes
+	}
+	n := &notes[c.pos/traceStep%int64(len(notes))]
+	if n.pos == c.pos && n.state == s {
+		return true
+	}
+	*n = note{c.pos, s}
+	return false
+}
+
+// judge looks at the candidates whose expression matched, in the order in which that became known.
+func (st *Stream) judge(found func(Finding)) {
+	slices.SortFunc(st.ripe, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.closed, b.closed), cmp.Compare(a.start, b.start), cmp.Compare(a.rule, b.rule))
+	})
+	for i := range st.ripe {
+		st.look(&st.ripe[i], found)
+	}
+	st.ripe = st.ripe[:0]
+	st.trim()
+}
+
+// look finds the secret of one match, and reports it if it is genuine.
+func (st *Stream) look(c *candidate, found func(Finding)) {
+	if c.start < st.last[c.rule] || st.count[c.rule] >= mostFindings {
+		return
+	}
+	r := st.set.rules[c.rule]
+	from := c.start
+	if !c.first {
+		from--
+	}
+	window := st.buf[from-st.base : c.closed-st.base]
+	match, secret, ok := r.parts(window, c.first, c.atEnd)
+	if !ok {
+		return
+	}
+	context := int(max(st.base, from-lineContext) - st.base)
+	text := st.buf[context : c.closed-st.base]
+	shift := int(from-st.base) - context
+	match, secret = match.plus(shift), secret.plus(shift)
+	if !st.verdict(c.rule, r, text, match, secret) {
+		return
+	}
+	if st.last == nil {
+		st.last, st.count = map[int32]int64{}, map[int32]int{}
+	}
+	at := st.base + int64(context)
+	st.last[c.rule] = at + int64(match.hi)
+	st.count[c.rule]++
+	found(Finding{Rule: r.id, Text: text, From: secret.lo, To: secret.hi, Note: st.policy.notes(c.rule), Offset: at + int64(secret.lo)})
+}
+
+func (s span) plus(n int) span { return span{s.lo + n, s.hi + n} }
+
+// verdict is Set.genuine, remembered for the same match on the same line: the same identifier often comes many times.
+func (st *Stream) verdict(id int32, r *rule, text []byte, match, secret span) bool {
+	if st.verdicts == nil {
+		st.verdicts, st.seed = map[uint64]bool{}, maphash.MakeSeed()
+	}
+	var h maphash.Hash
+	h.SetSeed(st.seed)
+	_ = h.WriteByte(byte(id))
+	_ = h.WriteByte(byte(id >> 8))
+	from := max(0, match.lo-lineContext)
+	_, _ = h.Write(text[from:])
+	key := h.Sum64()
+	if v, ok := st.verdicts[key]; ok {
+		return v
+	}
+	if len(st.verdicts) >= mostVerdicts {
+		clear(st.verdicts)
+	}
+	v := st.set.genuine(r, text, match, secret)
+	st.verdicts[key] = v
+	return v
+}
+
+// Scan calls found for the findings in b, which is a whole text: those that a Stream of it would report.
+func (s *Set) Scan(b []byte, policy Policy, found func(Finding)) {
+	if s.Clean(b) {
+		return
+	}
+	st := s.NewStream(policy)
+	st.Push(b, found)
+	st.End(found)
+}

@@ -1,0 +1,66 @@
+package pipelock
+
+import "gatewayd/gateway/formats"
+
+// leastHeld is how many bytes of what may be a token must be there before they are held back: see Stream.Push.
+const leastHeld = 4
+
+// formStream looks for tokens by their form in one stream, after the exact ones.
+type formStream struct {
+	st     *Stream
+	view   view
+	found  *formats.Stream
+	held   []byte // bytes of the stream from gone on
+	gone   int64  // bytes of the stream that were let go before the last call
+	next   int64  // bytes of the stream that were let go with it
+	leak   *LeakError
+	warned []Finding
+}
+
+// newFormStream returns nil when the scanner looks for no forms.
+func newFormStream(st *Stream) *formStream {
+	if st.s.formats == nil {
+		return nil
+	}
+	return &formStream{st: st, view: view{escapes: st.written}, found: st.s.formats.NewStream(st.s.policy)}
+}
+
+// push takes the next bytes and returns those that can be let go, or what keeps them.
+func (f *formStream) push(p []byte) ([]byte, *LeakError) {
+	f.held = append(f.held[:copy(f.held, f.held[f.next-f.gone:])], p...)
+	f.gone = f.next
+	free := f.found.Push(f.view.decode(p), f.take)
+	if f.leak != nil {
+		return nil, f.leak
+	}
+	end := f.gone + int64(len(f.held))
+	if f.next = max(f.gone, f.view.origin(free)); free == f.view.given || end-f.next < leastHeld {
+		f.next = end
+	}
+	return f.held[:f.next-f.gone], nil
+}
+
+// end takes the last bytes and returns what was held back. The next push begins a new stream.
+func (f *formStream) end(p []byte) ([]byte, *LeakError) {
+	f.held = append(f.held[:copy(f.held, f.held[f.next-f.gone:])], p...)
+	f.found.Push(f.view.decode(p), f.take)
+	f.found.Push(f.view.carry, f.take)
+	f.found.End(f.take)
+	rest, leak := f.held, f.leak
+	warned := f.warned
+	*f = *newFormStream(f.st)
+	f.warned = warned
+	return rest, leak
+}
+
+// take notes one finding.
+func (f *formStream) take(found formats.Finding) {
+	finding, ok := f.st.s.judge(f.st.host, f.st.place, found)
+	switch {
+	case !ok || f.leak != nil:
+	case finding.Action == Block:
+		f.leak = &LeakError{Finding: finding}
+	case len(f.warned) < maxFindings && !reported(f.warned, finding):
+		f.warned = append(f.warned, finding)
+	}
+}

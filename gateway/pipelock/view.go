@@ -1,0 +1,137 @@
+package pipelock
+
+import "bytes"
+
+// escapes says how the text of a body may be written, so that it is looked at as its reader will see it.
+type escapes uint8
+
+const (
+	// backslashes are those of JSON strings (RFC 8259 section 7). They are undone wherever they are: JSON also comes in
+	// parts of multipart bodies, in events and in messages, and a token has no backslash that could be lost.
+	backslashes escapes = iota
+	// percents are those of forms (WHATWG URL, application/x-www-form-urlencoded), with "+" for a space. The "&" between
+	// fields ends a line, so that each value is a text of its own.
+	percents
+)
+
+// view undoes escapes in a stream and remembers where they were. What is not a valid escape stays as it is.
+type view struct {
+	escapes escapes
+	carry   []byte // an escape whose end has not come
+	out     []byte
+	read    int64 // bytes of the stream that are in what was given out, without carry
+	given   int64
+	marks   []mark
+}
+
+// mark says that byte given of the text is byte read of the stream, and so on behind it up to the next mark.
+type mark struct{ given, read int64 }
+
+// decode returns the text of the next bytes. It is valid until the next call.
+func (v *view) decode(p []byte) []byte {
+	v.out = v.out[:0]
+	if len(v.carry) > 0 {
+		p = append(v.carry, p...)
+		v.carry = nil
+	}
+	for len(p) > 0 {
+		i := v.special(p)
+		if i < 0 {
+			v.plain(p)
+			return v.out
+		}
+		v.plain(p[:i])
+		p = p[i:]
+		text, n := v.unescape(p)
+		if n == 0 { // cut
+			v.carry = bytes.Clone(p)
+			return v.out
+		}
+		v.out = append(v.out, text...)
+		v.read += int64(n)
+		v.given += int64(len(text))
+		if n != len(text) {
+			v.marks = append(v.marks, mark{v.given, v.read})
+		}
+		p = p[n:]
+	}
+	return v.out
+}
+
+func (v *view) plain(p []byte) {
+	v.out = append(v.out, p...)
+	v.read += int64(len(p))
+	v.given += int64(len(p))
+}
+
+// special returns where the first byte is that may begin an escape, or -1.
+func (v *view) special(p []byte) int {
+	if v.escapes == percents {
+		return bytes.IndexAny(p, "%+&")
+	}
+	return bytes.IndexByte(p, '\\')
+}
+
+// unescape returns the text of the escape that p begins with, and its length. The length is 0 when more bytes are needed.
+func (v *view) unescape(p []byte) (text []byte, n int) {
+	switch p[0] {
+	case '+':
+		return []byte{' '}, 1
+	case '&':
+		return []byte{'\n'}, 1
+	}
+	digits, at := 2, 1
+	if p[0] == '\\' {
+		if len(p) < 2 {
+			return nil, 0
+		}
+		if i := bytes.IndexByte([]byte(`"\/bfnrt`), p[1]); i >= 0 {
+			return []byte("\"\\/\b\f\n\r\t"[i : i+1]), 2
+		}
+		if p[1] != 'u' {
+			return p[:1], 1
+		}
+		digits, at = 4, 2
+	}
+	value := 0
+	for i := range digits {
+		if at+i >= len(p) {
+			return nil, 0
+		}
+		d := digit(p[at+i])
+		if d < 0 {
+			return p[:1], 1
+		}
+		value = value<<4 | d
+	}
+	if value >= 0x80 && v.escapes == backslashes {
+		value = 0xff // no token has it, whichever rune it is
+	}
+	return []byte{byte(value)}, at + digits
+}
+
+// digit returns the value of a hexadecimal digit, or -1.
+func digit(c byte) int {
+	switch {
+	case '0' <= c && c <= '9':
+		return int(c - '0')
+	case 'a' <= c && c <= 'f':
+		return int(c-'a') + 10
+	case 'A' <= c && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// origin returns where in the stream byte given of the text was, or the nearest byte to that which was asked for before.
+func (v *view) origin(given int64) int64 {
+	var last mark
+	i := 0
+	for ; i < len(v.marks) && v.marks[i].given <= given; i++ {
+		last = v.marks[i]
+	}
+	if i > 1 {
+		v.marks = append(v.marks[:0], v.marks[i-1:]...)
+	}
+	return last.read + max(0, given-last.given)
+}
