@@ -16,6 +16,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # The linter remembers paths: two trees must not share its cache.
 export GOLANGCI_LINT_CACHE ?= $(CACHE)/golangci
 export GATEWAYD_TEST_CODEX ?= $(CACHE)/codex
+# Kernels that .ci/deps unpacks for VMs.
+export GATEWAYD_TEST_KERNELS ?= $(CACHE)/kernels/6.1:/
 ifneq ($(ROOT),)
 export GATEWAYD_TEST_PRIVILEGED ?= 1
 endif
@@ -68,8 +70,8 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)"; \
 	done
 
-demo: build ## show on one screen what the gateway does, then leave nothing behind (needs root)
-	bin/gatewayd demo
+demo: build ## show on one screen what the gateway does, then leave nothing behind (needs root; VM=qemu for a real VM)
+	bin/gatewayd demo $(if $(VM),--vm $(VM))
 
 bench: build ## measure gatewayd beside HAProxy, nginx and plain forwarding, and write docs/BENCHMARKS.md (needs root)
 	$(GO) build -o bin/bench ./bench
