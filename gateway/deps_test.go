@@ -78,7 +78,7 @@ var directions = []direction{
 		"as cmd/gatewayd, but the demo's world stays with the command that shows it"},
 	{"bench", []string{"lab", "lab/*", "gateway", "gateway/tls"}, testWorld,
 		"the bench measures the built program beside its peers, as a user would; of the code it knows the form of records, and how a ClientHello is read"},
-	{"e2e", []string{"lab", "lab/*"}, testWorld,
+	{"e2e", []string{"lab", "lab/*"}, append([]string{"vmimage/initramfs", "vmimage/qemu"}, testWorld...),
 		"end-to-end tests run the built program: what they may know of it is what an operator knows"},
 }
 
