@@ -62,10 +62,11 @@ func requireVM(t *testing.T) {
 	})
 }
 
+// newVMBench makes the world and a gatewayd that does not run yet.
 func newVMBench(t *testing.T) *vmBench {
 	t.Helper()
 	requireVM(t)
-	binary, client := gatewaydBinary(t), staticClient(t)
+	binary := gatewaydBinary(t)
 	ctx, cancel := context.WithTimeout(t.Context(), vmDeadline)
 	t.Cleanup(cancel)
 	w, err := lab.New(ctx, lab.Options{})
@@ -78,26 +79,38 @@ func newVMBench(t *testing.T) *vmBench {
 		}
 	})
 	b := &vmBench{t: t, ctx: ctx, World: w}
+	if b.Gateway, err = w.NewGatewayd(binary, nil); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// serveSites makes the internet of TestVM.
+func (b *vmBench) serveSites() {
+	b.t.Helper()
 	for _, s := range []struct {
 		site **lab.Site
 		name string
 	}{{&b.api, "api"}, {new(*lab.Site), "files"}, {&b.packages, "packages"}, {&b.evil, "evil"}} {
 		*s.site = &lab.Site{Names: []string{s.name + ".example.org"}}
-		if err := w.Internet.Serve(*s.site); err != nil {
-			t.Fatal(err)
+		if err := b.World.Internet.Serve(*s.site); err != nil {
+			b.t.Fatal(err)
 		}
 	}
-	if b.Gateway, err = w.NewGatewayd(binary, nil); err != nil {
+}
+
+// boot starts gatewayd with the manifest, and the bottle as a VM with the payload.
+func (b *vmBench) boot(manifest string, memoryMiB int, payload ...initramfs.Payload) {
+	t := b.t
+	t.Helper()
+	if err := errors.Join(b.Gateway.WriteManifest("vm", manifest), b.Gateway.Start(), b.Gateway.WaitBottle(b.ctx, "vm")); err != nil {
 		t.Fatal(err)
 	}
-	b.Gateway.Env = append(b.Gateway.Env, "VM_TOKEN="+vmToken)
-	if err := errors.Join(b.Gateway.WriteManifest("vm", vmManifest), b.Gateway.Start(), b.Gateway.WaitBottle(ctx, "vm")); err != nil {
-		t.Fatal(err)
-	}
-	ca := filepath.Join(w.Dir, "internet-ca.pem")
-	writeFile(t, ca, w.Internet.CA.PEM())
-	b.VM, err = vm.Boot(ctx, w, b.Gateway, vm.Options{Bottle: "vm", Tap: vmTap, Modules: []string{"8021q"},
-		Payload: []initramfs.Payload{{Host: ca, At: "/internet-ca.pem"}, {Host: client, At: guestClient}}})
+	ca := filepath.Join(b.World.Dir, "internet-ca.pem")
+	writeFile(t, ca, b.World.Internet.CA.PEM())
+	var err error
+	b.VM, err = vm.Boot(b.ctx, b.World, b.Gateway, vm.Options{Bottle: "vm", Tap: vmTap, Modules: []string{"8021q"}, MemoryMiB: memoryMiB,
+		Payload: append(payload, initramfs.Payload{Host: ca, At: "/internet-ca.pem"})})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, b.Gateway.Log())
 	}
@@ -110,7 +123,6 @@ func newVMBench(t *testing.T) *vmBench {
 		}
 	})
 	t.Logf("Linux %s, %s", b.VM.Kernel, b.VM.How)
-	return b
 }
 
 // staticClient builds this test's binary such that it runs where there are no libraries.
@@ -147,6 +159,9 @@ func (b *vmBench) get(args ...string) demo.Seen {
 // TestVM boots a real guest kernel on the tap and tries from inside what should work and what should not.
 func TestVM(t *testing.T) {
 	b := newVMBench(t)
+	b.serveSites()
+	b.Gateway.Env = append(b.Gateway.Env, "VM_TOKEN="+vmToken)
+	b.boot(vmManifest, 0, initramfs.Payload{Host: staticClient(t), At: guestClient})
 	dummy := ""
 	for _, kv := range b.VM.Env {
 		if v, ok := strings.CutPrefix(kv, "VM_TOKEN="); ok {

@@ -20,7 +20,7 @@ anything did not go as it should.`,
 	form := outputFlag(c)
 	var machine, kernel string
 	c.Flags().StringVar(&machine, "vm", "", "qemu: make the bottle a VM in place of a namespace")
-	c.Flags().StringVar(&kernel, "kernel", "", "`directory` with the VM's kernel: boot/vmlinuz-* and lib/modules (default the host's)")
+	c.Flags().StringVar(&kernel, "kernel", "", "`directory` with the VM's kernel: boot/vmlinuz-* and lib/modules; without it, the host's")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if machine != "" && machine != "qemu" {
 			return usagef("--vm %s: write qemu", machine)
