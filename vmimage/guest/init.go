@@ -41,7 +41,7 @@ func Main(command, args []string) int {
 		fmt.Fprintln(os.Stderr, "init:", err)
 	}
 	// The kernel's last words are no part of what a command wrote.
-	_ = os.WriteFile("/proc/sys/kernel/printk", []byte("1"), 0o644)
+	_ = os.WriteFile("/proc/sys/kernel/printk", []byte("0"), 0o644)
 	unix.Sync()
 	// The VM is started such that a restart ends it, which every machine can do; not every one can switch off.
 	err = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
