@@ -68,7 +68,7 @@ var directions = []direction{
 		"a bottle of the test world that is a VM; the gateway itself is not shared with it"},
 	{"lab/privileged", nil, nil,
 		"the one helper for skips is used by every test"},
-	{"lab/demo", []string{"lab", "lab/privileged", "lab/vm"}, nil,
+	{"lab/demo", []string{"lab", "lab/privileged", "lab/vm", "vmimage/initramfs"}, nil,
 		"the demo's internet must not share code with what it puts to the test"},
 	{"lab", []string{"lab/privileged"}, nil,
 		"as lab/demo"},
