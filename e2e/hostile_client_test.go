@@ -186,7 +186,7 @@ func (p hostileIP) packet(payload []byte) []byte {
 		copy(h[20:], []byte{1, 1, 1, 0}) // no operation, end of options
 	}
 	binary.BigEndian.PutUint16(h[10:], ^onesSum(h))
-	return append(h, udp...)
+	return slices.Concat(h, udp)
 }
 
 // onesSum is the sum of RFC 1071.

@@ -132,7 +132,7 @@ func (c Config) boot(ctx context.Context, program string, a attempt) (*Machine, 
 		return nil, fmt.Errorf("boot VM: %w", err)
 	}
 	if err := m.awaitHello(ctx, a); err != nil {
-		m.kill()
+		err = errors.Join(err, m.kill())
 		return nil, &BootError{Cause: fmt.Errorf("%s: %w", a, err), Console: m.console.text()}
 	}
 	if !c.Verbose {
