@@ -16,6 +16,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # The linter remembers paths: two trees must not share its cache.
 export GOLANGCI_LINT_CACHE ?= $(CACHE)/golangci
 export GATEWAYD_TEST_CODEX ?= $(CACHE)/codex
+# Where tests and the demo look for a VM's kernel: what .ci/deps unpacked, else the host's.
+export GATEWAYD_TEST_KERNELS ?= $(CACHE)/kernels/cloud:/
 ifneq ($(ROOT),)
 export GATEWAYD_TEST_PRIVILEGED ?= 1
 endif
@@ -31,10 +33,10 @@ OUTPUT   ?= table
 DOCUMENT ?= docs/BENCHMARKS.md
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate deps test soak lint fuzz demo bench microbench clean install
+.PHONY: help build generate deps test test-vm soak lint fuzz demo bench microbench clean install
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/gatewayd (needs Go alone)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/gatewayd ./cmd/gatewayd
@@ -55,6 +57,9 @@ SILENCE ?= 1h
 soak: ## hold WebSocket connections open in silence for SILENCE (1h); needs root
 	GATEWAYD_TEST_SILENCE=$(SILENCE) $(GO) test -count=1 -timeout 0 -run '^TestWebSocket$$' -v ./e2e
 
+test-vm: deps ## run the tests that boot a VM, those of real clients in it too (root)
+	$(GO) test -tags testvm -timeout 20m -count 1 -v -run '^TestVM' ./e2e
+
 lint: ## gofmt, go vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt these: $$out"; exit 1; fi
 	$(GO) vet ./...
@@ -68,8 +73,8 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)"; \
 	done
 
-demo: build ## show on one screen what the gateway does, then leave nothing behind (needs root)
-	bin/gatewayd demo
+demo: build ## show on one screen what the gateway does, then leave nothing behind (needs root; VM=qemu for a real VM)
+	bin/gatewayd demo $(if $(VM),--vm $(VM))
 
 bench: build ## measure gatewayd beside HAProxy, nginx and plain forwarding, and write docs/BENCHMARKS.md (needs root)
 	$(GO) build -o bin/bench ./bench

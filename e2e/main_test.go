@@ -62,7 +62,7 @@ func clientByName(name string) (func(context.Context, []string) error, bool) {
 		"get": getClient, "hammer": hammerClient, "banner": bannerClient,
 		"sse": sseClient, "socket": socketClient, "grpc": grpcClient,
 		"interim": interimClient, "duplex": duplexClient, "bulk": bulkClient,
-		"raw": rawClient, "crowd": crowdClient, "batch": batchClient,
+		"raw": rawClient, "hostile": hostileClient, "crowd": crowdClient, "batch": batchClient,
 	}[name]
 	return f, ok
 }
@@ -96,7 +96,9 @@ func gatewaydBinary(t testing.TB) string {
 			return
 		}
 		built.path = filepath.Join(built.dir, "gatewayd")
-		out, err := exec.Command("go", "build", "-o", built.path, "gatewayd/cmd/gatewayd").CombinedOutput()
+		build := exec.Command("go", "build", "-o", built.path, "gatewayd/cmd/gatewayd")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // it runs in VMs too
+		out, err := build.CombinedOutput()
 		if err != nil {
 			built.err = fmt.Errorf("build gatewayd: %w\n%s", err, out)
 		}

@@ -18,12 +18,18 @@ whether it went as it should. It touches no network outside those namespaces. Th
 anything did not go as it should.`,
 	}
 	form := outputFlag(c)
+	var machine, kernel string
+	c.Flags().StringVar(&machine, "vm", "", "qemu: make the bottle a VM in place of a namespace")
+	c.Flags().StringVar(&kernel, "kernel", "", "`directory` with the VM's kernel: boot/vmlinuz-* and lib/modules; without it, the host's")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		if machine != "" && machine != "qemu" {
+			return usagef("--vm %s: write qemu", machine)
+		}
 		self, err := os.Executable()
 		if err != nil {
 			return err
 		}
-		return demo.Run(c.Context(), demo.Options{Gatewayd: self, Out: a.out, JSON: *form == formatJSON, Colour: a.terminal})
+		return demo.Run(c.Context(), demo.Options{Gatewayd: self, VM: machine, Kernel: kernel, Out: a.out, JSON: *form == formatJSON, Colour: a.terminal})
 	}
 	return c
 }

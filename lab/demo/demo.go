@@ -23,6 +23,10 @@ const ClientCommand = "demo-client"
 // deadline bounds a whole run; it takes a few seconds on an idle machine.
 const deadline = 90 * time.Second
 
+// bootDeadline is added for a VM, which takes a few seconds with KVM and some
+// tens without.
+const bootDeadline = 150 * time.Second
+
 //go:embed demo.bottle.yaml
 var manifest string
 
@@ -30,6 +34,12 @@ var manifest string
 type Options struct {
 	// Gatewayd is the path of the gatewayd binary; required.
 	Gatewayd string
+	// VM is "qemu" for a bottle that is a VM under QEMU; "" for one that is a
+	// network namespace.
+	VM string
+	// Kernel is a directory with the VM's kernel and its modules, as
+	// vm.Options takes it.
+	Kernel string
 	// Out receives the report; required.
 	Out io.Writer
 	// JSON asks for one JSON document in place of the screen.
@@ -62,7 +72,11 @@ func Run(ctx context.Context, o Options) error {
 	if os.Geteuid() != 0 {
 		return errors.New("run demo: it makes network namespaces and loads BPF programs, so it needs root (try: sudo gatewayd demo)")
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, deadline, fmt.Errorf("the demo took more than %s", deadline))
+	most := deadline
+	if o.VM != "" {
+		most += bootDeadline
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("the demo took more than %s", most))
 	defer cancel()
 	before, err := takeInventory()
 	if err != nil {
@@ -70,7 +84,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	screen := newScreen(o)
 	screen.begin()
-	s, err := build(ctx, o.Gatewayd)
+	s, err := build(ctx, o)
 	if err != nil {
 		return errors.Join(err, s.close())
 	}

@@ -18,12 +18,17 @@ import (
 	"time"
 
 	"gatewayd/lab"
+	"gatewayd/lab/vm"
+	"gatewayd/vmimage/initramfs"
 )
 
 // realToken is what the host holds and the bottle must never see.
 const realToken = "real-token-of-the-host-6f1d2c"
 
 const bottleName = "demo"
+
+// tapName is the link of a bottle that is a VM; it lies in the world's own namespace.
+const tapName = "gw-demo"
 
 // stopDeadline is how long gatewayd may take to end.
 const stopDeadline = 15 * time.Second
@@ -33,6 +38,7 @@ type scene struct {
 	world    *lab.World
 	gateway  *lab.Gatewayd
 	bottle   *lab.Bottle
+	vm       *vm.VM // the bottle, when it is one
 	binary   string
 	dummy    string
 	ca       string // path of the internet's CA, as the bottle sees it
@@ -44,8 +50,8 @@ type scene struct {
 
 // build makes the world, starts gatewayd and waits until the bottle is ready.
 // The scene is returned also with an error, to be closed.
-func build(ctx context.Context, binary string) (*scene, error) {
-	s := &scene{binary: binary}
+func build(ctx context.Context, o Options) (*scene, error) {
+	s := &scene{binary: o.Gatewayd}
 	w, err := lab.New(ctx, lab.Options{})
 	if err != nil {
 		return s, err
@@ -60,17 +66,21 @@ func build(ctx context.Context, binary string) (*scene, error) {
 			return s, err
 		}
 	}
-	return s, s.start(ctx)
+	return s, s.start(ctx, o)
 }
 
-func (s *scene) start(ctx context.Context) error {
+func (s *scene) start(ctx context.Context, o Options) error {
 	g, err := s.world.NewGatewayd(s.binary, nil)
 	if err != nil {
 		return err
 	}
 	s.gateway = g
 	g.Env = append(g.Env, "DEMO_TOKEN="+realToken)
-	if err := g.WriteManifest(bottleName, strings.ReplaceAll(manifest, "NETNS", s.world.BottleNetns(bottleName))); err != nil {
+	link := "netns: " + s.world.BottleNetns(bottleName)
+	if o.VM != "" {
+		link = "tap: " + tapName
+	}
+	if err := g.WriteManifest(bottleName, strings.ReplaceAll(manifest, "LINK", link)); err != nil {
 		return err
 	}
 	if err := g.Start(); err != nil {
@@ -79,11 +89,15 @@ func (s *scene) start(ctx context.Context) error {
 	if err := g.WaitBottle(ctx, bottleName); err != nil {
 		return err
 	}
-	files := s.world.GuestFiles(bottleName)
-	if _, err := g.Command(ctx, "guest", bottleName, "-o", files, "--at", files); err != nil {
-		return err
+	s.ca = filepath.Join(s.world.Dir, "internet-ca.pem")
+	if err := os.WriteFile(s.ca, s.world.Internet.CA.PEM(), 0o644); err != nil {
+		return fmt.Errorf("write the internet's CA: %w", err)
 	}
-	if s.bottle, err = s.world.NewBottle(bottleName); err != nil {
+	inside := s.enterNamespace
+	if o.VM != "" {
+		inside = func(ctx context.Context) error { return s.bootVM(ctx, o) }
+	}
+	if err := inside(ctx); err != nil {
 		return err
 	}
 	for _, kv := range s.bottle.Env {
@@ -94,10 +108,30 @@ func (s *scene) start(ctx context.Context) error {
 	if s.dummy == "" {
 		return errors.New("read guest environment: it holds no dummy named DEMO_TOKEN")
 	}
-	s.ca = filepath.Join(s.world.Dir, "internet-ca.pem")
-	if err := os.WriteFile(s.ca, s.world.Internet.CA.PEM(), 0o644); err != nil {
-		return fmt.Errorf("write the internet's CA: %w", err)
+	return nil
+}
+
+// enterNamespace makes the bottle a namespace.
+func (s *scene) enterNamespace(ctx context.Context) (err error) {
+	files := s.world.GuestFiles(bottleName)
+	if _, err := s.gateway.Command(ctx, "guest", bottleName, "-o", files, "--at", files); err != nil {
+		return err
 	}
+	s.bottle, err = s.world.NewBottle(bottleName)
+	return err
+}
+
+// bootVM makes the bottle a VM. It has gatewayd's binary for a client, and no curl.
+func (s *scene) bootVM(ctx context.Context, o Options) (err error) {
+	s.vm, err = vm.Boot(ctx, s.world, s.gateway, vm.Options{
+		Bottle: bottleName, Tap: tapName, Kernel: o.Kernel,
+		Payload: []initramfs.Payload{{Host: s.ca, At: "/internet-ca.pem"}},
+	})
+	if err != nil {
+		return err
+	}
+	s.ca, s.binary = "/internet-ca.pem", "/"+initramfs.InitPath
+	s.bottle = &lab.Bottle{Name: bottleName, Guest: lab.Guest{Env: s.vm.Env}}
 	return nil
 }
 
@@ -106,10 +140,13 @@ func (s *scene) close() error {
 		return nil
 	}
 	var err error
+	if s.vm != nil && s.vm.Machine != nil {
+		err = s.vm.Close()
+	}
 	if s.gateway != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), stopDeadline)
 		defer cancel()
-		err = s.gateway.Stop(ctx, syscall.SIGTERM) // Close kills it if need be
+		err = errors.Join(err, s.gateway.Stop(ctx, syscall.SIGTERM)) // Close kills it if need be
 	}
 	return errors.Join(err, s.world.Close())
 }
@@ -129,6 +166,10 @@ func (s *scene) client(ctx context.Context, args ...string) (Seen, error) {
 
 // run runs any program in the bottle and returns its standard output.
 func (s *scene) run(ctx context.Context, argv ...string) ([]byte, error) {
+	if s.vm != nil {
+		out, _, err := s.vm.Output(ctx, nil, argv...)
+		return out, err
+	}
 	var out, errOut bytes.Buffer
 	p, err := s.bottle.Start(ctx, nil, &out, &errOut, argv...)
 	if err != nil {
@@ -140,10 +181,10 @@ func (s *scene) run(ctx context.Context, argv ...string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// curl runs curl in the bottle; ok is false when this machine has none.
+// curl runs curl in the bottle; ok is false when it has none.
 func (s *scene) curl(ctx context.Context, args ...string) (out string, ok bool) {
 	path, err := exec.LookPath("curl")
-	if err != nil {
+	if err != nil || s.vm != nil {
 		return "", false
 	}
 	b, err := s.run(ctx, append([]string{path, "-sS", "-o", "/dev/null", "-w", "%{http_code}"}, args...)...)

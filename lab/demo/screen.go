@@ -40,7 +40,11 @@ func (s *screen) begin() {
 }
 
 func (s *screen) built(sc *scene) {
-	s.printf("  bottle    %s behind %s, no proxy set, %s\n", sc.bottle.Name, sc.bottle.Gateway, "the gateway's CA trusted")
+	where := "behind " + sc.bottle.Gateway.String()
+	if sc.vm != nil {
+		where = fmt.Sprintf("on tap %s, a VM with Linux %s (QEMU, %s)", tapName, sc.vm.Kernel, sc.vm.How)
+	}
+	s.printf("  bottle    %s %s, no proxy set, the gateway's CA trusted\n", sc.bottle.Name, where)
 	s.printf("  internet  %s: api, files, packages and evil.example.org\n", lab.Public)
 	s.printf("  plan      api: inject token · files: scan · packages: pass through · all else: deny\n\n")
 }

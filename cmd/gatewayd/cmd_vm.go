@@ -1,0 +1,197 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"gatewayd/vmimage"
+	"gatewayd/vmimage/guest"
+	"gatewayd/vmimage/initramfs"
+	"gatewayd/vmimage/qemu"
+)
+
+// vmInit is the hidden command that the VM's kernel starts.
+const vmInit = "vm-init"
+
+// vmRun is what `vm run` was asked for.
+type vmRun struct {
+	kernel, accel string
+	payload       []string
+	memory        int
+	offload       bool
+	verbose       bool
+}
+
+// vmCommand boots bottles.
+func (a *app) vmCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "vm", Short: "boot a bottle as a VM under QEMU",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("there is no command vm %q; `gatewayd vm --help` lists them", args[0])
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(a.vmRunCommand())
+	return c
+}
+
+func (a *app) vmRunCommand() *cobra.Command {
+	var r vmRun
+	c := &cobra.Command{
+		Use:   "run BOTTLE [flags] [-- COMMAND...]",
+		Short: "boot the bottle under QEMU and run a command on its console",
+		Long: `Run boots a small VM from a distribution's kernel and an archive that holds the bottle's guest files
+and what --payload names, on the tap that a running gatewayd has made for the bottle. COMMAND runs on
+the VM's console with the bottle's environment; without one, busybox's shell does (Debian's
+busybox-static). The VM ends with the command, whose exit status is that of this program. KVM is used
+where it works. Nothing is kept of the VM's files.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("gatewayd vm run takes a bottle, and a command after --")
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return a.runVM(c.Context(), r, args[0], args[1:]) },
+	}
+	f := c.Flags()
+	f.StringVar(&r.kernel, "kernel", "/", "`directory` with boot/vmlinuz-* and lib/modules, an unpacked kernel package for instance")
+	f.StringArrayVar(&r.payload, "payload", nil, "put `HOST:GUEST`, a file or directory, into the VM; may be given again")
+	f.IntVar(&r.memory, "memory", qemu.DefaultMemoryMiB, "the VM's memory in `MiB`; it holds all files of the VM, for a moment twice")
+	f.StringVar(&r.accel, "accel", "", "kvm or tcg (emulation); without it, KVM where it works")
+	f.BoolVar(&r.offload, "offload", true, "let the VM hand over segments that are still to be cut")
+	f.BoolVarP(&r.verbose, "verbose", "v", false, "show the console from the kernel's first line")
+	return c
+}
+
+func (r vmRun) check() error {
+	if r.accel != "" && r.accel != qemu.KVM && r.accel != qemu.TCG {
+		return usagef("--accel %s: write kvm or tcg", r.accel)
+	}
+	if r.memory < 128 || r.memory > 1<<20 {
+		return usagef("--memory %d: write a number of MiB from 128 on", r.memory)
+	}
+	return nil
+}
+
+func (a *app) runVM(ctx context.Context, r vmRun, bottle string, command []string) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	cfg, err := a.config()
+	if err != nil {
+		return err
+	}
+	p, err := a.find(bottle)
+	if err != nil {
+		return err
+	}
+	in, err := guestInputs(ctx, cfg, p, vmimage.DefaultAt)
+	if err != nil {
+		return err
+	}
+	if p.Plan.Link.Tap == "" {
+		return fmt.Errorf("bottle %s has no tap: write  link: { tap: gw-%s }  in its manifest", p.Plan.Bottle, p.Plan.Bottle)
+	}
+	// QEMU would make a tap that is missing, and nobody would guard it.
+	if _, err := net.InterfaceByName(p.Plan.Link.Tap); err != nil {
+		return fmt.Errorf("find tap %s: %w: it is made by gatewayd run; see gatewayd bottles", p.Plan.Link.Tap, err)
+	}
+	files, err := vmimage.GuestFiles(p.Plan, in)
+	if err != nil {
+		return err
+	}
+	spec := initramfs.Spec{Files: files}
+	if command, err = r.fill(&spec, command); err != nil {
+		return err
+	}
+	return a.bootVM(ctx, r, spec, qemu.Config{Tap: p.Plan.Link.Tap, MAC: in.Network.MAC}, command)
+}
+
+// fill adds the init and the payload, and returns the command to run.
+func (r vmRun) fill(spec *initramfs.Spec, command []string) ([]string, error) {
+	var err error
+	if spec.Init, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	for _, p := range r.payload {
+		host, at, ok := strings.Cut(p, ":")
+		if !ok || host == "" || at == "" {
+			return nil, usagef("--payload %s: write HOST:GUEST, two paths", p)
+		}
+		spec.Payload = append(spec.Payload, initramfs.Payload{Host: host, At: at})
+	}
+	if len(command) > 0 {
+		return command, nil
+	}
+	shell, err := exec.LookPath("busybox")
+	if err != nil {
+		return nil, errors.New("there is no shell for the VM: install busybox-static, or name a command after --, and what it needs with --payload")
+	}
+	spec.Payload = append(spec.Payload, initramfs.Payload{Host: shell, At: "/bin/busybox"})
+	return []string{"/bin/busybox", "sh"}, nil
+}
+
+// bootVM boots, runs the command on the console and switches off.
+func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, c qemu.Config, command []string) (err error) {
+	if _, err := exec.LookPath(qemu.Program); err != nil {
+		return qemu.ErrNoQEMU
+	}
+	if c.Kernel, err = initramfs.FindKernel(r.kernel); err != nil {
+		return err
+	}
+	if spec.Modules, err = initramfs.LoadModules(ctx, c.Kernel, initramfs.DefaultModules...); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "gatewayd-vm")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	c.Initrd = filepath.Join(dir, "initramfs")
+	if err := spec.WriteFile(c.Initrd); err != nil {
+		return err
+	}
+	// A console on a terminal is put into raw mode by QEMU, and left so if QEMU is killed.
+	if state, err := term.GetState(int(os.Stdin.Fd())); err == nil {
+		defer func() { _ = term.Restore(int(os.Stdin.Fd()), state) }()
+	}
+	c.Init, c.VnetHdr, c.Offload, c.MemoryMiB, c.Accel = []string{initramfs.InitPath, vmInit}, true, r.offload, r.memory, r.accel
+	c.ConsoleIn, c.ConsoleOut, c.Verbose = os.Stdin, a.out, r.verbose
+	m, err := qemu.Start(ctx, c)
+	if err != nil {
+		return err
+	}
+	code, err := m.Run(ctx, qemu.Command{Argv: command, Console: true}, nil, nil)
+	if err := errors.Join(err, m.Close()); err != nil {
+		return err
+	}
+	if code != 0 {
+		return &exitError{code: code}
+	}
+	return nil
+}
+
+// vmInitCommand is the init of the VM.
+func (a *app) vmInitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: vmInit, Hidden: true, DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if code := guest.Main([]string{"/" + initramfs.InitPath, vmInit}, args); code != 0 {
+				return &exitError{code: code}
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,250 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gatewayd/lab"
+	"gatewayd/lab/demo"
+	"gatewayd/lab/privileged"
+	"gatewayd/lab/vm"
+	"gatewayd/vmimage/initramfs"
+	"gatewayd/vmimage/qemu"
+)
+
+// vmDeadline bounds a test with a VM, emulated on a busy machine.
+const vmDeadline = 3 * time.Minute
+
+// vmTap is the bottle's link. It lies in the world's own namespace.
+const vmTap = "gw-vm"
+
+// guestClient is where the VM has this test binary.
+const guestClient = "/client"
+
+// vmBench is a world whose bottle is a VM.
+type vmBench struct {
+	t        *testing.T
+	ctx      context.Context
+	World    *lab.World
+	Gateway  *lab.Gatewayd
+	VM       *vm.VM
+	api      *lab.Site
+	packages *lab.Site
+	evil     *lab.Site
+}
+
+const vmManifest = `bottle: vm
+link: { tap: ` + vmTap + ` }
+egress:
+  routes:
+    - host: api.example.org
+      auth: { scheme: bearer, secret: { env: VM_TOKEN } }
+    - host: files.example.org
+    - { host: packages.example.org, pipelock: { tls_passthrough: true } }
+`
+
+const vmToken = "real-token-of-the-host-for-the-vm"
+
+// requireVM skips where no VM can be booted.
+func requireVM(t *testing.T) {
+	t.Helper()
+	privileged.Require(t, privileged.Root, privileged.BPF, privileged.Program(qemu.Program), func() error {
+		_, err := vm.FindKernel()
+		return err
+	})
+}
+
+// newVMBench makes the world and a gatewayd that does not run yet.
+func newVMBench(t *testing.T) *vmBench {
+	t.Helper()
+	requireVM(t)
+	binary := gatewaydBinary(t)
+	ctx, cancel := context.WithTimeout(t.Context(), vmDeadline)
+	t.Cleanup(cancel)
+	w, err := lab.New(ctx, lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	b := &vmBench{t: t, ctx: ctx, World: w}
+	if b.Gateway, err = w.NewGatewayd(binary, nil); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// serveSites makes the internet of TestVM.
+func (b *vmBench) serveSites() {
+	b.t.Helper()
+	for _, s := range []struct {
+		site **lab.Site
+		name string
+	}{{&b.api, "api"}, {new(*lab.Site), "files"}, {&b.packages, "packages"}, {&b.evil, "evil"}} {
+		*s.site = &lab.Site{Names: []string{s.name + ".example.org"}}
+		if err := b.World.Internet.Serve(*s.site); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// boot starts gatewayd with the manifest, and the bottle as a VM with the payload.
+func (b *vmBench) boot(manifest string, memoryMiB int, payload ...initramfs.Payload) {
+	t := b.t
+	t.Helper()
+	if err := errors.Join(b.Gateway.WriteManifest("vm", manifest), b.Gateway.Start(), b.Gateway.WaitBottle(b.ctx, "vm")); err != nil {
+		t.Fatal(err)
+	}
+	ca := filepath.Join(b.World.Dir, "internet-ca.pem")
+	writeFile(t, ca, b.World.Internet.CA.PEM())
+	var err error
+	b.VM, err = vm.Boot(b.ctx, b.World, b.Gateway, vm.Options{Bottle: "vm", Tap: vmTap, Modules: []string{"8021q"}, MemoryMiB: memoryMiB,
+		Payload: append(payload, initramfs.Payload{Host: ca, At: "/internet-ca.pem"})})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, b.Gateway.Log())
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("console:\n%s\ngatewayd:\n%s", b.VM.Console(), b.Gateway.Log())
+		}
+		if err := b.VM.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("Linux %s, %s", b.VM.Kernel, b.VM.How)
+}
+
+// staticClient builds this test's binary such that it runs where there are no libraries.
+func staticClient(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "client")
+	build := exec.Command("go", "test", "-c", "-o", path, "gatewayd/e2e")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build client: %v\n%s", err, out)
+	}
+	return path
+}
+
+// client runs a client of this package in the VM and returns what it printed.
+func (b *vmBench) client(name string, args ...string) []byte {
+	b.t.Helper()
+	out, errOut, err := b.VM.Output(b.ctx, []string{clientVariable + "=" + name}, append([]string{guestClient}, args...)...)
+	if err != nil {
+		b.t.Fatalf("%s %q: %v\n%s%s", name, args, err, out, errOut)
+	}
+	return out
+}
+
+func (b *vmBench) get(args ...string) demo.Seen {
+	b.t.Helper()
+	var seen demo.Seen
+	if err := json.Unmarshal(b.client("get", args...), &seen); err != nil {
+		b.t.Fatal(err)
+	}
+	return seen
+}
+
+// TestVM boots a real guest kernel on the tap and tries from inside what should work and what should not.
+func TestVM(t *testing.T) {
+	b := newVMBench(t)
+	b.serveSites()
+	b.Gateway.Env = append(b.Gateway.Env, "VM_TOKEN="+vmToken)
+	b.boot(vmManifest, 0, initramfs.Payload{Host: staticClient(t), At: guestClient})
+	dummy := ""
+	for _, kv := range b.VM.Env {
+		if v, ok := strings.CutPrefix(kv, "VM_TOKEN="); ok {
+			dummy = v
+		}
+	}
+	if dummy == "" {
+		t.Fatalf("the guest holds no dummy: %q", b.VM.Env)
+	}
+	t.Run("injected", func(t *testing.T) {
+		seen := b.get("-header", "Authorization: Bearer "+dummy, "https://api.example.org/one")
+		requests := b.api.Requests()
+		if seen.Status != 200 || len(requests) != 1 || requests[0].Header.Get("Authorization") != "Bearer "+vmToken || strings.Contains(seen.Body, vmToken) {
+			t.Errorf("%+v, %v", seen, requests)
+		}
+	})
+	t.Run("passed through", func(t *testing.T) {
+		if seen := b.get("-ca", "/internet-ca.pem", "https://packages.example.org/"); seen.Status != 200 || b.packages.Connections() != 1 {
+			t.Errorf("%+v", seen)
+		}
+	})
+	t.Run("denied", func(t *testing.T) {
+		seen := b.get("https://evil.example.org/")
+		if seen.Status != 403 || !strings.Contains(seen.Body, "host: evil.example.org") || b.World.Internet.Names.Asked("evil.example.org") {
+			t.Errorf("%+v", seen)
+		}
+	})
+	t.Run("leak", func(t *testing.T) {
+		if seen := b.get("-header", "X-Note: "+dummy, "https://files.example.org/"); seen.Status != 403 {
+			t.Errorf("%+v", seen)
+		}
+	})
+	t.Run("QUIC", func(t *testing.T) {
+		if seen := b.get("-udp", "packages.example.org:443"); !seen.Refused || seen.Milliseconds > 1000 {
+			t.Errorf("%+v", seen)
+		}
+	})
+	t.Run("hostile root", b.hostile)
+	code, err := b.VM.Run(b.ctx, qemu.Command{Argv: []string{"/gatewayd", "explain"}}, nil, nil)
+	if err != nil || code != 2 {
+		t.Errorf("a program that ends with 2: %d, %v", code, err)
+	}
+}
+
+// hostile lets root in the guest send what no honest guest sends. The frames carry a marker: it must be seen on the tap,
+// or nothing was tried, and not on the uplink.
+func (b *vmBench) hostile(t *testing.T) {
+	onTap, err := lab.NewCapture(b.World.Gateway, vmTap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	onUplink, err := lab.NewCapture(b.World.Gateway, lab.Uplink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", b.client("hostile", b.evil.Addr.String(), b.packages.Addr.String()))
+	if err := b.World.Settle(b.ctx); err != nil {
+		t.Fatal(err)
+	}
+	tap, errTap := onTap.Stop()
+	uplink, errUplink := onUplink.Stop()
+	if err := errors.Join(errTap, errUplink); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range hostileFrames {
+		if !bytes.Contains(tap, hostileMarker(name)) {
+			t.Errorf("frame %q did not reach the tap: nothing was tried", name)
+		}
+		if bytes.Contains(uplink, hostileMarker(name)) {
+			t.Errorf("frame %q left", name)
+		}
+	}
+	if bytes.Contains(uplink, []byte(hostileWord)) {
+		t.Error("something hostile left")
+	}
+	left := b.World.Internet.Counter.Sum(func(k lab.FlowKey) bool {
+		return k.EtherType != 0x0800 && k.EtherType != 0x0806 || k.Dst == b.evil.Addr || k.EtherType == 0x0800 && k.Src != lab.GatewayUplink
+	})
+	if left.Packets != 0 {
+		t.Errorf("%d packets left that no plan allows", left.Packets)
+	}
+	// What must work still does.
+	if seen := b.get("-ca", "/internet-ca.pem", "https://packages.example.org/"); seen.Status != 200 {
+		t.Errorf("afterwards: %+v", seen)
+	}
+}
