@@ -4,8 +4,8 @@ import (
 	"encoding/base64"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,7 +29,11 @@ func shapes(b testing.TB) map[string][]byte {
 		random[i] = byte(rnd.Uint32())
 	}
 	var source []byte
-	dir := filepath.Join(runtime.GOROOT(), "src", "net", "http")
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := filepath.Join(strings.TrimSpace(string(goroot)), "src", "net", "http")
 	names, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
 		b.Fatal(err)

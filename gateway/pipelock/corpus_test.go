@@ -19,8 +19,8 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -77,7 +77,7 @@ func files(t testing.TB, dir string, skip string, endings ...string) [][]byte {
 	t.Helper()
 	var out [][]byte
 	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() && (e.Name() == skip || e.Name() == "testdata") {
+		if err != nil || e.IsDir() && p != dir && (e.Name() == skip || e.Name() == "testdata" || e.Name()[0] == '.') {
 			if err == nil {
 				err = filepath.SkipDir
 			}
@@ -192,9 +192,13 @@ func upload(t testing.TB, archive []byte) shape {
 // corpus is what agents send.
 func corpus(t testing.TB) map[string]shape {
 	t.Helper()
-	std := filepath.Join(runtime.GOROOT(), "src")
-	own := files(t, filepath.Join("..", ".."), ".git", ".go", ".md", ".c", ".yaml")
-	sums := files(t, filepath.Join("..", ".."), ".git", "go.sum")
+	goroot, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	std := filepath.Join(strings.TrimSpace(string(goroot)), "src")
+	own := files(t, filepath.Join("..", ".."), "bin", ".go", ".md", ".c", ".yaml")
+	sums := files(t, filepath.Join("..", ".."), "bin", "go.sum")
 	pictures := [][]byte{picture(t, 40), picture(t, 300)}
 	images := shape{header: asJSON}
 	for _, p := range pictures {
