@@ -73,7 +73,7 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 		$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)"; \
 	done
 
-demo: build ## show on one screen what the gateway does, then leave nothing behind (needs root; VM=qemu for a real VM)
+demo: build $(if $(VM),deps) ## show on one screen what the gateway does, then leave nothing behind (needs root; VM=qemu for a real VM)
 	bin/gatewayd demo $(if $(VM),--vm $(VM))
 
 bench: build ## measure gatewayd beside HAProxy, nginx and plain forwarding, and write docs/BENCHMARKS.md (needs root)
