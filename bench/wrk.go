@@ -33,8 +33,8 @@ func (w *world) runWrk(ctx context.Context, o *options, l load, via string) (Res
 			return Result{}, err
 		}
 		g.Bind = map[string]string{"/etc/hosts": hosts}
-		g.Env = append(g.Env, o.packages.env()...)
 	}
+	g.Env = append(append([]string{}, g.Env...), o.packages.env()...)
 	out, err := runIn(ctx, g, o.duration+clientPatience, w.wrk, "-t1", "-c"+strconv.Itoa(wrkConnections),
 		"-d"+strconv.Itoa(int(o.duration.Seconds())), "-H", "Authorization: Bearer "+w.dummy,
 		fmt.Sprintf("https://%s:%d%s", l.host, port, smallPath))

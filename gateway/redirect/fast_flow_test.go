@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"gatewayd/lab/privileged"
 )
 
 var bothHooks = []AttachMode{AttachTCX, AttachClsact}
@@ -78,6 +80,7 @@ func hellosKept(t testing.TB, r *Redirect) (n int) {
 // conntrack returns the table of tracked connections as text.
 func conntrack(t testing.TB) []byte {
 	t.Helper()
+	privileged.Require(t, privileged.Program("conntrack"))
 	out, err := exec.Command("conntrack", "-L").Output()
 	must(t, err)
 	return out

@@ -15,7 +15,7 @@ var update = flag.Bool("update", false, "write testdata/ruleset.nft anew")
 // TestRulesetIsTheGoldenText applies the ruleset and compares what nft prints;
 // then it applies the golden text with nft, and finds it to be the ruleset.
 func TestRulesetIsTheGoldenText(t *testing.T) {
-	privileged.Require(t, privileged.Root)
+	privileged.Require(t, privileged.Root, privileged.Program("nft"), privileged.File("/etc/protocols"))
 	golden := filepath.Join("testdata", "ruleset.nft")
 	wall := firewall{instance: "golden", uplink: "eth0", fast: true, guard: true}
 	links := []string{"tap7", "tap7"} // nft lists two names in any order
