@@ -355,3 +355,9 @@ func (c *catcher) forget() {
 	defer c.mu.Unlock()
 	c.seen = nil
 }
+
+// unexpected is how many frames of a well-behaved guest were dropped. Its
+// kernel may have spoken IPv6 before it was told not to, which is no fault.
+func unexpected(c Counters) uint64 {
+	return c.Dropped() - c.Drops[Reason(gatewayDropReasonDROP_IPV6)]
+}
