@@ -30,9 +30,6 @@ const (
 // would reach nothing.
 var blockAddress = netip.AddrFrom4([4]byte{192, 0, 2, 1})
 
-// BlockAddress returns the address that names outside a plan resolve to.
-func BlockAddress() netip.Addr { return blockAddress }
-
 // Bottle is the desired state of one bottle.
 type Bottle struct {
 	Name         string                  // unique among the bottles of a gateway

@@ -243,12 +243,6 @@ func (m *Machine) Run(ctx context.Context, c Command, stdout, stderr io.Writer) 
 // Console returns the end of what the guest wrote to its console.
 func (m *Machine) Console() string { return m.console.text() }
 
-// Pid is QEMU's process.
-func (m *Machine) Pid() int { return m.cmd.Process.Pid }
-
-// Done is closed when QEMU has ended.
-func (m *Machine) Done() <-chan struct{} { return m.ended }
-
 // offDeadline is how long a guest may take to switch off.
 const offDeadline = 5 * time.Second
 
