@@ -105,6 +105,9 @@ enum limits {
 	MAX_BOTTLE_HELLOS = 192,
 	/* Pins: names at addresses, and addresses. */
 	MAX_PINS = 65536,
+	/* Names at addresses that are remembered, of all bottles and of one. */
+	MAX_TOLD = 131072,
+	MAX_BOTTLE_TOLD = 8192,
 	/* Permissions that pins and flows refer to. Number 0 is none. */
 	MAX_GRANTS = 16384,
 	/* Bytes of a stream that are kept until it is judged and delivered. */

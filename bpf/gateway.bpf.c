@@ -34,6 +34,7 @@
 #include "ipv4.h"
 #include "reply.h"
 #include "state.h"
+#include "told.h"
 
 #define QUIC_PORT 443
 

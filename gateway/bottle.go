@@ -100,8 +100,10 @@ type bottle struct {
 	served sync.WaitGroup // accept loops, name servers, sweeper
 	flown  sync.WaitGroup // flows
 
-	fastMu  sync.Mutex               // orders what the kernel is told of pins and plans
-	fastNot map[netip.Addr]time.Time // until when the relay serves an address that the fast path refused
+	fastMu   sync.Mutex               // orders what the kernel is told of pins and plans
+	fastNot  map[netip.Addr]time.Time // until when the relay serves an address that the fast path refused
+	recalled bool                     // what an earlier process told is among pins; guarded by fastMu
+	known    chan struct{}            // closed when recalled is set
 
 	lost atomic.Bool // a listener ended by itself: the next Apply makes the bottle anew
 
@@ -125,6 +127,7 @@ func (g *Gateway) newBottle(b Bottle, s *snapshot) *bottle {
 		ctx:    ctx, cancel: cancel,
 		flows:   map[*flow]struct{}{},
 		fastNot: map[netip.Addr]time.Time{},
+		known:   make(chan struct{}),
 		over:    map[routes.Reason]uint64{},
 	}
 	n.up = newUpstream(n.dial, g.roots, g.waits)

@@ -92,11 +92,9 @@ func (g *Gateway) collectFast(ctx context.Context) {
 // pinFast lets new connections to addrs take the fast path, if everything that the bottle knows of them allows it. What
 // does not work is no failure: the relay serves such connections.
 func (b *bottle) pinFast(_ string, addrs []netip.Addr, _ time.Duration) error {
-	if b.g.fast == nil {
-		return nil
-	}
 	b.fastMu.Lock()
 	defer b.fastMu.Unlock()
+	b.recall()
 	for _, a := range addrs {
 		b.setFast(a)
 	}
@@ -106,11 +104,12 @@ func (b *bottle) pinFast(_ string, addrs []netip.Addr, _ time.Duration) error {
 // refreshFast makes the kernel's permissions what the plan in force says: flows to names that no longer pass through are
 // cut before it returns, the others go on.
 func (b *bottle) refreshFast() {
+	b.fastMu.Lock()
+	defer b.fastMu.Unlock()
+	b.recall()
 	if b.g.fast == nil {
 		return
 	}
-	b.fastMu.Lock()
-	defer b.fastMu.Unlock()
 	s := b.current()
 	err := b.g.fast.RevokeFast(b.name, func(name string, port uint16) bool {
 		return s.table.DecideFlow(name, port, routes.HTTPS).Decision == routes.Passthrough
@@ -123,8 +122,12 @@ func (b *bottle) refreshFast() {
 	}
 }
 
-// setFast tells the kernel what may be called at addr. The caller holds fastMu.
+// setFast tells the kernel what may be called at addr, and remembers what that hangs on. The caller holds fastMu.
 func (b *bottle) setFast(addr netip.Addr) {
+	b.remember(addr)
+	if b.g.fast == nil {
+		return
+	}
 	if err := b.g.fast.SetFast(b.name, addr, b.fastPins(addr)); err != nil {
 		b.log.Debug("the relay serves an address", slog.String("address", addr.String()), slog.Any("error", err))
 		if err := b.g.fast.SetFast(b.name, addr, nil); err != nil {
@@ -136,7 +139,7 @@ func (b *bottle) setFast(addr netip.Addr) {
 // fastPins returns what may be called at addr without a proxy. An address at which a name lives that does not pass
 // through has none: clients reuse a connection for every name at its address (RFC 9113 section 9.1.1).
 func (b *bottle) fastPins(addr netip.Addr) []redirect.FastPin {
-	if time.Now().Before(b.fastNot[addr]) || !b.g.auditReady() || b.g.checkAddr(addr, false) != nil {
+	if !b.recalled || time.Now().Before(b.fastNot[addr]) || !b.g.auditReady() || b.g.checkAddr(addr, false) != nil {
 		return nil
 	}
 	s, names := b.current(), b.pins.At(addr)

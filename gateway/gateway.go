@@ -76,7 +76,8 @@ type Gateway struct {
 	own      func(netip.Addr) bool               // isOwn, but in tests whose internet is on loopback
 	links    atomic.Pointer[map[netip.Addr]bool] // addresses of every capture link, both ends
 
-	fast     FastPath           // redirect, if it has one; else nil
+	memory   Memory             // redirect, if it is one; else nil
+	fast     FastPath           // likewise
 	fastStop context.CancelFunc // nil until the first Apply; guarded by applying
 	fastRuns sync.WaitGroup
 
@@ -108,6 +109,7 @@ func New(o Options) *Gateway {
 		feed:     newFeed(),
 		bottles:  map[string]*bottle{},
 	}
+	g.memory, _ = o.Redirect.(Memory)
 	g.fast, _ = o.Redirect.(FastPath)
 	if o.Resolver != nil {
 		g.names = o.Resolver

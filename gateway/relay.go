@@ -15,7 +15,7 @@ import (
 // with a route of protocol tcp on this port. It waits for no byte of the guest, since the server may speak first. It
 // reports false, having done nothing, when there is no such route.
 func (f *flow) relayPinned(ctx context.Context) bool {
-	for _, name := range f.b.pins.Names(f.dst.Addr()) {
+	for _, name := range f.b.namesAt(ctx, f.dst.Addr()) {
 		if f.b.current().table.DecideFlow(name, f.port, routes.TCP).Decision != routes.Passthrough {
 			continue
 		}

@@ -115,6 +115,20 @@ func (p *Pins) Add(name string, addrs []netip.Addr, ttl time.Duration) error {
 	return nil
 }
 
+// Restore puts back pins that Snapshot or At gave, of an earlier process too, with the time that they have left; it never
+// shortens one. It takes no account of the limits, since a pin that were left out could be what another is judged by: the
+// caller bounds how many there are. What has expired, or is no name and address, is left out.
+func (p *Pins) Restore(pins []Pin) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	for _, pin := range pins {
+		if pin.Name != "" && pin.Addr.IsValid() && now.Before(pin.Expires) {
+			p.put(pin.Addr.Unmap(), pin.Name, pin.Expires)
+		}
+	}
+}
+
 // check tells whether the arguments of Add make sense.
 func (p *Pins) check(name string, addrs []netip.Addr, ttl time.Duration) error {
 	switch {

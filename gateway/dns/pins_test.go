@@ -188,3 +188,25 @@ func TestPinsAtOnce(t *testing.T) {
 		t.Errorf("%d pins, counted %d", n, p.total)
 	}
 }
+
+// TestPinsRestore puts back what Snapshot gave, with the time that is left, and never shortens.
+func TestPinsRestore(t *testing.T) {
+	now := time.Now()
+	clock := func() time.Time { return now }
+	a, b := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	p := newPins(Limits{Grace: time.Minute, Total: 1, NamesPerAddr: 1}, clock)
+	if err := p.Add("kept.test", []netip.Addr{a}, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	p.Restore([]Pin{
+		{Addr: a, Name: "kept.test", Expires: now.Add(time.Second)}, {Addr: a, Name: "also.test", Expires: now.Add(time.Second)},
+		{Addr: b, Name: "over.test", Expires: now}, {Addr: b, Expires: now.Add(time.Hour)}, {Name: "nowhere.test", Expires: now.Add(time.Hour)},
+	})
+	if got := p.Names(a); !slices.Equal(got, []string{"also.test", "kept.test"}) || p.Names(b) != nil {
+		t.Errorf("names are %v and %v", got, p.Names(b))
+	}
+	now = now.Add(time.Second)
+	if got := p.Names(a); !slices.Equal(got, []string{"kept.test"}) {
+		t.Errorf("a second later names are %v", got)
+	}
+}

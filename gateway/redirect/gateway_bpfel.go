@@ -228,6 +228,8 @@ const (
 	gatewayLimitsMAX_HELLOS          gatewayLimits = 512
 	gatewayLimitsMAX_BOTTLE_HELLOS   gatewayLimits = 192
 	gatewayLimitsMAX_PINS            gatewayLimits = 65536
+	gatewayLimitsMAX_TOLD            gatewayLimits = 131072
+	gatewayLimitsMAX_BOTTLE_TOLD     gatewayLimits = 8192
 	gatewayLimitsMAX_GRANTS          gatewayLimits = 16384
 	gatewayLimitsHELLO_CAPACITY      gatewayLimits = 16384
 	gatewayLimitsHELLO_SLACK         gatewayLimits = 512
@@ -279,6 +281,15 @@ type gatewayPinKey struct {
 	Name    [256]uint8
 }
 
+type gatewayToldKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Addr    uint32
+	NameLen uint16
+	Unused  uint16
+	Name    [256]uint8
+}
+
 type gatewayUsage struct {
 	_      structs.HostLayout
 	Flows  uint64
@@ -300,6 +311,7 @@ const (
 	gatewayMapPins            = "pins"
 	gatewayMapScratch         = "scratch"
 	gatewayMapStats           = "stats"
+	gatewayMapTold            = "told"
 	gatewayMapUsages          = "usages"
 	gatewayProgCaptureEgress  = "capture_egress"
 	gatewayProgCaptureIngress = "capture_ingress"
@@ -370,6 +382,7 @@ type gatewayMapSpecs struct {
 	Pins         *ebpf.MapSpec `ebpf:"pins"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
 	Stats        *ebpf.MapSpec `ebpf:"stats"`
+	Told         *ebpf.MapSpec `ebpf:"told"`
 	Usages       *ebpf.MapSpec `ebpf:"usages"`
 }
 
@@ -410,6 +423,7 @@ type gatewayMaps struct {
 	Pins         *ebpf.Map `ebpf:"pins"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
 	Stats        *ebpf.Map `ebpf:"stats"`
+	Told         *ebpf.Map `ebpf:"told"`
 	Usages       *ebpf.Map `ebpf:"usages"`
 }
 
@@ -426,6 +440,7 @@ func (m *gatewayMaps) Close() error {
 		m.Pins,
 		m.Scratch,
 		m.Stats,
+		m.Told,
 		m.Usages,
 	)
 }

@@ -5,4 +5,4 @@ package redirect
 // headers of libbpf; the include directories are those of Debian's multiarch,
 // and one that does not exist is skipped.
 
-//go:generate go tool bpf2go -cc clang -target bpfel -type drop_reason -type mark -type limits -type bottle_state -type bottle -type link_stats -type instance -type flow_state -type flow_phase -type flow_reason -type event_kind -type flow_key -type flow -type destination_key -type destination -type pin_key -type pin -type usage -type event gateway ../../bpf/gateway.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -I../../bpf -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+//go:generate go tool bpf2go -cc clang -target bpfel -type drop_reason -type mark -type limits -type bottle_state -type bottle -type link_stats -type instance -type flow_state -type flow_phase -type flow_reason -type event_kind -type flow_key -type flow -type destination_key -type destination -type pin_key -type pin -type usage -type event -type told_key gateway ../../bpf/gateway.bpf.c -- -O2 -mcpu=v3 -Wall -Wextra -Werror -I../../bpf -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

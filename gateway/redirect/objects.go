@@ -100,7 +100,8 @@ func forgetNamespace(dir *pinDir, o *gatewayObjects) error {
 		return fmt.Errorf("create link directory: %w", err)
 	}
 	return errors.Join(emptyMap[gatewayBottle](o.Bottles), emptyMap[[]gatewayLinkStats](o.Stats),
-		clearMap[gatewayFlowKey, gatewayFlow](o.Flows), emptyMap[gatewayUsage](o.Usages), clearHellos(o.Hellos))
+		clearMap[gatewayFlowKey, gatewayFlow](o.Flows), emptyMap[gatewayUsage](o.Usages), clearHellos(o.Hellos),
+		clearMap[gatewayToldKey, uint64](o.Told))
 }
 
 // clearHellos deletes every entry of the map of kept bytes, without reading

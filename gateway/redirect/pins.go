@@ -118,6 +118,7 @@ func pinnables(o *gatewayObjects) map[string]pinnable {
 		gatewayMapEvents:          o.Events,
 		gatewayMapBlank:           o.Blank,
 		gatewayMapScratch:         o.Scratch,
+		gatewayMapTold:            o.Told,
 		gatewayProgCollectFlows:   o.CollectFlows,
 		gatewayProgCaptureIngress: o.CaptureIngress,
 		gatewayProgCaptureEgress:  o.CaptureEgress,

@@ -173,7 +173,7 @@ func (r *Redirect) forget(index int) error {
 	if err := r.hooks.detach(index); err != nil {
 		return err
 	}
-	if err := r.fast.revoke(uint32(index), nil); err != nil {
+	if err := errors.Join(r.fast.revoke(uint32(index), nil), r.told.forget(uint32(index))); err != nil {
 		return err
 	}
 	return r.table.forget(index)
@@ -339,7 +339,7 @@ func (r *Redirect) openLink(dev netlink.Link, l Link) (changes []string, err err
 // shut closes an interface's entry and sets it down. Its programs stay.
 func (r *Redirect) shut(dev netlink.Link) error {
 	index := dev.Attrs().Index
-	return errors.Join(r.table.shut(index), r.fast.revoke(uint32(index), nil), setDown(dev))
+	return errors.Join(r.table.shut(index), r.fast.revoke(uint32(index), nil), r.told.forget(uint32(index)), setDown(dev))
 }
 
 // shutLink shuts a link that could not be guarded: the interface that was
@@ -362,7 +362,7 @@ func (r *Redirect) shutAll(cause error) error {
 	known, err := r.table.known()
 	errs = append(errs, err)
 	for _, index := range known {
-		errs = append(errs, r.table.shut(index), r.fast.revoke(uint32(index), nil))
+		errs = append(errs, r.table.shut(index), r.fast.revoke(uint32(index), nil), r.told.forget(uint32(index)))
 		dev, err := findLinkByIndex(index)
 		if err != nil || dev == nil {
 			errs = append(errs, err)

@@ -16,6 +16,7 @@ type Redirect struct {
 	wall    firewall
 	table   bottleTable
 	fast    *fastTable // nil until objects are loaded
+	told    *toldTable // likewise
 
 	mu      sync.Mutex
 	objects *gatewayObjects // nil after Close
@@ -80,6 +81,9 @@ func (r *Redirect) open() error {
 		return err
 	}
 	if r.fast, err = newFastTable(r.objects); err != nil {
+		return err
+	}
+	if r.told, err = newToldTable(r.objects.Told); err != nil {
 		return err
 	}
 	if r.hadFlows() {
