@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"gatewayd/gateway/coding"
 	"gatewayd/gateway/inject"
 )
 
@@ -96,12 +97,12 @@ func (x *exchange) mask(resp *http.Response) (io.Reader, *denial) {
 	case encoding == "" || encoding == "identity":
 		return body, nil
 	case !bodiless:
-		decoded, err := decode(encoding, resp.Body)
+		decoded, err := coding.OpenLenient(encoding, resp.Body)
 		if err != nil {
 			return nil, x.unmaskable(err.Error())
 		}
 		body = decoded
-	case !decodable(encoding):
+	case !coding.Known(encoding):
 		return nil, x.unmaskable("names the content coding " + strconv.Quote(encoding))
 	}
 	for _, key := range []string{"Content-Encoding", "Content-Length", "Content-Digest", "Digest", "Content-Md5"} {

@@ -356,21 +356,3 @@ func (endless) Read(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
-
-// FuzzDecode feeds the decompressors what an upstream might send: they must end, and not panic.
-func FuzzDecode(f *testing.F) {
-	for _, coding := range []string{"gzip", "deflate", "br", "zstd"} {
-		f.Add(coding, encode(f, coding, "content content content"))
-		f.Add(coding, []byte{})
-	}
-	f.Fuzz(func(t *testing.T, coding string, raw []byte) {
-		r, err := decode(coding, bytes.NewReader(raw))
-		if err != nil {
-			if decodable(coding) {
-				t.Fatalf("decodable, but: %v", err)
-			}
-			return
-		}
-		io.Copy(io.Discard, io.LimitReader(r, 1<<20))
-	})
-}

@@ -295,3 +295,27 @@ func BenchmarkNewSet(b *testing.B) {
 		NewSet(values[:1])
 	}
 }
+
+// TestFlush lets everything go and still finds what comes in two halves.
+func TestFlush(t *testing.T) {
+	const value = "needle-of-some-length"
+	for cut := 1; cut < len(value); cut++ {
+		s := NewStream(NewSet([]string{value}))
+		var out []byte
+		found := 0
+		push := func(text string) {
+			w := s.Push([]byte(text), func(int, int, int) bool { found++; return true })
+			out = append(out, w.Bytes[w.From:w.To]...)
+			out = append(out, s.Flush()...)
+			if len(s.Flush()) != 0 {
+				t.Fatal("what was let go was let go again")
+			}
+		}
+		for _, part := range []string{"before " + value[:cut], value[cut:], " after", value[:cut]} {
+			push(part)
+		}
+		if want := "before " + value + " after" + value[:cut]; found != 1 || string(out) != want {
+			t.Errorf("cut at %d: found %d times, let go %q", cut, found, out)
+		}
+	}
+}

@@ -55,6 +55,14 @@ func (s *Stream) Push(p []byte, found func(start, end, id int) bool) Window {
 	return w
 }
 
+// Flush returns what is still held, to be let go, and goes on: an occurrence of which that is a part is found when the rest
+// of it comes. The bytes are the stream's own, valid until its next call.
+func (s *Stream) Flush() []byte {
+	rest := s.buf[min(len(s.buf), s.keep+s.done):]
+	s.done = len(s.buf) - s.keep
+	return rest
+}
+
 // Rest ends the stream and returns what is still held: no occurrence is in it
 // that was not reported. The next Push begins a new stream.
 func (s *Stream) Rest() []byte {

@@ -24,7 +24,7 @@ func (s *Scanner) Inspect(place string, r io.Reader, found func(f Finding, offse
 	buf := make([]byte, readSize)
 	for {
 		n, err := r.Read(buf)
-		st.Push(v.decode(buf[:n]), take)
+		v.origin(st.Push(v.decode(buf[:n]), take)) // forgets what lies before
 		if errors.Is(err, io.EOF) {
 			st.End(take)
 			return nil

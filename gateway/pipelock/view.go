@@ -7,12 +7,17 @@ type escapes uint8
 
 const (
 	// backslashes are those of JSON strings (RFC 8259 section 7). They are undone wherever they are: JSON also comes in
-	// parts of multipart bodies, in events and in messages, and a token has no backslash that could be lost.
+	// parts of multipart bodies, in events and in messages, and a token has no backslash that could be lost. JSON within a
+	// JSON string, such as the arguments of a model's tool, doubles them with each level: a run of them counts as one, so
+	// that whatever the level a line's end is one, and no letter beside a token.
 	backslashes escapes = iota
 	// percents are those of forms (WHATWG URL, application/x-www-form-urlencoded), with "+" for a space. The "&" between
 	// fields ends a line, so that each value is a text of its own.
 	percents
 )
+
+// longestRun is how many backslashes one escape may begin with: as many as a quotation mark has at the fourth level, and one.
+const longestRun = 16
 
 // view undoes escapes in a stream and remembers where they were. What is not a valid escape stays as it is.
 type view struct {
@@ -79,35 +84,65 @@ func (v *view) unescape(p []byte) (text []byte, n int) {
 		return []byte{' '}, 1
 	case '&':
 		return []byte{'\n'}, 1
+	case '\\':
+		return unescapeJSON(p)
 	}
-	digits, at := 2, 1
-	if p[0] == '\\' {
-		if len(p) < 2 {
-			return nil, 0
-		}
-		if i := bytes.IndexByte([]byte(`"\/bfnrt`), p[1]); i >= 0 {
-			return []byte("\"\\/\b\f\n\r\t"[i : i+1]), 2
-		}
-		if p[1] != 'u' {
-			return p[:1], 1
-		}
-		digits, at = 4, 2
+	value, n := hexDigits(p[1:], 2)
+	switch {
+	case n < 0:
+		return nil, 0
+	case n == 0:
+		return p[:1], 1
 	}
-	value := 0
+	return []byte{value}, 1 + n
+}
+
+// unescapeJSON is unescape for a run of backslashes and what follows it.
+func unescapeJSON(p []byte) (text []byte, n int) {
+	run := 1
+	for run < len(p) && run < longestRun && p[run] == '\\' {
+		run++
+	}
+	switch {
+	case run == longestRun:
+		return p[:run/2], run / 2
+	case run == len(p):
+		return nil, 0
+	}
+	if i := bytes.IndexByte([]byte(`"/bfnrt`), p[run]); i >= 0 {
+		return []byte("\"/\b\f\n\r\t"[i : i+1]), run + 1
+	}
+	if p[run] != 'u' {
+		return p[:1], run
+	}
+	switch value, n := hexDigits(p[run+1:], 4); {
+	case n < 0:
+		return nil, 0
+	case n == 0:
+		return p[:1], run
+	default:
+		return []byte{value}, run + 1 + n
+	}
+}
+
+// hexDigits reads digits hexadecimal digits and returns their value, 0xff for one beyond ASCII: no token has it, whichever
+// rune it is. n is 0 if there is something else, and less if p ends before.
+func hexDigits(p []byte, digits int) (value byte, n int) {
+	sum := 0
 	for i := range digits {
-		if at+i >= len(p) {
-			return nil, 0
+		if i >= len(p) {
+			return 0, -1
 		}
-		d := digit(p[at+i])
+		d := digit(p[i])
 		if d < 0 {
-			return p[:1], 1
+			return 0, 0
 		}
-		value = value<<4 | d
+		sum = sum<<4 | d
 	}
-	if value >= 0x80 && v.escapes == backslashes {
-		value = 0xff // no token has it, whichever rune it is
+	if digits > 2 && sum >= 0x80 {
+		sum = 0xff
 	}
-	return []byte{byte(value)}, at + digits
+	return byte(sum), digits
 }
 
 // digit returns the value of a hexadecimal digit, or -1.
