@@ -57,33 +57,38 @@ func TestFastPath(t *testing.T) {
 }
 
 // TestFastPathOutlivesKill kills gatewayd in the middle of transfers each way,
-// and starts it again: each side has every byte, in one connection.
+// and starts it again, as it is and in another version: each side has every
+// byte, in one connection.
 func TestFastPathOutlivesKill(t *testing.T) {
 	const host = "direct.example.org"
+	other := otherBinary(t)
 	b := newBench(t, nil)
 	b.serve(&lab.Site{Names: []string{host}, Handler: streamHandler()})
 	b.start(fastManifest)
 	trustInternet(b)
-	for _, direction := range []string{"down", "up"} {
-		t.Run(direction, func(t *testing.T) {
+	for _, tc := range []struct{ name, direction, binary string }{
+		{"down", "down", b.Gateway.Binary}, {"up", "up", b.Gateway.Binary},
+		{"down, upgraded", "down", other}, {"up, downgraded", "up", b.Gateway.Binary},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
 			done := make(chan result, 1)
 			go func() {
-				done <- b.client("bulk", "1", direction, "https://"+host+"/bulk", strconv.Itoa(1<<30))
+				done <- b.client("bulk", "1", tc.direction, "https://"+host+"/bulk", strconv.Itoa(1<<30))
 			}()
 			eventually(t, func() error { return b.fastBytes(host, 64<<20) })
 			b.kill()
+			b.Gateway.Binary = tc.binary
 			if err := b.Gateway.Start(); err != nil {
 				t.Fatal(err)
 			}
-			select {
-			case r := <-done:
+			if r := b.ended(done); r != nil {
 				t.Errorf("the transfer ended before gatewayd was back: %v", r)
 				return
-			default:
 			}
 			if r := <-done; r.Failed != nil {
 				t.Errorf("the transfer: %v", r)
 			}
+			b.ready()
 		})
 	}
 }

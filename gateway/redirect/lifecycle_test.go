@@ -135,6 +135,7 @@ func olderObjects(t *testing.T, now *gatewayObjects) *gatewayObjects {
 		gatewayMapFlows: now.Flows, gatewayMapHellos: now.Hellos, gatewayMapDestinations: now.Destinations,
 		gatewayMapPins: now.Pins, gatewayMapGrants: now.Grants, gatewayMapUsages: now.Usages,
 		gatewayMapEvents: now.Events, gatewayMapBlank: now.Blank, gatewayMapScratch: now.Scratch,
+		gatewayMapTold: now.Told,
 	}}))
 	t.Cleanup(func() { old.Close() })
 	return &old
