@@ -2,6 +2,7 @@ package formats
 
 import (
 	"encoding/binary"
+	"fmt"
 	"regexp/syntax"
 	"slices"
 	"sync"
@@ -11,6 +12,13 @@ import (
 
 // mostStates bounds how many states of one expression are remembered. When there are more, remembering begins anew.
 const mostStates = 2000
+
+const (
+	// mostClasses bounds how many kinds of bytes one expression can tell apart, with the text's end.
+	mostClasses = 64
+	// textEnd is the class of the text's end.
+	textEnd = mostClasses - 1
+)
 
 // automaton tells where matches of an expression end that begin at a given place. Its states are made when they are first
 // needed, remembered, and shared by all goroutines. It looks at bytes: one that is not ASCII counts as a rune that is no
@@ -46,8 +54,9 @@ type state struct {
 	matched, secret bool
 	dead            bool // nothing more can match
 	plain           bool // none of the three
-	// next maps the class of a byte to the state behind it; the last entry is for the text's end.
-	next []atomic.Pointer[state]
+	// next maps the class of a byte to the state behind it; entry textEnd is for the text's end. It is in the state, however
+	// few of it are used, since what a state's pointer leads to is what the next step waits for.
+	next [mostClasses]atomic.Pointer[state]
 }
 
 // newAutomaton compiles re, in which the groups that wanted names hold the secret; without any the whole match does.
@@ -57,7 +66,9 @@ func newAutomaton(re *syntax.Regexp, wanted func(group int) bool) (*automaton, e
 		return nil, err
 	}
 	a := &automaton{prog: prog, states: map[string]*state{}}
-	a.classify()
+	if a.classify(); len(a.members) > textEnd {
+		return nil, fmt.Errorf("it tells %d kinds of characters apart, more than %d: make its classes of characters fewer", len(a.members), textEnd)
+	}
 	a.markSecret(wanted)
 	return a, nil
 }
@@ -188,10 +199,32 @@ func (a *automaton) start(before kind) *state {
 
 // end returns the state at the text's end: of it only matched means anything.
 func (a *automaton) end(s *state) *state {
-	if next := s.next[len(a.members)].Load(); next != nil {
+	if next := s.next[textEnd].Load(); next != nil {
 		return next
 	}
-	return a.make(s, len(a.members))
+	return a.make(s, textEnd)
+}
+
+// step returns the state behind s and b.
+func (a *automaton) step(s *state, b byte) *state {
+	c := a.classes[b]
+	if next := s.next[c%mostClasses].Load(); next != nil {
+		return next
+	}
+	return a.make(s, int(c))
+}
+
+// skim goes from s over the beginning of text that only leads to plain states. It returns the state behind the n bytes of
+// that, and whether what follows them makes a match impossible.
+func (a *automaton) skim(s *state, text []byte) (behind *state, n int, refused bool) {
+	for n, b := range text {
+		next := a.step(s, b)
+		if !next.plain {
+			return s, n, next.dead && !next.matched
+		}
+		s = next
+	}
+	return s, len(text), false
 }
 
 // make works out the state that follows s by a byte of the class, or by the text's end.
@@ -200,7 +233,7 @@ func (a *automaton) make(s *state, class int) *state {
 	defer a.mu.Unlock()
 	n := &state{last: atEdge}
 	var b byte
-	if class < len(a.members) {
+	if class != textEnd {
 		b = a.members[class]
 		n.last = kindOf(b)
 	}
@@ -226,7 +259,7 @@ func (a *automaton) make(s *state, class int) *state {
 			n.matched = true
 		case syntax.InstFail:
 		default:
-			if class < len(a.members) && a.bytes[pc].has(b) {
+			if class != textEnd && a.bytes[pc].has(b) {
 				n.insts = append(n.insts, in.Out)
 				n.secret = n.secret || a.secret[pc]
 			}
@@ -281,7 +314,6 @@ func (a *automaton) intern(s *state) *state {
 	}
 	s.dead = len(s.insts) == 0
 	s.plain = !s.matched && !s.secret && !s.dead
-	s.next = make([]atomic.Pointer[state], len(a.members)+1)
 	a.states[string(key)] = s
 	return s
 }

@@ -2,7 +2,10 @@ package formats
 
 import (
 	"hash/crc32"
+	"math/rand/v2"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -58,5 +61,57 @@ func TestEveryRuleDetects(t *testing.T) {
 	t.Logf("%d examples of %d rules, %d missed; no example could be made for %q", examples, len(source(t))-len(without), misses, without)
 	if len(without) > 0 {
 		t.Errorf("no example for %q", without)
+	}
+}
+
+// TestNothingIsMissed holds the scan of texts full of halves, repetitions and overlaps against every rule's own expression,
+// tried the slow way.
+func TestNothingIsMissed(t *testing.T) {
+	s, rules := defaultSet(t), source(t)
+	rnd := rand.New(rand.NewPCG(11, 12))
+	total := 0
+	for range 12 {
+		text := soup(t, s, rnd, rules, 30)
+		got := found(s, text)
+		for _, r := range rules {
+			if nearby(r) != "" { // it needs a keyword close by, which its expression does not know
+				continue
+			}
+			if !reference(s, r.ID, regexp.MustCompile(r.Regex), r.SecretGroup, text) {
+				continue
+			}
+			total++
+			if !slices.Contains(got, r.ID) {
+				t.Errorf("%s is missed in %q", r.ID, text)
+			}
+		}
+	}
+	if total < 50 {
+		t.Errorf("%d rules had findings in all: the texts are too clean to show anything", total)
+	}
+}
+
+// TestLaterStart has matches that begin over each other, of which the first is too long.
+func TestLaterStart(t *testing.T) {
+	s, err := compileOwn(`[[rules]]
+id = "acme"
+regex = '''acme[a-z_]*=([a-z0-9=_]{10,150})(?:;|$)'''
+keywords = ["acme"]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(3, 3))
+	for n := 20; n < 400; n += 7 {
+		var b strings.Builder
+		for range n {
+			b.WriteByte("abcdefghij0123456789"[rnd.IntN(20)])
+		}
+		run := b.String()
+		text := "acme=" + run[:n*2/3] + "acme_=acme=" + run[n*2/3:] + ";"
+		want := regexp.MustCompile(`acme[a-z_]*=([a-z0-9=_]{10,150})(?:;|$)`).MatchString(text)
+		if got := len(found(s, text)) > 0; got != want {
+			t.Errorf("%d bytes: found = %v, want %v", n, got, want)
+		}
 	}
 }

@@ -40,6 +40,20 @@ func source(t testing.TB) []ruleTOML {
 	return out
 }
 
+// compileOwn compiles rules without the built-in ones.
+func compileOwn(text string) (*Set, error) {
+	f, err := parseFile("own.toml", []byte(text))
+	if err != nil {
+		return nil, err
+	}
+	b := &builder{}
+	b.everywhere("own.toml", f)
+	for _, r := range f.Rules {
+		b.add("own.toml", r)
+	}
+	return b.finish()
+}
+
 // generator writes strings that match an expression.
 type generator struct{ rnd *rand.Rand }
 

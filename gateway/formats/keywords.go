@@ -1,13 +1,13 @@
 package formats
 
-import (
-	"slices"
-)
+import "slices"
 
-// lanes is how many places of a block are walked at once, and laneBlock the least block for which that pays.
 const (
-	lanes     = 4
-	laneBlock = 1 << 10
+	// lanes is how many places of a block are walked at once, and lane how many bytes of it each walks.
+	lanes = 4
+	lane  = 512
+	// accepts is the bit that all accepting states have, and no other.
+	accepts = 1 << 15
 )
 
 // keywords finds the literals of all rules: the automaton of Aho and Corasick ("Efficient string matching", 1975) with
@@ -16,12 +16,11 @@ type keywords struct {
 	class [256]uint8 // of a byte; upper and lower case letters share theirs
 	// next maps a state plus a class to a state. A state is the index of its row, so that a step is one addition and one
 	// load; the array is as large as the index can be, so that no step checks a bound.
-	next *[1 << 16]uint16
-	// accepting states are those from here on.
-	accepting uint16
-	ends      [][]ending // by accepting state
-	classes   uint16
-	warm      int // bytes before a lane's first that decide its state
+	// States with the bit accepts are accepting.
+	next    *[1 << 16]uint16
+	ends    [][]ending // by accepting state
+	classes uint16
+	warm    int // bytes before a lane's first that decide its state
 }
 
 // ending is what a rule makes of a literal that ends here.
@@ -32,12 +31,18 @@ type ending struct {
 }
 
 // endings returns the rules' literals that end in an accepting state.
-func (k *keywords) endings(state uint16) []ending { return k.ends[(state-k.accepting)/k.classes] }
+func (k *keywords) endings(state uint16) []ending { return k.ends[(state-accepts)/k.classes] }
 
 // hit is a literal that ended.
 type hit struct {
 	end   int // offset behind it
 	state uint16
+}
+
+// hits are literals that ended, in order, and room for those of lanes whose turn has not come.
+type hits struct {
+	all  []hit
+	late [lanes][]hit
 }
 
 // trie is the automaton while it is built.
@@ -75,10 +80,9 @@ func newKeywords(rules []*rule, length int) *keywords {
 	for c := byte('a'); c <= 'z'; c++ {
 		k.class[c-'a'+'A'] = k.class[c]
 	}
-	if len(t.child)*int(classes) > len(k.next) {
+	if !k.fill(t, int(classes)) {
 		return nil
 	}
-	k.fill(t, int(classes))
 	return k
 }
 
@@ -97,10 +101,37 @@ func (t *trie) step(at int, class uint8) int {
 	return next
 }
 
-// fill writes the table, with the accepting states last.
-func (k *keywords) fill(t *trie, classes int) {
+// fill writes the table. It reports whether the states fit.
+func (k *keywords) fill(t *trie, classes int) bool {
+	order := t.join(classes)
+	row := make([]uint16, len(order))
+	k.classes = uint16(classes)
+	silent, accepting := 0, accepts
+	for _, node := range order {
+		at := &silent
+		if len(t.ends[node]) > 0 {
+			at = &accepting
+			k.ends = append(k.ends, t.ends[node])
+		}
+		row[node] = uint16(*at)
+		*at += classes
+	}
+	if silent > accepts || accepting > len(k.next) {
+		return false
+	}
+	for _, node := range order {
+		for c := range classes {
+			k.next[int(row[node])+c] = row[t.follow(node, uint8(c))]
+		}
+	}
+	return true
+}
+
+// join finds each node's longest suffix that is a node, and adds what ends in that. It returns the nodes, breadth first,
+// so that a node's shorter suffixes come before it.
+func (t *trie) join(classes int) []int {
 	order := []int{0}
-	for i := 0; i < len(order); i++ { // breadth first, so that a node's shorter suffixes are done
+	for i := 0; i < len(order); i++ {
 		at := order[i]
 		for c := 1; c < classes; c++ {
 			child, ok := t.child[at][uint8(c)]
@@ -114,22 +145,7 @@ func (k *keywords) fill(t *trie, classes int) {
 			order = append(order, child)
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return min(len(t.ends[a]), 1) - min(len(t.ends[b]), 1) })
-	row := make([]uint16, len(order))
-	k.classes = uint16(classes)
-	k.accepting = ^uint16(0)
-	for i, node := range order {
-		row[node] = uint16(i * classes)
-		if len(t.ends[node]) > 0 {
-			k.accepting = min(k.accepting, row[node])
-			k.ends = append(k.ends, t.ends[node])
-		}
-	}
-	for _, node := range order {
-		for c := range classes {
-			k.next[int(row[node])+c] = row[t.follow(node, uint8(c))]
-		}
-	}
+	return order
 }
 
 // follow returns where a byte of the class leads.
@@ -145,65 +161,75 @@ func (t *trie) follow(at int, class uint8) int {
 	}
 }
 
-// find appends the literals that end in b[from:] to hits, in order. state is the automaton's at from; it returns that at
-// the end of b.
-func (k *keywords) find(b []byte, from int, state uint16, hits []hit) ([]hit, uint16) {
-	for len(b)-from >= laneBlock {
-		block := b[:min(len(b), from+32<<10)]
-		hits, state = k.findInLanes(block, from, state, hits)
-		from = len(block)
+// find puts the literals that end in b[from:] into h. state is the automaton's at from; it returns that at the end of b.
+func (k *keywords) find(b []byte, from int, state uint16, h *hits) uint16 {
+	h.all = h.all[:0]
+	for ; len(b)-from >= lanes*lane; from += lanes * lane {
+		state = k.findInLanes(b, from, state, h)
 	}
 	for i := from; i < len(b); i++ {
 		state = k.next[state+uint16(k.class[b[i]])]
-		if state >= k.accepting {
-			hits = append(hits, hit{i + 1, state})
+		if state >= accepts {
+			h.all = append(h.all, hit{i + 1, state})
 		}
 	}
-	return hits, state
+	return state
 }
 
-// findInLanes is find that walks four parts of b[from:] at a time. Each part but the first begins with the bytes before it
-// that decide its state.
-func (k *keywords) findInLanes(b []byte, from int, s0 uint16, hits []hit) ([]hit, uint16) {
-	n := (len(b) - from) / lanes
-	l0, l1, l2, l3 := b[from:from+n], b[from+n:][:n], b[from+2*n:][:n], b[from+3*n:][:n]
-	s1, s2, s3 := k.enter(b, from+n), k.enter(b, from+2*n), k.enter(b, from+3*n)
-	var late [lanes - 1][]hit
-	next, class, accepting := k.next, &k.class, k.accepting
-	for i := range l0 {
-		s0 = next[s0+uint16(class[l0[i]])]
-		s1 = next[s1+uint16(class[l1[i]])]
-		s2 = next[s2+uint16(class[l2[i]])]
-		s3 = next[s3+uint16(class[l3[i]])]
-		if max(s0, s1, s2, s3) < accepting {
-			continue
+// findInLanes is find for the lanes that begin at from, and adds to h. Each lane but the first begins with the bytes
+// before it that decide its state.
+func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16 {
+	states := [lanes]uint16{state}
+	for l := 1; l < lanes; l++ {
+		at := from + l*lane
+		for _, c := range b[at-k.warm : at] {
+			states[l] = k.next[states[l]+uint16(k.class[c])]
 		}
-		if s0 >= accepting {
-			hits = append(hits, hit{from + i + 1, s0})
+	}
+	block := (*[lanes * lane]byte)(b[from:])
+	for i := walk(block, k.next, &k.class, 0, &states); i > 0; i = walk(block, k.next, &k.class, i, &states) {
+		if states[0] >= accepts {
+			h.all = append(h.all, hit{from + i, states[0]})
 		}
-		for lane, s := range [lanes - 1]uint16{s1, s2, s3} {
-			if s >= accepting {
-				late[lane] = append(late[lane], hit{from + (lane+1)*n + i + 1, s})
+		for l := 1; l < lanes; l++ {
+			if states[l] >= accepts {
+				h.late[l] = append(h.late[l], hit{from + l*lane + i, states[l]})
 			}
 		}
 	}
-	for i := from + lanes*n; i < len(b); i++ {
-		s3 = next[s3+uint16(class[b[i]])]
-		if s3 >= accepting {
-			late[lanes-2] = append(late[lanes-2], hit{i + 1, s3})
-		}
+	for l := 1; l < lanes; l++ {
+		h.all = append(h.all, h.late[l]...)
+		h.late[l] = h.late[l][:0]
 	}
-	for _, l := range late {
-		hits = append(hits, l...)
-	}
-	return hits, s3
+	return states[lanes-1]
 }
 
-// enter returns the state before b[at].
-func (k *keywords) enter(b []byte, at int) uint16 {
-	var s uint16
-	for _, c := range b[at-k.warm : at] {
-		s = k.next[s+uint16(k.class[c])]
+// absent tells that no literal is in b.
+func (k *keywords) absent(b []byte) bool {
+	var h hits
+	state := uint16(0)
+	for len(b) > 0 && len(h.all) == 0 {
+		n := min(len(b), lanes*lane)
+		state = k.find(b[:n], 0, state, &h)
+		b = b[n:]
 	}
-	return s
+	return len(h.all) == 0
+}
+
+// walk walks all lanes from i on until one accepts, and returns the offset behind that; 0 when none does. It is a function
+// of its own, with lanes of fixed length, so that all that the loop needs has room in registers.
+func walk(b *[lanes * lane]byte, next *[1 << 16]uint16, class *[256]uint8, i int, states *[lanes]uint16) int {
+	s0, s1, s2, s3 := states[0], states[1], states[2], states[3]
+	for ; uint(i) < lane; i++ {
+		s0 = next[s0+uint16(class[b[i]])]
+		s1 = next[s1+uint16(class[b[i+lane]])]
+		s2 = next[s2+uint16(class[b[i+2*lane]])]
+		s3 = next[s3+uint16(class[b[i+3*lane]])]
+		if (s0|s1|s2|s3)&accepts != 0 {
+			*states = [lanes]uint16{s0, s1, s2, s3}
+			return i + 1
+		}
+	}
+	*states = [lanes]uint16{s0, s1, s2, s3}
+	return 0
 }

@@ -58,11 +58,5 @@ func (s *Set) Clean(b []byte) bool {
 	if s == nil {
 		return true
 	}
-	var state uint16
-	for _, c := range b {
-		if state = s.keywords.next[state+uint16(s.keywords.class[c])]; state >= s.keywords.accepting {
-			return false
-		}
-	}
-	return true
+	return s.keywords.absent(b)
 }

@@ -24,14 +24,18 @@ type Finding struct {
 const (
 	// mostVerdicts bounds how many judged matches a stream remembers.
 	mostVerdicts = 64
-	// mostFindings is how many findings of one rule a stream reports. Whoever puts more into one stream gains nothing by
-	// it, and judging them is the dearest part of a scan.
+	// mostFindings is how many notes of one rule a stream reports. Whoever puts more into one stream gains nothing by it,
+	// and judging them is the dearest part of a scan. Findings that are no notes have no such bound: the caller stops at
+	// the first, or has a reason to let it go that need not hold for the next.
 	mostFindings = 16
 	// traceStep is how often a long candidate notes its state, in bytes.
-	traceStep = 16
+	traceStep = 8
 	// traceFrom is how long a candidate is before it begins with that.
-	traceFrom = 32
+	traceFrom = 16
 )
+
+// directFrom is how long a piece must be for its bytes not to be copied.
+const directFrom = 1 << 10
 
 // candidate is a place where a match of a rule may begin, and how far that has been followed.
 type candidate struct {
@@ -44,13 +48,23 @@ type candidate struct {
 	state  *state // at pos
 	atEnd  bool   // the stream ended
 	closed int64  // pos at which it is to be judged
+	group  *group // nil while it is alone
 }
+
+// group is a candidate with those that came to the same state at the same place. A match of one ends where those of the
+// others do, so that one is followed for all. The expression that is followed has lost some upper bounds: what is too long
+// for the first may be right for a later one, and then it is for the last of them, which is the shortest.
+type group struct{ last int64 } // where the last begins, or 0
 
 // note is a state that a candidate of a rule was in.
 type note struct {
 	pos   int64
 	state *state
+	group *group
 }
+
+// notes are those of as many steps that follow each other.
+type notes [16]note
 
 // Stream looks for the set's rules in one stream of bytes. Its findings are the same however the bytes are cut. It belongs
 // to one goroutine.
@@ -58,14 +72,15 @@ type Stream struct {
 	set    *Set
 	policy Policy
 
-	buf  []byte
+	buf  []byte // own, or for the time of a Push the caller's
+	own  []byte
 	base int64 // of buf in the stream
 	word uint16
 
 	open  []candidate
 	ripe  []candidate // to be judged
-	hits  []hit
-	notes map[int32][]note // of rules with long candidates
+	hits  hits
+	notes map[int32][]*notes // of rules with long candidates
 
 	last     map[int32]int64 // where the last finding of a rule ended
 	count    map[int32]int
@@ -83,14 +98,17 @@ func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {
 		st.base += int64(len(p))
 		return st.base
 	}
-	from := len(st.buf)
-	st.buf = append(st.buf, p...)
-	st.advance()
-	st.hits, st.word = st.set.keywords.find(st.buf, from, st.word, st.hits[:0])
-	for _, h := range st.hits {
-		st.begin(h)
+	if n := st.reach(); len(p) > directFrom && st.add(p[:n], found) {
+		// Nothing before p is of interest any more: it need not be copied.
+		st.base += int64(len(st.buf) - n)
+		st.buf = p
+		st.scan(n, found)
+		st.keep()
+	} else if len(p) > directFrom {
+		st.add(p[n:], found)
+	} else {
+		st.add(p, found)
 	}
-	st.judge(found)
 	free = st.base + int64(len(st.buf))
 	for i := range st.open {
 		if c := &st.open[i]; c.hold >= 0 && !st.policy.notes(c.rule) {
@@ -98,6 +116,28 @@ func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {
 		}
 	}
 	return free
+}
+
+// add copies the next bytes and scans them. It reports whether no candidate is open behind them.
+func (st *Stream) add(p []byte, found func(Finding)) bool {
+	from := len(st.buf)
+	st.buf = append(st.buf, p...)
+	st.own = st.buf
+	st.scan(from, found)
+	if st.kept() >= len(st.buf)/2 {
+		st.keep()
+	}
+	return len(st.open) == 0
+}
+
+// scan looks at st.buf from from on.
+func (st *Stream) scan(from int, found func(Finding)) {
+	st.advance()
+	st.word = st.set.keywords.find(st.buf, from, st.word, &st.hits)
+	for _, h := range st.hits.all {
+		st.begin(h)
+	}
+	st.judge(found)
 }
 
 // End ends the stream: what could be a secret only at the end of a text is one now. The stream is of no use after it.
@@ -116,16 +156,22 @@ func (st *Stream) End(found func(Finding)) {
 	st.judge(found)
 }
 
-// trim forgets what is not needed any more. It makes the Text of earlier findings invalid.
-func (st *Stream) trim() {
-	keep := st.base + int64(len(st.buf)-st.reach())
+// kept returns how many bytes of st.buf are not needed any more.
+func (st *Stream) kept() int {
+	from := st.base + int64(len(st.buf)-st.reach())
 	for i := range st.open {
-		keep = min(keep, st.open[i].start-lineContext)
+		from = min(from, st.open[i].start-lineContext)
 	}
-	if n := int(keep - st.base); n > 0 && n >= len(st.buf)/2 {
-		st.buf = append(st.buf[:0], st.buf[n:]...)
-		st.base = keep
-	}
+	return max(0, int(from-st.base))
+}
+
+// keep forgets what is not needed any more, and makes what is needed its own. It makes the Text of earlier findings
+// invalid.
+func (st *Stream) keep() {
+	n := st.kept()
+	st.own = append(st.own[:0], st.buf[n:]...)
+	st.buf = st.own
+	st.base += int64(n)
 }
 
 // reach is how many bytes before the end a later judgement may look at.
@@ -137,18 +183,22 @@ func (st *Stream) begin(h hit) {
 		if !st.policy.uses(e.rule) {
 			continue
 		}
+		m := st.set.rules[e.rule].machine
 		for back := e.from; back >= e.to; back-- {
 			at := h.end - int(back)
 			if at < 0 {
 				continue
 			}
-			c := candidate{rule: e.rule, start: st.base + int64(at), hold: -1, match: -1}
-			c.pos, c.first = c.start, c.start == 0
 			before := atEdge
-			if !c.first {
+			if st.base+int64(at) > 0 {
 				before = kindOf(st.buf[at-1])
 			}
-			c.state = st.set.rules[e.rule].machine.start(before)
+			s, n, refused := m.skim(m.start(before), st.buf[at:min(at+traceFrom, len(st.buf))])
+			if refused {
+				continue
+			}
+			start := st.base + int64(at)
+			c := candidate{rule: e.rule, first: start == 0, start: start, pos: start + int64(n), hold: -1, match: -1, state: s}
 			if st.follow(&c) {
 				st.open = append(st.open, c)
 			}
@@ -179,11 +229,7 @@ func (st *Stream) follow(c *candidate) bool {
 	for len(ahead) > 0 {
 		n := min(len(ahead), int(traceStep-c.pos%traceStep))
 		for i, b := range ahead[:n] {
-			next := s.next[m.classes[b]].Load()
-			if next == nil {
-				next = m.make(s, int(m.classes[b]))
-			}
-			if s = next; s.plain {
+			if s = m.step(s, b); s.plain {
 				continue
 			}
 			at := c.pos + int64(i)
@@ -223,20 +269,29 @@ func (st *Stream) close(c *candidate) bool {
 // known tells whether an earlier candidate of the rule was in the same state at the same place: then it decides for both,
 // and however many begin over each other, few are followed.
 func (st *Stream) known(c *candidate, s *state) bool {
-	notes := st.notes[c.rule]
-	if notes == nil {
+	pages := st.notes[c.rule]
+	if pages == nil {
 		// As many as reach farther than any candidate of the rule, so that none is overwritten that another may want.
-		notes = make([]note, 2*st.set.rules[c.rule].longest/traceStep+2)
+		pages = make([]*notes, 2*st.set.rules[c.rule].longest/(traceStep*len(notes{}))+2)
 		if st.notes == nil {
-			st.notes = map[int32][]note{}
+			st.notes = map[int32][]*notes{}
 		}
-		st.notes[c.rule] = notes
+		st.notes[c.rule] = pages
 	}
-	n := &notes[c.pos/traceStep%int64(len(notes))]
+	number := c.pos / traceStep
+	page := &pages[number/int64(len(notes{}))%int64(len(pages))]
+	if *page == nil {
+		*page = &notes{}
+	}
+	n := &(*page)[number%int64(len(notes{}))]
 	if n.pos == c.pos && n.state == s {
+		n.group.last = max(n.group.last, c.start)
 		return true
 	}
-	*n = note{c.pos, s}
+	if c.group == nil {
+		c.group = &group{}
+	}
+	*n = note{c.pos, s, c.group}
 	return false
 }
 
@@ -249,13 +304,22 @@ func (st *Stream) judge(found func(Finding)) {
 		st.look(&st.ripe[i], found)
 	}
 	st.ripe = st.ripe[:0]
-	st.trim()
 }
 
-// look finds the secret of one match, and reports it if it is genuine.
+// look finds the secret of one match, or of the last of its group, and reports it if it is genuine.
 func (st *Stream) look(c *candidate, found func(Finding)) {
-	if c.start < st.last[c.rule] || st.count[c.rule] >= mostFindings {
+	if st.lookAt(c, found) || c.group == nil || c.group.last <= c.start {
 		return
+	}
+	last := *c
+	last.start, last.first = c.group.last, false
+	st.lookAt(&last, found)
+}
+
+// lookAt reports whether there was something to report.
+func (st *Stream) lookAt(c *candidate, found func(Finding)) bool {
+	if c.start < st.last[c.rule] || st.policy.notes(c.rule) && st.count[c.rule] >= mostFindings {
+		return false
 	}
 	r := st.set.rules[c.rule]
 	from := c.start
@@ -265,14 +329,14 @@ func (st *Stream) look(c *candidate, found func(Finding)) {
 	window := st.buf[from-st.base : c.closed-st.base]
 	match, secret, ok := r.parts(window, c.first, c.atEnd)
 	if !ok {
-		return
+		return false
 	}
 	context := int(max(st.base, from-lineContext) - st.base)
 	text := st.buf[context : c.closed-st.base]
 	shift := int(from-st.base) - context
 	match, secret = match.plus(shift), secret.plus(shift)
 	if !st.verdict(c.rule, r, text, match, secret) {
-		return
+		return false
 	}
 	if st.last == nil {
 		st.last, st.count = map[int32]int64{}, map[int32]int{}
@@ -281,6 +345,7 @@ func (st *Stream) look(c *candidate, found func(Finding)) {
 	st.last[c.rule] = at + int64(match.hi)
 	st.count[c.rule]++
 	found(Finding{Rule: r.id, Text: text, From: secret.lo, To: secret.hi, Note: st.policy.notes(c.rule), Offset: at + int64(secret.lo)})
+	return true
 }
 
 func (s span) plus(n int) span { return span{s.lo + n, s.hi + n} }
