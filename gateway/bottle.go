@@ -176,11 +176,16 @@ func (b *bottle) record(r Record) {
 	if r.Type == RecordRequest && r.Reason == ReasonLeak {
 		b.leaked()
 	}
-	b.g.metrics.record(r)
 	b.ring.Record(r)
-	b.g.feed.Record(r)
-	if b.g.audit != nil {
-		b.g.audit.Record(r)
+	b.g.publish(r)
+}
+
+// publish hands r to everything that takes the records of all bottles. It does not block.
+func (g *Gateway) publish(r Record) {
+	g.metrics.record(r)
+	g.feed.Record(r)
+	if g.audit != nil {
+		g.audit.Record(r)
 	}
 }
 
@@ -234,16 +239,15 @@ func (b *bottle) shut() {
 	defer timer.Stop()
 	select {
 	case <-done:
-		b.g.metrics.forget(b.name)
 	case <-timer.C:
 		b.log.Warn("flows are slow to end", slog.Int("flows", len(b.open())))
 	}
 	b.up.close()
 }
 
-// info returns the bottle's state; link is what is known of its link.
-func (b *bottle) info(link redirect.LinkStatus) BottleInfo {
-	s, fast := b.current(), len(b.fastFlows())
+// info returns the bottle's state; link is what is known of its link, and fast how many flows the kernel carries for it.
+func (b *bottle) info(link redirect.LinkStatus, fast int) BottleInfo {
+	s := b.current()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i := BottleInfo{

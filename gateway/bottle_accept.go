@@ -83,10 +83,8 @@ func (b *bottle) admit(c net.Conn) {
 	b.mu.Lock()
 	b.flows[f] = struct{}{}
 	b.mu.Unlock()
-	b.g.metrics.flowOpened(b.name)
 	b.flown.Go(func() {
 		defer b.meter.flows.give()
-		defer b.g.metrics.flowClosed(b.name)
 		defer b.forget(f)
 		f.serve(b.ctx)
 	})

@@ -36,6 +36,8 @@ type FastPath interface {
 	RevokeFast(bottle string, keep func(name string, port uint16) bool) error
 	// FastFlows are the bottle's open flows.
 	FastFlows(bottle string) ([]redirect.FastFlow, error)
+	// CountFast is how many flows are open, by bottle.
+	CountFast() (map[string]int, error)
 	// CollectFast ends flows that are over.
 	CollectFast() error
 	// FastEvents hands over each flow that is over, until ctx ends.
@@ -175,18 +177,30 @@ func (b *bottle) withdrawFast(addr netip.Addr) {
 
 // fastOver records a flow that the kernel carried and that is over.
 func (g *Gateway) fastOver(e redirect.FastEvent) {
+	r := fastRecord(e)
 	g.mu.RLock()
 	b := g.bottles[e.Flow.Bottle]
 	g.mu.RUnlock()
-	if b == nil {
+	if b == nil { // it was taken away, which is what ended the flow
+		g.publish(r)
 		return
 	}
-	why := fastReason(e.Reason)
-	if e.Refused && why != ReasonRevoked {
+	if e.Refused && r.Reason != ReasonRevoked {
 		b.withdrawFast(e.Flow.Dst.Addr())
 	}
+	s := b.current()
+	r.Plan = s.digest
+	if e.Flow.Verified {
+		r.Rule = s.table.DecideFlow(e.Flow.Name, r.Port, routes.HTTPS).Rule
+	}
+	b.record(r)
+}
+
+// fastRecord returns the record of a flow that is over, short of what a plan says.
+func fastRecord(e redirect.FastEvent) Record {
+	why := fastReason(e.Reason)
 	r := Record{
-		Time: time.Now().UTC(), Type: RecordFlow, ID: "f-" + e.Flow.ID, Bottle: b.name, Plan: b.current().digest,
+		Time: time.Now().UTC(), Type: RecordFlow, ID: "f-" + e.Flow.ID, Bottle: e.Flow.Bottle,
 		Src: e.Flow.Src, Dst: e.Flow.Dst, Upstream: e.Flow.Dst, Host: e.Flow.Name, Port: e.Flow.Dst.Port(), Protocol: routes.HTTPS,
 		Lane: LaneFastPath, Reason: why, BytesUp: int64(e.Flow.UpBytes), BytesDown: int64(e.Flow.DownBytes),
 		PacketsUp: int64(e.Flow.UpPackets), PacketsDown: int64(e.Flow.DownPackets),
@@ -194,7 +208,6 @@ func (g *Gateway) fastOver(e redirect.FastEvent) {
 	}
 	if e.Flow.Verified {
 		r.Decision = routes.Passthrough
-		r.Rule = b.current().table.DecideFlow(e.Flow.Name, r.Port, routes.HTTPS).Rule
 	}
 	if e.Refused {
 		r.Error = "fast path: " + e.Reason.String()
@@ -202,7 +215,7 @@ func (g *Gateway) fastOver(e redirect.FastEvent) {
 			r.Decision = routes.Deny
 		}
 	}
-	b.record(r)
+	return r
 }
 
 // fastReason gives the reason of a record for one of the kernel's.
@@ -236,6 +249,18 @@ func fastReason(r redirect.FastReason) routes.Reason {
 		return ReasonReplaced
 	}
 	return ReasonInternal
+}
+
+// countFast returns how many flows the kernel carries, by bottle.
+func (g *Gateway) countFast() map[string]int {
+	if g.fast == nil {
+		return nil
+	}
+	counts, err := g.fast.CountFast()
+	if err != nil && !errors.Is(err, redirect.ErrClosed) {
+		g.log.Warn("flows of the fast path are not counted", slog.Any("error", err))
+	}
+	return counts
 }
 
 // fastFlows returns the flows that the kernel carries for the bottle.

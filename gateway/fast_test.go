@@ -37,6 +37,7 @@ func (f *fakeFast) RevokeFast(_ string, keep func(string, uint16) bool) error {
 
 func (f *fakeFast) FastFlows(string) ([]redirect.FastFlow, error) { return nil, nil }
 func (f *fakeFast) CollectFast() error                            { return nil }
+func (f *fakeFast) CountFast() (map[string]int, error)            { return map[string]int{"dev": 3}, nil }
 
 func (f *fakeFast) FastEvents(ctx context.Context, handle func(redirect.FastEvent)) error {
 	for {
@@ -172,6 +173,34 @@ func TestFastRecords(t *testing.T) {
 	for r := redirect.FastNotTLS; r <= redirect.FastReplaced; r++ {
 		if fastReason(r) == ReasonInternal && r != redirect.FastInternal {
 			t.Errorf("%v has no reason of its own", r)
+		}
+	}
+}
+
+// TestFastFlowsAreCounted looks for the kernel's flows in the gauge and in the list of bottles.
+func TestFastFlowsAreCounted(t *testing.T) {
+	w, _ := newFastWorld(t)
+	w.apply(t, testBottle(t))
+	if got := metricValue(t, w, "gatewayd_flows_open"); got != 3 {
+		t.Errorf("the gauge says that %v flows are open", got)
+	}
+	if got := w.g.Bottles(); len(got) != 1 || got[0].Flows != 3 {
+		t.Errorf("the bottles are %+v", got)
+	}
+}
+
+// TestFastRecordsOfBottlesThatAreGone has a flow end after its bottle was taken away, and one of a link that nobody knows.
+func TestFastRecordsOfBottlesThatAreGone(t *testing.T) {
+	w, f := newFastWorld(t)
+	w.apply(t, testBottle(t))
+	w.apply(t)
+	for _, bottle := range []string{"dev", ""} {
+		id := "0123" + bottle
+		f.events <- redirect.FastEvent{Refused: true, Reason: redirect.FastRevoked,
+			Flow: redirect.FastFlow{ID: id, Bottle: bottle, Name: "a.test", Verified: true, UpBytes: 2, Dst: netip.MustParseAddrPort("93.184.216.34:443")}}
+		r := w.records.wait(t, func(r Record) bool { return r.ID == "f-"+id })
+		if r.Bottle != bottle || r.Host != "a.test" || r.Reason != ReasonRevoked || r.Decision != routes.Passthrough || r.BytesUp != 2 {
+			t.Errorf("record %+v", r)
 		}
 	}
 }

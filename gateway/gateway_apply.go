@@ -26,7 +26,6 @@ func (g *Gateway) Apply(ctx context.Context, desired []Bottle) error {
 	if err := g.canApply(desired); err != nil {
 		return fmt.Errorf("apply bottles: %w", err)
 	}
-	g.startFast()
 	g.learnLinks(desired)
 	var errs []error
 	next := map[string]*bottle{}
@@ -46,6 +45,7 @@ func (g *Gateway) Apply(ctx context.Context, desired []Bottle) error {
 	old := g.bottles
 	g.bottles = next
 	g.mu.Unlock()
+	g.startFast() // by now it is known whose the flows are that ended while no process was there
 	for name, b := range old {
 		if next[name] != b {
 			b.shut()

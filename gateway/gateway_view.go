@@ -41,9 +41,10 @@ func (g *Gateway) Bottles() []BottleInfo {
 			links[l.Link.Bottle] = l
 		}
 	}
+	fast := g.countFast()
 	var out []BottleInfo
 	for _, b := range g.running() {
-		out = append(out, b.info(links[b.name]))
+		out = append(out, b.info(links[b.name], fast[b.name]))
 	}
 	return out
 }

@@ -21,7 +21,6 @@ type Metrics struct {
 	registry *prometheus.Registry
 
 	flows      *prometheus.CounterVec   // bottle, decision, lane, reason
-	open       *prometheus.GaugeVec     // bottle
 	turned     *prometheus.CounterVec   // bottle, reason
 	requests   *prometheus.CounterVec   // bottle, decision, reason, code
 	injected   *prometheus.CounterVec   // bottle
@@ -52,16 +51,13 @@ func NewMetrics() *Metrics {
 		names:      counter("dns_refusals_total", "Refused or failed DNS questions.", "bottle", "reason"),
 		planFails:  counter("plan_failures_total", "New plans that were not taken.", "bottle"),
 		listenFail: counter("listener_failures_total", "Listeners that ended while their bottle was running.", "bottle", "socket"),
-		open: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "gatewayd", Name: "flows_open", Help: "Flows that are open.",
-		}, []string{"bottle"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "gatewayd", Name: "flow_duration_seconds", Help: "How long ended flows were open.",
 			Buckets: []float64{0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600},
 		}, []string{"bottle", "lane"}),
 		reasons: map[routes.Reason]string{},
 	}
-	m.registry.MustRegister(m.flows, m.open, m.turned, m.requests, m.injected, m.findings, m.bytes, m.seconds, m.names,
+	m.registry.MustRegister(m.flows, m.turned, m.requests, m.injected, m.findings, m.bytes, m.seconds, m.names,
 		m.planFails, m.listenFail, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -140,12 +136,6 @@ func codeClass(status int) string {
 	}
 }
 
-// flowOpened counts a flow that begins.
-func (m *Metrics) flowOpened(bottle string) { m.open.WithLabelValues(bottle).Inc() }
-
-// flowClosed counts a flow that ended.
-func (m *Metrics) flowClosed(bottle string) { m.open.WithLabelValues(bottle).Dec() }
-
 // turnedAway counts a connection that did not become a flow.
 func (m *Metrics) turnedAway(bottle string, why routes.Reason) {
 	m.turned.WithLabelValues(bottle, m.reason(why)).Inc()
@@ -158,6 +148,3 @@ func (m *Metrics) planFailed(bottle string) { m.planFails.WithLabelValues(bottle
 func (m *Metrics) listenerLost(bottle, socket string) {
 	m.listenFail.WithLabelValues(bottle, socket).Inc()
 }
-
-// forget removes the gauge of a bottle that no longer runs; its counters stay, as counters do.
-func (m *Metrics) forget(bottle string) { m.open.DeleteLabelValues(bottle) }

@@ -13,6 +13,7 @@ type gatewayCollector struct {
 	up      *prometheus.Desc
 	repairs *prometheus.Desc
 	pins    *prometheus.Desc
+	open    *prometheus.Desc
 }
 
 // newGatewayCollector returns the collector for g.
@@ -30,19 +31,28 @@ func newGatewayCollector(g *Gateway) *gatewayCollector {
 		up:      desc("link_up", "Whether the capture link is attached and up.", "bottle"),
 		repairs: desc("link_repairs_total", "How often the capture link had to be put right.", "bottle"),
 		pins:    desc("pins", "Pairs of name and address that the bottle was told and that are still valid.", "bottle"),
+		open:    desc("flows_open", "Flows that are open, by what carries them; none: not decided yet, or being explained.", "bottle", "lane"),
 	}
 }
 
 // Describe sends the descriptions.
 func (c *gatewayCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.drops, c.packets, c.bytes, c.given, c.fast, c.up, c.repairs, c.pins} {
+	for _, d := range []*prometheus.Desc{c.drops, c.packets, c.bytes, c.given, c.fast, c.up, c.repairs, c.pins, c.open} {
 		out <- d
 	}
 }
 
 // Collect reads and sends the values. A bottle whose kernel counters cannot be read is left out of those.
 func (c *gatewayCollector) Collect(out chan<- prometheus.Metric) {
+	fast := c.g.countFast()
 	for _, b := range c.g.running() {
+		lanes := map[Lane]int{LaneNone: 0, LaneRelay: 0, LaneIntercept: 0, LaneFastPath: fast[b.name]}
+		for _, f := range b.open() {
+			lanes[f.info().Lane]++
+		}
+		for lane, n := range lanes {
+			out <- prometheus.MustNewConstMetric(c.open, prometheus.GaugeValue, float64(n), b.name, string(lane))
+		}
 		out <- prometheus.MustNewConstMetric(c.pins, prometheus.GaugeValue, float64(len(b.pins.Snapshot())), b.name)
 		c.collectLink(out, b.name)
 	}

@@ -39,7 +39,6 @@ func fill(m *Metrics) {
 	} {
 		m.record(r)
 	}
-	m.flowOpened("dev")
 	m.turnedAway("dev", ReasonFlowBudget)
 	m.planFailed("dev")
 	m.listenerLost("dev", "tcp")

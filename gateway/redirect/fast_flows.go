@@ -165,8 +165,7 @@ func (r *Redirect) FastFlows(bottle string) ([]FastFlow, error) {
 	}
 	found := make(map[string]FastFlow)
 	err = r.fast.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) {
-		state := gatewayFlowState(f.State)
-		if k.Ifindex == uint32(index) && (state == gatewayFlowStateFLOW_UNVERIFIED || state == gatewayFlowStateFLOW_VERIFIED) {
+		if k.Ifindex == uint32(index) && isOpen(f) {
 			flow := clock.flow(bottle, guest, k, f)
 			found[flow.ID] = flow
 		}
@@ -226,7 +225,8 @@ func (r *Redirect) CollectFast() error {
 }
 
 // FastEvents hands every flow that is over to handle until ctx ends, and then
-// returns nil. It blocks, handle is called on its goroutine, and there must be
+// returns nil. It should be called after the first Set: before, flows that ended
+// while no process was there are of no bottle that is known. It blocks, handle is called on its goroutine, and there must be
 // only one call at a time. What conntrack holds for flows that were cut is
 // deleted, so that the upstream's next packet is answered with RST.
 func (r *Redirect) FastEvents(ctx context.Context, handle func(FastEvent)) error {
@@ -269,8 +269,8 @@ func (r *Redirect) FastEvents(ctx context.Context, handle func(FastEvent)) error
 	}
 }
 
-// event reads one record of the ring. It returns false for one of a link that is
-// no bottle's any more.
+// event reads one record of the ring. One of a link that no bottle has had since
+// the process began names no bottle. It returns false for one that it cannot read.
 func (r *Redirect) event(raw []byte) (FastEvent, bool) {
 	var e gatewayEvent
 	if err := binary.Read(bytes.NewReader(raw), binary.NativeEndian, &e); err != nil {
@@ -282,15 +282,16 @@ func (r *Redirect) event(raw []byte) (FastEvent, bool) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	name, guest := "", netip.Addr{}
 	for bottle, state := range r.links {
-		if state.status.Ifindex == int(e.Key.Ifindex) {
-			return FastEvent{
-				Flow:    clock.flow(bottle, state.status.Link.Guest, e.Key, &e.Flow),
-				Refused: gatewayEventKind(e.Kind) == gatewayEventKindEVENT_REFUSED, Reason: FastReason(e.Reason),
-			}, true
+		if index := int(e.Key.Ifindex); state.status.Ifindex == index || state.last == index {
+			name, guest = bottle, state.status.Link.Guest
 		}
 	}
-	return FastEvent{}, false
+	return FastEvent{
+		Flow:    clock.flow(name, guest, e.Key, &e.Flow),
+		Refused: gatewayEventKind(e.Kind) == gatewayEventKindEVENT_REFUSED, Reason: FastReason(e.Reason),
+	}, true
 }
 
 // lingers returns a filter for what conntrack still has of a flow that ended
@@ -300,6 +301,9 @@ func lingers(e FastEvent) netlink.CustomConntrackFilter {
 	case FastClosed: // conntrack has seen the FINs as well
 		return nil
 	case FastReplaced: // the entry is the new connection's
+		return nil
+	}
+	if e.Flow.Bottle == "" { // nor its address known
 		return nil
 	}
 	f := &netlink.ConntrackFilter{}

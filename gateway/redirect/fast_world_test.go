@@ -33,12 +33,13 @@ type fastStage struct {
 	g    *guest
 	mu   sync.Mutex
 	over []FastEvent
-	seen chan struct{}
+	// unwatch ends what watchEvents began.
+	unwatch func()
 }
 
 func newFastStage(t *testing.T, mode AttachMode) *fastStage {
 	t.Helper()
-	s := &fastStage{stage: newStage(t, func(o *Options) { o.Attach, o.Uplink = mode, "up0" }), seen: make(chan struct{}, 1024)}
+	s := &fastStage{stage: newStage(t, func(o *Options) { o.Attach, o.Uplink = mode, "up0" })}
 	s.leaksAllowed = true
 	s.l = s.link(1)
 	s.listeners(s.l)
@@ -84,7 +85,8 @@ func (s *fastStage) watchEvents() {
 			s.t.Errorf("events: %v", err)
 		}
 	})
-	s.t.Cleanup(func() { cancel(); reading.Wait() })
+	s.unwatch = func() { cancel(); reading.Wait() }
+	s.t.Cleanup(s.unwatch)
 }
 
 func (s *fastStage) events() []FastEvent {

@@ -168,6 +168,7 @@ func (r *Redirect) forget(index int) error {
 			return err
 		}
 		state.past.add(last)
+		state.last = index
 		state.status.Ifindex, state.status.Up, state.status.Attached = 0, false, AttachAuto
 	}
 	if err := r.hooks.detach(index); err != nil {

@@ -31,8 +31,10 @@ type Redirect struct {
 // the next.
 type linkState struct {
 	status LinkStatus
-	// past is what was counted on earlier interfaces of the same link.
+	// past is what was counted on earlier interfaces of the same link, and
+	// last the one before, whose flows may not be reported yet.
 	past Counters
+	last int
 }
 
 // Open loads the instance's programs and maps, or adopts those that an earlier
