@@ -68,7 +68,7 @@ enum drop_reason {
 	DROP_FLOW_PACE,	     /* more new fast-path flows than the pace allows */
 	DROP_SYN_FORM,	     /* a fast-path SYN with data, odd flags or options */
 	DROP_FLOW_BUSY,	     /* another CPU is judging the same flow */
-	DROP_FLOW_ORDER,     /* not in order, and the hello is not judged yet */
+	DROP_FLOW_ORDER,     /* not in order, or behind a RST, and the hello is not judged yet */
 	DROP_FLOW_REFUSED,   /* its fast-path flow is refused; both sides were reset */
 	DROP_FLOW_REVOKED,   /* to the bottle, of a fast-path flow that is over */
 	DROP_EVENTS_FULL,    /* a SYN ends a flow that could not be reported */
@@ -92,17 +92,17 @@ enum limits {
 	DNS_INTERVAL_NS = 4 * 1000 * 1000,
 	DNS_BURST = 512,
 	/* New fast-path flows of one bottle on one CPU. */
-	FLOW_INTERVAL_NS = 100 * 1000,
-	FLOW_BURST = 4096,
+	FLOW_INTERVAL_NS = 40 * 1000,
+	FLOW_BURST = 8192,
 	/* Frames of one bottle on one CPU in a window of 2^28 ns (0.27 s). */
 	FRAME_WINDOW_SHIFT = 28,
 	FRAMES_PER_WINDOW = 512 * 1024,
-	/* Fast-path flows, of all bottles and of one. */
-	MAX_FLOWS = 32768,
-	MAX_BOTTLE_FLOWS = 8192,
-	/* Flows whose hello is still kept, of all bottles and of one. */
-	MAX_HELLOS = 512,
-	MAX_BOTTLE_HELLOS = 192,
+	/* Fast-path flows, of all bottles and of one; closed ones count for some seconds. */
+	MAX_FLOWS = 131072,
+	MAX_BOTTLE_FLOWS = 65536,
+	/* Flows whose hello is still kept, of all bottles and of one: 17.3 KB each. */
+	MAX_HELLOS = 1024,
+	MAX_BOTTLE_HELLOS = 512,
 	/* Pins: names at addresses, and addresses. */
 	MAX_PINS = 65536,
 	/* Names at addresses that are remembered, of all bottles and of one. */
@@ -116,7 +116,7 @@ enum limits {
 	HELLO_SLACK = 512,
 	/* Longest name (RFC 1035, presentation form) rounded up. */
 	NAME_SIZE = 256,
-	EVENT_BYTES = 1024 * 1024,
+	EVENT_BYTES = 8 * 1024 * 1024, /* of some 400 for each flow that ends */
 };
 
 /* Where a fast-path flow stands. Only FLOW_VERIFIED carries application data. */

@@ -11,7 +11,7 @@
 
 #define SECOND_NS (1000ULL * 1000 * 1000)
 #define DELETE_AFTER (SECOND_NS / 2)	 /* from the mark to the deletion */
-#define CLOSED_AFTER (2 * SECOND_NS)	 /* after both FINs, or a RST */
+#define CLOSED_AFTER SECOND_NS	 /* after both FINs, or a RST */
 #define REFUSED_AFTER (10 * SECOND_NS)	 /* of silence */
 #define HELLO_AFTER (20 * SECOND_NS)	 /* for the hello, from the SYN */
 #define GUARDED_AFTER (120 * SECOND_NS)	 /* of silence in the handshake */
@@ -23,17 +23,14 @@ static __always_inline enum flow_reason over(const struct flow *f, __u64 now)
 {
 	__u64 began = f->began, seen = f->seen, silent = now > seen ? now - seen : 0;
 
-	if (f->state == FLOW_UNVERIFIED) {
-		if (now > began && now - began >= HELLO_AFTER)
-			return f->reset ? REASON_RESET : REASON_HELLO_TIMEOUT;
-		return REASON_NONE;
-	}
-	if (!granted(f))
+	if (f->state == FLOW_VERIFIED && !granted(f))
 		return REASON_REVOKED;
 	if (f->fin_up && f->fin_down && silent >= CLOSED_AFTER)
 		return REASON_CLOSED;
 	if (f->reset && silent >= CLOSED_AFTER)
 		return REASON_RESET;
+	if (f->state == FLOW_UNVERIFIED)
+		return now > began && now - began >= HELLO_AFTER ? REASON_HELLO_TIMEOUT : REASON_NONE;
 	if ((f->fin_up || f->fin_down) && silent >= HALF_CLOSED_AFTER)
 		return REASON_IDLE;
 	if (f->guarded && silent >= GUARDED_AFTER)
@@ -61,7 +58,7 @@ static long collect_flow(void *map, const struct flow_key *at, struct flow *f, v
 		if (why && report(&key, f, EVENT_ENDED, why)) {
 			f->state = FLOW_ENDED;
 			f->seen = now;
-			forget_hello(&key);
+			forget_hello(&key, f);
 		}
 		break;
 	case FLOW_REFUSED:
@@ -71,7 +68,7 @@ static long collect_flow(void *map, const struct flow_key *at, struct flow *f, v
 		if (now > f->seen && now - f->seen >= REFUSED_AFTER) {
 			f->state = FLOW_ENDED;
 			f->seen = now;
-			forget_hello(&key);
+			forget_hello(&key, f);
 		}
 		break;
 	default:

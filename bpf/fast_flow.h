@@ -110,20 +110,17 @@ static __always_inline void begin_flow(struct flow *f, const struct segment *s)
 	f->state = FLOW_UNVERIFIED;
 }
 
-/* Takes room for a hello out of the bottle's budget. */
-static __always_inline bool make_hello(const struct flow_key *key, struct usage *u)
+/* Takes room for a hello out of the bottle's budget, for a flow that has none. */
+static __always_inline bool make_hello(struct flow *f, struct usage *u)
 {
-	struct hello *empty;
-	__u32 zero = 0;
+	__u32 slot = 0;
 
-	empty = bpf_map_lookup_elem(&blank, &zero);
-	if (!empty)
-		return false;
 	if (__sync_fetch_and_add(&u->hellos, 1) >= MAX_BOTTLE_HELLOS ||
-	    bpf_map_update_elem(&hellos, key, empty, BPF_NOEXIST)) {
+	    bpf_map_pop_elem(&slots, &slot)) {
 		__sync_fetch_and_add(&u->hellos, -1);
 		return false;
 	}
+	f->slot = slot;
 	return true;
 }
 
@@ -133,19 +130,17 @@ static __always_inline bool add_flow(const struct segment *s, struct usage *u)
 	struct flow *f;
 	__u32 zero = 0;
 
-	if (!make_hello(&s->key, u))
-		return false;
 	f = bpf_map_lookup_elem(&scratch, &zero);
-	if (f) {
-		f->busy = 0;
-		begin_flow(f, s);
-		f->up_packets = 1;
-		if (__sync_fetch_and_add(&u->flows, 1) < MAX_BOTTLE_FLOWS &&
-		    !bpf_map_update_elem(&flows, &s->key, f, BPF_NOEXIST))
-			return true;
-		__sync_fetch_and_add(&u->flows, -1);
-	}
-	forget_hello(&s->key);
+	if (!f || !make_hello(f, u))
+		return false;
+	f->busy = 0;
+	begin_flow(f, s);
+	f->up_packets = 1;
+	if (__sync_fetch_and_add(&u->flows, 1) < MAX_BOTTLE_FLOWS &&
+	    !bpf_map_update_elem(&flows, &s->key, f, BPF_NOEXIST))
+		return true;
+	__sync_fetch_and_add(&u->flows, -1);
+	forget_hello(&s->key, f);
 	return false;
 }
 
@@ -167,9 +162,9 @@ static __noinline int renew_flow(const struct segment *s, struct flow *f, struct
 		goto out;
 	f->state = FLOW_ENDED;
 	f->seen = bpf_ktime_get_coarse_ns();
-	forget_hello(&s->key);
+	forget_hello(&s->key, f);
 	verdict = FAST_NOT_OURS;
-	if (pinned && make_hello(&s->key, u)) {
+	if (pinned && make_hello(f, u)) {
 		begin_flow(f, s);
 		verdict = FAST_FORWARD;
 	}
@@ -257,6 +252,8 @@ static __always_inline enum fast_verdict fast_judged(struct __sk_buff *skb,
 		verdict = FAST_DROP;
 	} else {
 		count_up(skb, s, f);
+		if (s->flags & TCP_RST)
+			forget_hello(&s->key, f); /* and nothing more with payload passes */
 	}
 	unlock_flow(f);
 	return verdict;
@@ -300,19 +297,41 @@ static __always_inline enum fast_verdict fast_path(struct __sk_buff *skb, const 
 	return verdict;
 }
 
-/* Notes the upstream's acknowledgement; all that is kept may go when it covers it. */
-static __noinline int note_ack(const struct flow_key *key, struct flow *f, __u32 ack)
+/*
+ * Tells whether an acknowledgement means that the upstream will take nothing more
+ * in place of what is kept. It covers all of that; and either what follows it
+ * needs no judging any more, or it covers the bottle's FIN as well, behind which
+ * there is nothing: no other number comes after bytes that pass in order only.
+ */
+static __always_inline bool settles(const struct flow *f, __u32 acked)
 {
-	__u32 acked = ack - f->start;
+	if (acked >= FAR_AHEAD)
+		return false;
+	if (f->phase == PHASE_DONE)
+		return acked >= f->kept;
+	return f->fin_up && acked == f->kept + 1;
+}
 
-	if (f->phase != PHASE_DONE || acked < f->kept || acked >= FAR_AHEAD)
+/*
+ * Notes what the upstream says: what is kept goes when it settles the matter, or
+ * when the upstream resets the connection; then payload from the bottle is
+ * dropped, since the judge has nothing to compare it with.
+ */
+static __noinline int note_answer(const struct flow_key *key, struct flow *f,
+				  const struct tcphdr *tcp)
+{
+	__u32 ack = bpf_ntohl(tcp->ack_seq);
+	bool settled = tcp->ack && settles(f, ack - f->start);
+
+	if (!settled && !tcp->rst)
 		return 0;
 	if (!lock_flow(f))
 		return 0; /* the next one will do */
-	if (f->phase == PHASE_DONE && acked >= f->kept && f->state == FLOW_VERIFIED) {
+	settled = tcp->ack && settles(f, ack - f->start);
+	if (settled && f->state == FLOW_VERIFIED)
 		f->guarded = 0;
-		forget_hello(key);
-	}
+	if (settled || tcp->rst)
+		forget_hello(key, f);
 	unlock_flow(f);
 	return 0;
 }
@@ -354,8 +373,8 @@ static __always_inline enum drop_reason fast_down(struct __sk_buff *skb)
 		f->fin_down = 1;
 	if (tcp.rst)
 		f->reset = 1;
-	if (f->guarded && tcp.ack)
-		note_ack(&key, f, bpf_ntohl(tcp.ack_seq));
+	if (f->guarded)
+		note_answer(&key, f, &tcp);
 	return DROP_NONE;
 }
 

@@ -239,6 +239,7 @@ static __noinline int judge_payload(struct __sk_buff *skb, const struct segment 
 {
 	__u32 at = s->seq - f->start, kept = f->kept, n;
 	struct walk w = { .skb = skb };
+	__u32 slot = f->slot;
 	int why;
 
 	*drop = DROP_FLOW_ORDER;
@@ -249,8 +250,12 @@ static __noinline int judge_payload(struct __sk_buff *skb, const struct segment 
 	*drop = DROP_NONE;
 	if (at >= kept && f->phase == PHASE_DONE)
 		return REASON_NONE;
-	w.h = bpf_map_lookup_elem(&hellos, &s->key);
-	if (!w.h)
+	if (!slot && f->reset) {
+		*drop = DROP_FLOW_ORDER; /* it was on its way when the RST came */
+		return REASON_NONE;
+	}
+	w.h = bpf_map_lookup_elem(&hellos, &slot);
+	if (!slot || !w.h)
 		return REASON_INTERNAL;
 	if (at < kept) {
 		n = kept - at;

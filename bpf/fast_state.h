@@ -30,6 +30,7 @@ struct flow {
 	__u32 kept;   /* bytes from there that are kept and were passed */
 	__u32 record; /* offset of the record that is being looked at */
 	__u32 busy;   /* not 0 while a CPU judges */
+	__u32 slot;   /* of hellos, 0 when nothing is kept */
 	__u8 state;   /* enum flow_state */
 	__u8 phase;   /* enum flow_phase */
 	__u8 guarded; /* bytes below kept may still be sent again */
@@ -110,13 +111,23 @@ struct {
 	__type(value, struct flow);
 } flows SEC(".maps");
 
-/* Allocated beforehand: a value is too large to be had in a packet's time. */
+/*
+ * Buffers, by slot; slot 0 is nobody's. A flow takes one at its SYN, and what an
+ * earlier one left in it is never read: only what is below kept is.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_HELLOS);
-	__type(key, struct flow_key);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_HELLOS + 1);
+	__type(key, __u32);
 	__type(value, struct hello);
 } hellos SEC(".maps");
+
+/* The slots that no flow has. The Go side puts them there, once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, MAX_HELLOS);
+	__type(value, __u32);
+} slots SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -156,14 +167,6 @@ struct {
 	__uint(max_entries, EVENT_BYTES);
 } events SEC(".maps");
 
-/* What new values of hellos are copied from. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct hello);
-} blank SEC(".maps");
-
 /* Where a new flow is put together: it is too large for the stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -189,14 +192,19 @@ static __always_inline bool report(const struct flow_key *key, const struct flow
 	return true;
 }
 
-/* Lets go of what was kept of a flow's stream. */
-static __always_inline void forget_hello(const struct flow_key *key)
+/*
+ * Lets go of what was kept of a flow's stream. The caller holds the flow's lock:
+ * nobody reads what is given to another flow now.
+ */
+static __always_inline void forget_hello(const struct flow_key *key, struct flow *f)
 {
-	__u32 ifindex = key->ifindex;
+	__u32 ifindex = key->ifindex, slot = f->slot;
 	struct usage *u;
 
-	if (bpf_map_delete_elem(&hellos, key))
+	if (!slot)
 		return;
+	f->slot = 0;
+	bpf_map_push_elem(&slots, &slot, BPF_ANY);
 	u = bpf_map_lookup_elem(&usages, &ifindex);
 	if (u)
 		__sync_fetch_and_add(&u->hellos, -1);

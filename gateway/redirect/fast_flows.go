@@ -1,15 +1,14 @@
 package redirect
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/vishvananda/netlink"
@@ -240,13 +239,14 @@ func (r *Redirect) FastEvents(ctx context.Context, handle func(FastEvent)) error
 	if err != nil {
 		return fmt.Errorf("open events: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { reader.Close() })
-	defer stop()
 	defer reader.Close()
+	stop := context.AfterFunc(ctx, func() { reader.Flush() }) // ends Read; only this goroutine may close
+	defer stop()
 	var cut []netlink.CustomConntrackFilter
+	var record ringbuf.Record
 	for {
-		record, err := reader.Read()
-		if errors.Is(err, os.ErrClosed) {
+		err := reader.ReadInto(&record)
+		if errors.Is(err, ringbuf.ErrFlushed) {
 			return nil
 		}
 		if err != nil {
@@ -273,9 +273,10 @@ func (r *Redirect) FastEvents(ctx context.Context, handle func(FastEvent)) error
 // the process began names no bottle. It returns false for one that it cannot read.
 func (r *Redirect) event(raw []byte) (FastEvent, bool) {
 	var e gatewayEvent
-	if err := binary.Read(bytes.NewReader(raw), binary.NativeEndian, &e); err != nil {
+	if len(raw) < int(unsafe.Sizeof(e)) {
 		return FastEvent{}, false
 	}
+	e = *(*gatewayEvent)(unsafe.Pointer(&raw[0])) // many a second: encoding/binary would take longer than the rest
 	clock, err := newClock()
 	if err != nil {
 		return FastEvent{}, false

@@ -37,6 +37,7 @@ func newJudgeHarness(t testing.TB) *judgeHarness {
 	_, err = p.table.put(loopbackIndex, e)
 	must(t, err)
 	must(t, (&fastTable{objects: &p.objects}).begin(loopbackIndex))
+	must(t, fillSlots(&p.objects))
 	must(t, p.objects.Grants.Put(uint32(1), uint64(7)))
 	h := &judgeHarness{program: p, t: t}
 	h.key = gatewayFlowKey{Ifindex: loopbackIndex, Daddr: networkOrder32(called), Sport: networkOrder16(40000), Dport: networkOrder16(443)}
@@ -65,8 +66,13 @@ func (h *judgeHarness) pass(s tcpSegment) {
 
 // begin opens a connection in place of the one before.
 func (h *judgeHarness) begin() {
-	h.objects.Flows.Delete(h.key)  // may not be there
-	h.objects.Hellos.Delete(h.key) // likewise
+	var before gatewayFlow
+	if h.objects.Flows.Lookup(h.key, &before) == nil {
+		must(h.t, h.objects.Flows.Delete(h.key))
+		if before.Slot != 0 {
+			must(h.t, h.objects.Slots.Put(nil, before.Slot))
+		}
+	}
 	must(h.t, h.objects.Usages.Put(uint32(loopbackIndex), gatewayUsage{}))
 	must(h.t, h.objects.Destinations.Put(h.dest, gatewayDestination{Expires: 1 << 62}))
 	if h.begun++; h.begun%1000 == 0 { // the pace of new flows is not what is tested

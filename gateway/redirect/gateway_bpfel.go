@@ -124,6 +124,7 @@ type gatewayFlow struct {
 	Kept        uint32
 	Record      uint32
 	Busy        uint32
+	Slot        uint32
 	State       uint8
 	Phase       uint8
 	Guarded     uint8
@@ -134,7 +135,6 @@ type gatewayFlow struct {
 	NameLen     uint8
 	Id          [16]uint8
 	Name        [256]uint8
-	_           [4]byte
 }
 
 type gatewayFlowKey struct {
@@ -219,14 +219,14 @@ const (
 	gatewayLimitsREFUSAL_BURST       gatewayLimits = 64
 	gatewayLimitsDNS_INTERVAL_NS     gatewayLimits = 4000000
 	gatewayLimitsDNS_BURST           gatewayLimits = 512
-	gatewayLimitsFLOW_INTERVAL_NS    gatewayLimits = 100000
-	gatewayLimitsFLOW_BURST          gatewayLimits = 4096
+	gatewayLimitsFLOW_INTERVAL_NS    gatewayLimits = 40000
+	gatewayLimitsFLOW_BURST          gatewayLimits = 8192
 	gatewayLimitsFRAME_WINDOW_SHIFT  gatewayLimits = 28
 	gatewayLimitsFRAMES_PER_WINDOW   gatewayLimits = 524288
-	gatewayLimitsMAX_FLOWS           gatewayLimits = 32768
-	gatewayLimitsMAX_BOTTLE_FLOWS    gatewayLimits = 8192
-	gatewayLimitsMAX_HELLOS          gatewayLimits = 512
-	gatewayLimitsMAX_BOTTLE_HELLOS   gatewayLimits = 192
+	gatewayLimitsMAX_FLOWS           gatewayLimits = 131072
+	gatewayLimitsMAX_BOTTLE_FLOWS    gatewayLimits = 65536
+	gatewayLimitsMAX_HELLOS          gatewayLimits = 1024
+	gatewayLimitsMAX_BOTTLE_HELLOS   gatewayLimits = 512
 	gatewayLimitsMAX_PINS            gatewayLimits = 65536
 	gatewayLimitsMAX_TOLD            gatewayLimits = 131072
 	gatewayLimitsMAX_BOTTLE_TOLD     gatewayLimits = 8192
@@ -234,7 +234,7 @@ const (
 	gatewayLimitsHELLO_CAPACITY      gatewayLimits = 16384
 	gatewayLimitsHELLO_SLACK         gatewayLimits = 512
 	gatewayLimitsNAME_SIZE           gatewayLimits = 256
-	gatewayLimitsEVENT_BYTES         gatewayLimits = 1048576
+	gatewayLimitsEVENT_BYTES         gatewayLimits = 8388608
 )
 
 type gatewayLinkStats struct {
@@ -300,7 +300,6 @@ type gatewayUsage struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	gatewayMapBlank           = "blank"
 	gatewayMapBottles         = "bottles"
 	gatewayMapDestinations    = "destinations"
 	gatewayMapEvents          = "events"
@@ -310,6 +309,7 @@ const (
 	gatewayMapInstances       = "instances"
 	gatewayMapPins            = "pins"
 	gatewayMapScratch         = "scratch"
+	gatewayMapSlots           = "slots"
 	gatewayMapStats           = "stats"
 	gatewayMapTold            = "told"
 	gatewayMapUsages          = "usages"
@@ -371,7 +371,6 @@ type gatewayProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type gatewayMapSpecs struct {
-	Blank        *ebpf.MapSpec `ebpf:"blank"`
 	Bottles      *ebpf.MapSpec `ebpf:"bottles"`
 	Destinations *ebpf.MapSpec `ebpf:"destinations"`
 	Events       *ebpf.MapSpec `ebpf:"events"`
@@ -381,6 +380,7 @@ type gatewayMapSpecs struct {
 	Instances    *ebpf.MapSpec `ebpf:"instances"`
 	Pins         *ebpf.MapSpec `ebpf:"pins"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
+	Slots        *ebpf.MapSpec `ebpf:"slots"`
 	Stats        *ebpf.MapSpec `ebpf:"stats"`
 	Told         *ebpf.MapSpec `ebpf:"told"`
 	Usages       *ebpf.MapSpec `ebpf:"usages"`
@@ -412,7 +412,6 @@ func (o *gatewayObjects) Close() error {
 //
 // It can be passed to loadGatewayObjects or ebpf.CollectionSpec.LoadAndAssign.
 type gatewayMaps struct {
-	Blank        *ebpf.Map `ebpf:"blank"`
 	Bottles      *ebpf.Map `ebpf:"bottles"`
 	Destinations *ebpf.Map `ebpf:"destinations"`
 	Events       *ebpf.Map `ebpf:"events"`
@@ -422,6 +421,7 @@ type gatewayMaps struct {
 	Instances    *ebpf.Map `ebpf:"instances"`
 	Pins         *ebpf.Map `ebpf:"pins"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
+	Slots        *ebpf.Map `ebpf:"slots"`
 	Stats        *ebpf.Map `ebpf:"stats"`
 	Told         *ebpf.Map `ebpf:"told"`
 	Usages       *ebpf.Map `ebpf:"usages"`
@@ -429,7 +429,6 @@ type gatewayMaps struct {
 
 func (m *gatewayMaps) Close() error {
 	return _GatewayClose(
-		m.Blank,
 		m.Bottles,
 		m.Destinations,
 		m.Events,
@@ -439,6 +438,7 @@ func (m *gatewayMaps) Close() error {
 		m.Instances,
 		m.Pins,
 		m.Scratch,
+		m.Slots,
 		m.Stats,
 		m.Told,
 		m.Usages,

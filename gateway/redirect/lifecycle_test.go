@@ -130,13 +130,13 @@ func olderObjects(t *testing.T, now *gatewayObjects) *gatewayObjects {
 	p.Instructions = asm.Instructions{asm.Mov.Imm(asm.R0, tcActShot), asm.Return()}
 	p.Instructions[0].Metadata = entry
 	var old gatewayObjects
-	must(t, spec.LoadAndAssign(&old, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		gatewayMapBottles: now.Bottles, gatewayMapStats: now.Stats, gatewayMapInstances: now.Instances,
-		gatewayMapFlows: now.Flows, gatewayMapHellos: now.Hellos, gatewayMapDestinations: now.Destinations,
-		gatewayMapPins: now.Pins, gatewayMapGrants: now.Grants, gatewayMapUsages: now.Usages,
-		gatewayMapEvents: now.Events, gatewayMapBlank: now.Blank, gatewayMapScratch: now.Scratch,
-		gatewayMapTold: now.Told,
-	}}))
+	maps := make(map[string]*ebpf.Map)
+	for name, object := range pinnables(now) {
+		if m, ok := object.(*ebpf.Map); ok {
+			maps[name] = m
+		}
+	}
+	must(t, spec.LoadAndAssign(&old, &ebpf.CollectionOptions{MapReplacements: maps}))
 	t.Cleanup(func() { old.Close() })
 	return &old
 }

@@ -32,6 +32,11 @@ func loadObjects(dir *pinDir, replace bool) (*gatewayObjects, error) {
 	if err := spec.LoadAndAssign(&o, &ebpf.CollectionOptions{MapReplacements: maps}); err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
+	if maps[gatewayMapSlots] == nil {
+		if err := fillSlots(&o); err != nil {
+			return nil, errors.Join(err, o.Close())
+		}
+	}
 	if err := adoptOrPin(dir, &o, len(maps) == len(spec.Maps)); err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
@@ -100,26 +105,36 @@ func forgetNamespace(dir *pinDir, o *gatewayObjects) error {
 		return fmt.Errorf("create link directory: %w", err)
 	}
 	return errors.Join(emptyMap[gatewayBottle](o.Bottles), emptyMap[[]gatewayLinkStats](o.Stats),
-		clearMap[gatewayFlowKey, gatewayFlow](o.Flows), emptyMap[gatewayUsage](o.Usages), clearHellos(o.Hellos),
+		clearMap[gatewayFlowKey, gatewayFlow](o.Flows), emptyMap[gatewayUsage](o.Usages), fillSlots(o),
 		clearMap[gatewayToldKey, uint64](o.Told))
 }
 
-// clearHellos deletes every entry of the map of kept bytes, without reading
-// their large values.
-func clearHellos(m *ebpf.Map) error {
+// fillSlots makes the queue of free buffers hold exactly those that no flow has.
+func fillSlots(o *gatewayObjects) error {
+	var slot uint32
 	for {
-		var key gatewayFlowKey
-		err := m.NextKey(nil, &key)
+		err := o.Slots.LookupAndDelete(nil, &slot)
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
+			break
 		}
 		if err != nil {
-			return fmt.Errorf("list kept bytes: %w", err)
-		}
-		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("delete kept bytes: %w", err)
+			return fmt.Errorf("empty queue of buffers: %w", err)
 		}
 	}
+	held := make(map[uint32]bool)
+	t := fastTable{objects: o}
+	if err := t.eachFlow(func(_ gatewayFlowKey, f *gatewayFlow) { held[f.Slot] = true }); err != nil {
+		return err
+	}
+	for slot = 1; slot <= uint32(gatewayLimitsMAX_HELLOS); slot++ {
+		if held[slot] {
+			continue
+		}
+		if err := o.Slots.Put(nil, slot); err != nil {
+			return fmt.Errorf("fill queue of buffers: %w", err)
+		}
+	}
+	return nil
 }
 
 // emptyMap deletes every entry of a map that is keyed by ifindex.

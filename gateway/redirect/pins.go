@@ -111,12 +111,12 @@ func pinnables(o *gatewayObjects) map[string]pinnable {
 		gatewayMapInstances:       o.Instances,
 		gatewayMapFlows:           o.Flows,
 		gatewayMapHellos:          o.Hellos,
+		gatewayMapSlots:           o.Slots,
 		gatewayMapDestinations:    o.Destinations,
 		gatewayMapPins:            o.Pins,
 		gatewayMapGrants:          o.Grants,
 		gatewayMapUsages:          o.Usages,
 		gatewayMapEvents:          o.Events,
-		gatewayMapBlank:           o.Blank,
 		gatewayMapScratch:         o.Scratch,
 		gatewayMapTold:            o.Told,
 		gatewayProgCollectFlows:   o.CollectFlows,
@@ -157,7 +157,7 @@ func (d *pinDir) replaceObjects(o *gatewayObjects) error {
 // it: a new one in its place would end them.
 func carriesFlows(name string) bool {
 	switch name {
-	case gatewayMapFlows, gatewayMapHellos, gatewayMapGrants, gatewayMapUsages:
+	case gatewayMapFlows, gatewayMapHellos, gatewayMapSlots, gatewayMapGrants, gatewayMapUsages:
 		return true
 	}
 	return false

@@ -9,12 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The ports that fast-path flows leave by. They are above those that the kernel
+// The ports that fast-path flows leave by. They are below those that the kernel
 // gives to the host's own connections (net.ipv4.ip_local_port_range, 32768 to
-// 60999), so that neither can take the other's replies.
+// 60999), so that neither can take the other's replies, and there are enough of
+// them for the connections that conntrack still remembers when they are over:
+// with some thousand it would have to search for a free one at every SYN.
 const (
-	translatePortMin = 61000
-	translatePortMax = 65535
+	translatePortMin = 10240
+	translatePortMax = 32767
 )
 
 const (
