@@ -62,7 +62,7 @@ func clientByName(name string) (func(context.Context, []string) error, bool) {
 		"get": getClient, "hammer": hammerClient, "banner": bannerClient,
 		"sse": sseClient, "socket": socketClient, "grpc": grpcClient,
 		"interim": interimClient, "duplex": duplexClient, "bulk": bulkClient,
-		"raw": rawClient, "steady": steadyClient, "hostile": hostileClient, "crowd": crowdClient, "batch": batchClient,
+		"raw": rawClient, "steady": steadyClient, "ping": pingClient, "hostile": hostileClient, "crowd": crowdClient, "batch": batchClient,
 	}[name]
 	return f, ok
 }

@@ -20,8 +20,8 @@ import (
 	"gatewayd/lab/privileged"
 )
 
-// serveEcho answers TLS on port 443 of a fresh address under a name, with what it is sent.
-func (b *bench) serveEcho(name string) {
+// serveEcho answers TLS on port 443 of a fresh address under a name, with what it is sent. c is what else is wanted of it.
+func (b *bench) serveEcho(name string, c *tls.Config) {
 	b.t.Helper()
 	addr := b.Internet.NewAddress()
 	b.Internet.Names.Set(name, addr)
@@ -33,7 +33,8 @@ func (b *bench) serveEcho(name string) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	l := tls.NewListener(inner, &tls.Config{Certificates: []tls.Certificate{*leaf}})
+	c.Certificates = []tls.Certificate{*leaf}
+	l := tls.NewListener(inner, c)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -134,7 +135,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 	const host, width = "direct.example.org", 8
 	other := otherBinary(t)
 	b := newBench(t, nil)
-	b.serveEcho(host)
+	b.serveEcho(host, &tls.Config{})
 	b.start(fastManifest)
 	trustInternet(b)
 	stop := filepath.Join(b.Dir, "stop")

@@ -140,3 +140,17 @@ func ping(c net.Conn, n int) (lost int64, err error) {
 	}
 	return lost, err
 }
+
+// pingClient sends 50,000 bytes to an echo by name and wants them back.
+func pingClient(ctx context.Context, args []string) error {
+	s := &steady{host: args[0], addr: net.JoinHostPort(args[0], "443")}
+	c, err := s.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if lost, err := ping(c, 50_000); err != nil || lost > 0 {
+		return fmt.Errorf("%d bytes are lost: %w", lost, err)
+	}
+	return nil
+}
