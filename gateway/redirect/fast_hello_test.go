@@ -178,6 +178,7 @@ func TestFastPathJudgesRecordedHellos(t *testing.T) {
 // offset: the other lanes take that, the fast path leaves it to them.
 func TestFastPathRefusesSplitRecords(t *testing.T) {
 	h := newJudgeHarness(t)
+	runs := 0
 	for file, stream := range corpus(t) {
 		hello := firstRecord(stream)
 		name, _ := strict(hello)
@@ -193,8 +194,10 @@ func TestFastPathRefusesSplitRecords(t *testing.T) {
 			if got, _ := h.judge(split, 1400); got != "" {
 				t.Fatalf("%s split at %d: let through as %q", file, at, got)
 			}
+			runs++
 		}
 	}
+	t.Logf("%d streams", runs)
 }
 
 // TestFastPathIsNeverTheLooser spoils recorded hellos at random. Whatever the
