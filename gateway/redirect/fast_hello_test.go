@@ -29,6 +29,7 @@ func newJudgeHarness(t testing.TB) *judgeHarness {
 	t.Helper()
 	privileged.Require(t, privileged.Root, privileged.BPF)
 	p := newProgram(t)
+	p.link.InterceptPort = uint16(20000 + os.Getpid()%20000) // the workers of a fuzzing run share a namespace
 	s := &stage{t: t}
 	s.listenTCP(netip.AddrPortFrom(p.link.Gateway, p.link.InterceptPort))
 	e, err := entry(p.link, hostMAC("stage", p.link), true)
@@ -115,7 +116,7 @@ func strict(stream []byte) (name string, size int) {
 }
 
 // corpus returns the recorded hellos.
-func corpus(t *testing.T) map[string][]byte {
+func corpus(t testing.TB) map[string][]byte {
 	t.Helper()
 	files, err := filepath.Glob("../tls/testdata/hello/*.bin")
 	must(t, err)
