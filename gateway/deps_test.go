@@ -107,6 +107,8 @@ var soleUses = []soleUse{
 		"leaves count, the gateway exports"},
 	{"github.com/zricethezav/gitleaks", []string{"gateway/formats", "bench/scanner"}, false,
 		"of it only the default rules are used, and they are read in one place"},
+	{"github.com/google/go-containerregistry", []string{"vmimage/oci"}, true,
+		"images are read and made in one place"},
 	{"github.com/spf13/cobra", []string{"cmd/gatewayd", "cmd/gatewayd/*"}, false,
 		"only a command has arguments"},
 	{"math/rand", []string{"lab", "lab/*", "e2e"}, true,

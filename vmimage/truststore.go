@@ -34,25 +34,40 @@ func trustStore(bundle []byte) []byte {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
-		entries.Write(binary.BigEndian.AppendUint32(nil, jksTrusted))
-		jksString(&entries, fmt.Sprintf("gatewayd-%d", count))
-		entries.Write(make([]byte, 8)) // milliseconds since 1970
-		jksString(&entries, "X.509")
-		entries.Write(binary.BigEndian.AppendUint32(nil, uint32(len(block.Bytes))))
-		entries.Write(block.Bytes)
+		jksEntry(&entries, fmt.Sprintf("gatewayd-%d", count), block.Bytes)
 		count++
 	}
+	return jksStore(count, entries.Bytes())
+}
+
+// jksStore puts entries between the header and the digest.
+func jksStore(count uint32, entries []byte) []byte {
 	store := binary.BigEndian.AppendUint32(nil, jksMagic)
 	store = binary.BigEndian.AppendUint32(store, jksVersion)
 	store = binary.BigEndian.AppendUint32(store, count)
-	store = append(store, entries.Bytes()...)
+	store = append(store, entries...)
+	return append(store, jksDigest(store)...)
+}
+
+// jksDigest is what stands at the end of a store.
+func jksDigest(store []byte) []byte {
 	digest := sha1.New()
 	for _, c := range []byte(jksPassword) { // UTF-16, big endian
 		digest.Write([]byte{0, c})
 	}
 	digest.Write([]byte(jksWhitener))
 	digest.Write(store)
-	return digest.Sum(store)
+	return digest.Sum(nil)
+}
+
+// jksEntry writes a certificate that is trusted.
+func jksEntry(b *bytes.Buffer, alias string, der []byte) {
+	b.Write(binary.BigEndian.AppendUint32(nil, jksTrusted))
+	jksString(b, alias)
+	b.Write(make([]byte, 8)) // milliseconds since 1970
+	jksString(b, "X.509")
+	b.Write(binary.BigEndian.AppendUint32(nil, uint32(len(der))))
+	b.Write(der)
 }
 
 // jksString writes an ASCII string as java.io.DataOutput.writeUTF does.

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,12 +31,13 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
-			return os.Mkdir(filepath.Join(e.WorkDir, "home"), 0o700)
+			return os.MkdirAll(filepath.Join(e.WorkDir, "home"), 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":  exits,
-			"leaves": leaves,
-			"mode":   mode,
+			"baseimage": baseImage,
+			"exits":     exits,
+			"leaves":    leaves,
+			"mode":      mode,
 		},
 		RequireExplicitExec: true,
 	})
@@ -90,4 +96,29 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := fmt.Sprintf("%o", fi.Mode().Perm()); got != strings.TrimPrefix(args[0], "0") {
 		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
 	}
+}
+
+// baseImage FILE writes a container image that has a bundle of authorities, as docker save does.
+func baseImage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: baseimage FILE")
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	root := "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n"
+	ts.Check(w.WriteHeader(&tar.Header{Name: "etc/ssl/certs/ca-certificates.crt", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(root))}))
+	_, err := io.WriteString(w, root)
+	ts.Check(errors.Join(err, w.Close()))
+	config := fmt.Sprintf(`{"os":"linux","architecture":%q,"config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":["sha256:%x"]}}`,
+		runtime.GOARCH, sha256.Sum256(layer.Bytes()))
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	w = tar.NewWriter(f)
+	for _, e := range [][2]string{{"config.json", config}, {"layer.tar", layer.String()},
+		{"manifest.json", `[{"Config":"config.json","RepoTags":["base:latest"],"Layers":["layer.tar"]}]`}} {
+		ts.Check(w.WriteHeader(&tar.Header{Name: e[0], Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(e[1]))}))
+		_, err := io.WriteString(w, e[1])
+		ts.Check(err)
+	}
+	ts.Check(errors.Join(w.Close(), f.Close()))
 }
