@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"io"
 	"os"
 	"strconv"
@@ -25,8 +26,8 @@ func (a *app) scanCommand() *cobra.Command {
 		Use:   "scan FILE|- | scan --rules",
 		Short: "look for tokens in a file as the gateway does in requests",
 		Long: `Scan reads a file, or the standard input for '-', and says of each token that it finds by its form
-which rule knows it, what becomes of a request that holds it, and where it is, with an excerpt
-that does not show it. The rules are the built-in ones and those of pipelock.rules. With --rules it
+which rule knows it, what becomes of a request that holds it, where it is and whether in base64 or
+hexadecimal, with an excerpt that does not show it. The rules are the built-in ones and those of pipelock.rules. With --rules it
 lists their ids, which a route's pipelock.disable takes. No daemon is asked, and known secrets and
 dummies of bottles are not looked for. The exit code is 5 if a request with this body is blocked.`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -101,13 +102,13 @@ func (a *app) scanFile(name string, stdin io.Reader, set *formats.Set, form form
 	if form == formatJSON {
 		err = a.printJSON(all)
 	} else if len(all) > 0 {
-		t := table{head: []string{"RULE", "ACTION", "BYTE", "EXCERPT"}}
+		t := table{head: []string{"RULE", "ACTION", "BYTE", "ENCODING", "EXCERPT"}}
 		for _, f := range all {
 			s := yellow
 			if f.Action == pipelock.Block {
 				s = red
 			}
-			t.add(cell{f.Rule, bold}, cell{f.Action.String(), s}, text(strconv.FormatInt(f.Offset, 10)), text(f.Excerpt))
+			t.add(cell{f.Rule, bold}, cell{f.Action.String(), s}, text(strconv.FormatInt(f.Offset, 10)), text(cmp.Or(f.Encoding, "-")), text(f.Excerpt))
 		}
 		err = t.write(a.out, a.terminal)
 	}

@@ -205,20 +205,14 @@ func (a *automaton) end(s *state) *state {
 	return a.make(s, textEnd)
 }
 
-// step returns the state behind s and b.
-func (a *automaton) step(s *state, b byte) *state {
-	c := a.classes[b]
-	if next := s.next[c%mostClasses].Load(); next != nil {
-		return next
-	}
-	return a.make(s, int(c))
-}
-
 // skim goes from s over the beginning of text that only leads to plain states. It returns the state behind the n bytes of
 // that, and whether what follows them makes a match impossible.
 func (a *automaton) skim(s *state, text []byte) (behind *state, n int, refused bool) {
 	for n, b := range text {
-		next := a.step(s, b)
+		next := s.next[a.classes[b]%mostClasses].Load()
+		if next == nil {
+			next = a.make(s, int(a.classes[b]))
+		}
 		if !next.plain {
 			return s, n, next.dead && !next.matched
 		}

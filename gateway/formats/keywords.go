@@ -1,6 +1,9 @@
 package formats
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
 
 const (
 	// lanes is how many places of a block are walked at once, and lane how many bytes of it each walks.
@@ -15,8 +18,7 @@ const (
 type keywords struct {
 	class [256]uint8 // of a byte; upper and lower case letters share theirs
 	// next maps a state plus a class to a state. A state is the index of its row, so that a step is one addition and one
-	// load; the array is as large as the index can be, so that no step checks a bound.
-	// States with the bit accepts are accepting.
+	// load; the array is as large as the index can be, so that no step checks a bound. Those with the bit accepts accept.
 	next    *[1 << 16]uint16
 	ends    [][]ending // by accepting state
 	classes uint16
@@ -28,21 +30,22 @@ type ending struct {
 	rule int32
 	// from and to are how many bytes before the literal's end a match of the rule begins, the farther first.
 	from, to int32
+	guard    guard
 }
 
 // endings returns the rules' literals that end in an accepting state.
 func (k *keywords) endings(state uint16) []ending { return k.ends[(state-accepts)/k.classes] }
 
-// hit is a literal that ended.
+// hit is a literal that ended: the offset of what is behind it, and the state there.
 type hit struct {
-	end   int // offset behind it
+	end   int
 	state uint16
 }
 
-// hits are literals that ended, in order, and room for those of lanes whose turn has not come.
+// hits are the literals that ended in one block of bytes, for each lane in order.
 type hits struct {
-	all  []hit
-	late [lanes][]hit
+	at [lanes][lane]hit
+	n  [lanes]int
 }
 
 // trie is the automaton while it is built.
@@ -71,7 +74,7 @@ func newKeywords(rules []*rule, length int) *keywords {
 				at = t.step(at, k.class[c])
 			}
 			n := int32(len(atom))
-			e := ending{int32(i), n + int32(r.back.hi), n + int32(r.back.lo)}
+			e := ending{int32(i), n + int32(r.back.hi), n + int32(r.back.lo), r.guard(atom)}
 			if !slices.Contains(t.ends[at], e) {
 				t.ends[at] = append(t.ends[at], e)
 			}
@@ -161,70 +164,83 @@ func (t *trie) follow(at int, class uint8) int {
 	}
 }
 
-// find puts the literals that end in b[from:] into h. state is the automaton's at from; it returns that at the end of b.
-func (k *keywords) find(b []byte, from int, state uint16, h *hits) uint16 {
-	h.all = h.all[:0]
-	for ; len(b)-from >= lanes*lane; from += lanes * lane {
-		state = k.findInLanes(b, from, state, h)
+// find puts the literals that end in the block that begins at from into h. state is the automaton's at from. It returns the
+// length of the block and the state behind it.
+func (k *keywords) find(b []byte, from int, state uint16, h *hits) (n int, behind uint16) {
+	h.n = [lanes]int{}
+	if n = min(len(b)-from, lanes*lane); n > lane+k.warm {
+		return n, k.findInLanes(b[:from+n], from, state, h)
 	}
-	for i := from; i < len(b); i++ {
-		state = k.next[state+uint16(k.class[b[i]])]
-		if state >= accepts {
-			h.all = append(h.all, hit{i + 1, state})
+	n = min(n, lane)
+	for i, c := range b[from : from+n] {
+		if state = k.next[state+uint16(k.class[c])]; state >= accepts {
+			h.at[0][h.n[0]%lane] = hit{from + i + 1, state}
+			h.n[0]++
 		}
 	}
-	return state
+	return n, state
 }
 
-// findInLanes is find for the lanes that begin at from, and adds to h. Each lane but the first begins with the bytes
-// before it that decide its state.
+// findInLanes is find for b[from:], which is more than a lane and at most all. When it is less, lanes overlap. Each but the
+// first begins with the bytes before it that decide its state.
 func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16 {
 	states := [lanes]uint16{state}
+	at := [lanes]int{from}
 	for l := 1; l < lanes; l++ {
-		at := from + l*lane
-		for _, c := range b[at-k.warm : at] {
+		at[l] = max(min(from+l*lane, len(b)-lane), from+k.warm)
+		for _, c := range b[at[l]-k.warm : at[l]] {
 			states[l] = k.next[states[l]+uint16(k.class[c])]
 		}
 	}
-	block := (*[lanes * lane]byte)(b[from:])
-	for i := walk(block, k.next, &k.class, 0, &states); i > 0; i = walk(block, k.next, &k.class, i, &states) {
-		if states[0] >= accepts {
-			h.all = append(h.all, hit{from + i, states[0]})
-		}
-		for l := 1; l < lanes; l++ {
-			if states[l] >= accepts {
-				h.late[l] = append(h.late[l], hit{from + l*lane + i, states[l]})
-			}
+	l0, l1, l2, l3 := (*[lane]byte)(b[at[0]:]), (*[lane]byte)(b[at[1]:]), (*[lane]byte)(b[at[2]:]), (*[lane]byte)(b[at[3]:])
+	for i := walk(l0, l1, l2, l3, k.next, &k.class, 0, &states); i > 0; i = walk(l0, l1, l2, l3, k.next, &k.class, i, &states) {
+		for l, state := range states { // without a branch: which lane it was cannot be foretold
+			h.at[l][h.n[l]%lane] = hit{at[l] + i, state}
+			h.n[l] += int(state / accepts)
 		}
 	}
 	for l := 1; l < lanes; l++ {
-		h.all = append(h.all, h.late[l]...)
-		h.late[l] = h.late[l][:0]
+		h.drop(l, at[l-1]+lane)
 	}
 	return states[lanes-1]
 }
 
+// drop drops the lane's hits up to end, which the lane before has.
+func (h *hits) drop(l, end int) {
+	n := 0
+	for n < h.n[l] && h.at[l][n].end <= end {
+		n++
+	}
+	if n > 0 {
+		h.n[l] = copy(h.at[l][:], h.at[l][n:h.n[l]])
+	}
+}
+
 // absent tells that no literal is in b.
 func (k *keywords) absent(b []byte) bool {
-	var h hits
+	h := scratch.Get().(*hits)
+	defer scratch.Put(h)
 	state := uint16(0)
-	for len(b) > 0 && len(h.all) == 0 {
-		n := min(len(b), lanes*lane)
-		state = k.find(b[:n], 0, state, &h)
-		b = b[n:]
+	for from, n := 0, 0; from < len(b); from += n {
+		if n, state = k.find(b, from, state, h); h.n != [lanes]int{} {
+			return false
+		}
 	}
-	return len(h.all) == 0
+	return true
 }
+
+// scratch holds hits that are not in use.
+var scratch = sync.Pool{New: func() any { return &hits{} }}
 
 // walk walks all lanes from i on until one accepts, and returns the offset behind that; 0 when none does. It is a function
 // of its own, with lanes of fixed length, so that all that the loop needs has room in registers.
-func walk(b *[lanes * lane]byte, next *[1 << 16]uint16, class *[256]uint8, i int, states *[lanes]uint16) int {
+func walk(l0, l1, l2, l3 *[lane]byte, next *[1 << 16]uint16, class *[256]uint8, i int, states *[lanes]uint16) int {
 	s0, s1, s2, s3 := states[0], states[1], states[2], states[3]
 	for ; uint(i) < lane; i++ {
-		s0 = next[s0+uint16(class[b[i]])]
-		s1 = next[s1+uint16(class[b[i+lane]])]
-		s2 = next[s2+uint16(class[b[i+2*lane]])]
-		s3 = next[s3+uint16(class[b[i+3*lane]])]
+		s0 = next[s0+uint16(class[l0[i]])]
+		s1 = next[s1+uint16(class[l1[i]])]
+		s2 = next[s2+uint16(class[l2[i]])]
+		s3 = next[s3+uint16(class[l3[i]])]
 		if (s0|s1|s2|s3)&accepts != 0 {
 			*states = [lanes]uint16{s0, s1, s2, s3}
 			return i + 1

@@ -53,7 +53,7 @@ func (s *Set) Policy(disable []string, notes bool) Policy {
 func (p Policy) uses(rule int32) bool  { return p.off == nil || !p.off[rule] }
 func (p Policy) notes(rule int32) bool { return p.note != nil && p.note[rule] }
 
-// Clean tells that no rule's literal occurs in b, and so no secret. It is cheaper than Scan and allocates nothing.
+// Clean tells that no rule's literal occurs in b as it is written, and so no secret. It is cheaper than Scan.
 func (s *Set) Clean(b []byte) bool {
 	if s == nil {
 		return true

@@ -16,7 +16,9 @@ type Finding struct {
 	From, To int
 	// Note tells that the policy wants a note of it and no more.
 	Note bool
-	// Offset is where the secret begins in the stream, in bytes of what was pushed.
+	// Encoding is "base64" or "hex" when the secret was found in what that said, else "". Text is what it said.
+	Encoding string
+	// Offset is where the secret begins in the stream, in bytes of what was pushed; if it was encoded, within a few bytes.
 	Offset int64
 }
 
@@ -75,23 +77,27 @@ type Stream struct {
 	buf  []byte // own, or for the time of a Push the caller's
 	own  []byte
 	base int64 // of buf in the stream
+	text int64 // where the text that is looked at begins
 	word uint16
 
 	open  []candidate
-	ripe  []candidate // to be judged
-	hits  hits
+	ripe  []candidate        // to be judged
 	notes map[int32][]*notes // of rules with long candidates
 
 	last     map[int32]int64 // where the last finding of a rule ended
 	count    map[int32]int
 	verdicts map[uint64]bool
 	seed     maphash.Seed
+
+	encoded *runs // nil within what was encoded
 }
 
 // NewStream returns a stream of the set's rules under the policy.
-func (s *Set) NewStream(policy Policy) *Stream { return &Stream{set: s, policy: policy} }
+func (s *Set) NewStream(policy Policy) *Stream {
+	return &Stream{set: s, policy: policy, encoded: &runs{held: nothingHeld}}
+}
 
-// Push takes the next bytes and calls found for every finding that they complete, in the order in which they are complete.
+// Push takes the next bytes and calls found for every finding that they complete.
 // It returns how many of the bytes pushed so far may be let go: those behind may belong to a secret that is not complete.
 func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {
 	if st.set == nil {
@@ -109,14 +115,20 @@ func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {
 	} else {
 		st.add(p, found)
 	}
-	free = st.base + int64(len(st.buf))
+	free = st.end()
 	for i := range st.open {
 		if c := &st.open[i]; c.hold >= 0 && !st.policy.notes(c.rule) {
 			free = min(free, c.hold)
 		}
 	}
+	if st.encoded != nil {
+		free = min(free, st.encoded.held)
+	}
 	return free
 }
+
+// end returns how many bytes were pushed.
+func (st *Stream) end() int64 { return st.base + int64(len(st.buf)) }
 
 // add copies the next bytes and scans them. It reports whether no candidate is open behind them.
 func (st *Stream) add(p []byte, found func(Finding)) bool {
@@ -133,11 +145,20 @@ func (st *Stream) add(p []byte, found func(Finding)) bool {
 // scan looks at st.buf from from on.
 func (st *Stream) scan(from int, found func(Finding)) {
 	st.advance()
-	st.word = st.set.keywords.find(st.buf, from, st.word, &st.hits)
-	for _, h := range st.hits.all {
-		st.begin(h)
+	h := scratch.Get().(*hits)
+	for n := 0; from < len(st.buf); from += n {
+		n, st.word = st.set.keywords.find(st.buf, from, st.word, h)
+		for l := range h.at {
+			for _, x := range h.at[l][:h.n[l]] {
+				st.begin(x.end, x.state)
+			}
+		}
 	}
+	scratch.Put(h)
 	st.judge(found)
+	if st.encoded != nil {
+		st.encoded.see(st, false, found)
+	}
 }
 
 // End ends the stream: what could be a secret only at the end of a text is one now. The stream is of no use after it.
@@ -154,11 +175,25 @@ func (st *Stream) End(found func(Finding)) {
 	}
 	st.open = st.open[:0]
 	st.judge(found)
+	if st.encoded != nil {
+		st.encoded.see(st, true, found)
+		st.encoded.cut(found)
+	}
+}
+
+// restart begins another text after End. Offsets go on.
+func (st *Stream) restart() {
+	st.base = st.end()
+	st.text, st.own, st.word = st.base, st.own[:0], 0
+	st.buf = st.own
 }
 
 // kept returns how many bytes of st.buf are not needed any more.
 func (st *Stream) kept() int {
 	from := st.base + int64(len(st.buf)-st.reach())
+	if st.encoded != nil {
+		from = min(from, st.encoded.at)
+	}
 	for i := range st.open {
 		from = min(from, st.open[i].start-lineContext)
 	}
@@ -177,28 +212,32 @@ func (st *Stream) keep() {
 // reach is how many bytes before the end a later judgement may look at.
 func (st *Stream) reach() int { return st.set.reach + longestAtom }
 
-// begin opens the candidates of a literal that ended, and follows them.
-func (st *Stream) begin(h hit) {
-	for _, e := range st.set.keywords.endings(h.state) {
+// begin opens the candidates of the literals that end before end, and follows them.
+func (st *Stream) begin(end int, state uint16) {
+	how := way(st.buf[max(0, end-longestGuarded):end])
+	for _, e := range st.set.keywords.endings(state) {
 		if !st.policy.uses(e.rule) {
 			continue
 		}
-		m := st.set.rules[e.rule].machine
 		for back := e.from; back >= e.to; back-- {
-			at := h.end - int(back)
+			at := end - int(back)
 			if at < 0 {
 				continue
 			}
 			before := atEdge
-			if st.base+int64(at) > 0 {
+			if st.base+int64(at) > st.text {
 				before = kindOf(st.buf[at-1])
 			}
+			if e.guard[before]>>how&1 == 0 {
+				continue
+			}
+			m := st.set.rules[e.rule].machine
+			start := st.base + int64(at)
 			s, n, refused := m.skim(m.start(before), st.buf[at:min(at+traceFrom, len(st.buf))])
 			if refused {
 				continue
 			}
-			start := st.base + int64(at)
-			c := candidate{rule: e.rule, first: start == 0, start: start, pos: start + int64(n), hold: -1, match: -1, state: s}
+			c := candidate{rule: e.rule, first: start == st.text, start: start, pos: start + int64(n), hold: -1, match: -1, state: s}
 			if st.follow(&c) {
 				st.open = append(st.open, c)
 			}
@@ -229,7 +268,11 @@ func (st *Stream) follow(c *candidate) bool {
 	for len(ahead) > 0 {
 		n := min(len(ahead), int(traceStep-c.pos%traceStep))
 		for i, b := range ahead[:n] {
-			if s = m.step(s, b); s.plain {
+			next := s.next[m.classes[b]%mostClasses].Load()
+			if next == nil {
+				next = m.make(s, int(m.classes[b]))
+			}
+			if s = next; s.plain {
 				continue
 			}
 			at := c.pos + int64(i)
@@ -375,7 +418,7 @@ func (st *Stream) verdict(id int32, r *rule, text []byte, match, secret span) bo
 
 // Scan calls found for the findings in b, which is a whole text: those that a Stream of it would report.
 func (s *Set) Scan(b []byte, policy Policy, found func(Finding)) {
-	if s.Clean(b) {
+	if _, encoded := findRun(b); s == nil || !encoded && s.Clean(b) {
 		return
 	}
 	st := s.NewStream(policy)

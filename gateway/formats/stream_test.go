@@ -11,11 +11,10 @@ import (
 
 // reported is a finding as a test compares it.
 func reported(f Finding) string {
-	return fmt.Sprintf("%s %d %q note=%v", f.Rule, f.Offset, f.Text[f.From:f.To], f.Note)
+	return fmt.Sprintf("%s %d %q note=%v %s", f.Rule, f.Offset, f.Text[f.From:f.To], f.Note, f.Encoding)
 }
 
-// inPieces returns the findings of a stream that gets text in the pieces that cut says, and what could be let go before
-// each finding.
+// inPieces returns the findings of a stream that gets text in the pieces that cut says, sorted.
 func inPieces(s *Set, text string, cut func() int) []string {
 	var out []string
 	st := s.NewStream(Policy{})
@@ -26,6 +25,7 @@ func inPieces(s *Set, text string, cut func() int) []string {
 		rest = rest[n:]
 	}
 	st.End(take)
+	slices.Sort(out)
 	return out
 }
 
@@ -37,7 +37,7 @@ func soup(t testing.TB, s *Set, rnd *rand.Rand, rules []ruleTOML, parts int) str
 		"curl -u user:", "eyJ", ".ey", "sk", "SK", "s.", "=", ":", `\n`, "xoxb-12345678901-", "\xff", "é", "password = \"hunter2hunter2\"",
 	}
 	for range parts {
-		switch rnd.IntN(6) {
+		switch rnd.IntN(8) {
 		case 0:
 			text, _ := example(t, s, rules[rnd.IntN(len(rules))], rnd.Uint64N(3))
 			b.WriteString(text)
@@ -48,6 +48,9 @@ func soup(t testing.TB, s *Set, rnd *rand.Rand, rules []ruleTOML, parts int) str
 			for range rnd.IntN(60) {
 				b.WriteByte("abcdefABCDEF0123456789+/=_-."[rnd.IntN(28)])
 			}
+		case 3:
+			text, _ := example(t, s, rules[rnd.IntN(len(rules))], rnd.Uint64N(3))
+			b.WriteString(encodings[rnd.IntN(len(encodings))].encode(bits[rnd.IntN(len(bits))] + text + bits[rnd.IntN(len(bits))]))
 		default:
 			b.WriteString(bits[rnd.IntN(len(bits))])
 		}

@@ -53,6 +53,9 @@ type Finding struct {
 	// Place is where it was: "url", "header NAME", "body", or what the caller
 	// called it.
 	Place string `json:"place"`
+	// Encoding is "base64" or "hex" when a form was found in what that said,
+	// else "".
+	Encoding string `json:"encoding,omitempty"`
 	// Excerpt is what surrounds it, with the token and whatever looks like
 	// another replaced.
 	Excerpt string `json:"excerpt"`
@@ -135,7 +138,7 @@ func (s *Scanner) judge(host, place string, f formats.Finding) (Finding, bool) {
 			return Finding{}, false
 		}
 	}
-	out := Finding{Rule: f.Rule, Place: place, Excerpt: excerpt(f.Text, f.From, f.To)}
+	out := Finding{Rule: f.Rule, Place: place, Encoding: f.Encoding, Excerpt: excerpt(f.Text, f.From, f.To)}
 	if f.Note {
 		out.Action = Warn
 	}
