@@ -49,6 +49,7 @@ type job struct {
 	count    int // names of the first load
 	streams  int
 	duration time.Duration
+	bytes    int64 // of the load that moves so many
 	hello    []byte
 }
 
@@ -65,13 +66,18 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 	f.IntVar(&j.from, "from", 0, "number of the first name")
 	f.IntVar(&j.count, "count", 0, "number of names")
 	f.IntVar(&j.streams, "streams", 1, "requests at once")
+	f.Int64Var(&j.bytes, "bytes", 0, "how many bytes")
 	f.DurationVar(&j.duration, "duration", time.Second, "how long")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	if j.load == openName {
+		j.load = "hold" // all but where and how many is the same
+	}
 	loads := map[string]func(context.Context, *job) (Result, error){
 		"rr": requestResponse, "crr": connectRequest, "up": upload, "down": download, "first": firstConnection,
 		"h1-bulk": httpBulk, "h2-bulk": httpBulk, "h2-small": httpSmall,
+		"tls-new": newTLS, volumeName: volume,
 	}
 	do, ok := loads[j.load]
 	if !ok && j.load != "hold" {

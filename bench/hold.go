@@ -29,6 +29,10 @@ func holdConnections(ctx context.Context, j *job, in io.Reader, out io.Writer) e
 			return fmt.Errorf("after %d connections: %w", len(held), err)
 		}
 		held = append(held, c)
+		// As any TLS client, it says something after the answer: until it does, a gate may wait for a second hello.
+		if _, err := c.Write(message(askSink)); err != nil {
+			return fmt.Errorf("after %d connections: %w", len(held), err)
+		}
 	}
 	if err := json.NewEncoder(out).Encode(Result{Units: float64(len(held)), Connections: len(held)}); err != nil {
 		return err

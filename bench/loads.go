@@ -24,8 +24,10 @@ type load struct {
 	paths []string
 	// latency says that the value is the median of single ones in microseconds.
 	latency bool
-	// memory says that the value is memory for each connection.
+	// memory says that the value is memory for each connection, and less is better.
 	memory bool
+	// costs says that the value is what the sample itself found, and less is better.
+	costs bool
 	// scale turns units per second into the value.
 	scale float64
 	// once says that only the first round measures it.
@@ -40,22 +42,30 @@ const (
 	viaNginx     = "nginx"
 	viaKernel    = "kernel"
 	viaReencrypt = "haproxy-reencrypt"
+	viaRelay     = "gatewayd-relay" // gatewayd, to an address that it does not pin
+	viaIperf     = "iperf3"         // iperf3's own client and server, over the forwarding kernel
 )
 
 const gigabit = 8e-9
 
 func allLoads() []load {
 	passed := []string{viaGatewayd, viaHAProxy, viaNginx, viaKernel}
+	relayed := append([]string{viaGatewayd, viaRelay}, passed[1:]...)
+	calibrated := append(append([]string{}, relayed...), viaIperf)
 	opened := []string{viaGatewayd, viaReencrypt}
 	return []load{
+		openLoad(),
 		{name: "hold", title: "Memory for 1,000 open connections, before any other load", value: "KiB each", unit: tooFew,
-			host: rawName, paths: []string{viaGatewayd, viaHAProxy, viaNginx}, once: true, memory: true},
+			host: rawName, paths: []string{viaGatewayd, viaRelay, viaHAProxy, viaNginx}, once: true, memory: true},
 		{name: "rr", title: "Request and response of 128 bytes over one connection, both ends pinned", value: "µs",
-			unit: requests, host: rawName, paths: passed, latency: true},
+			unit: requests, host: rawName, paths: relayed, latency: true},
 		{name: "crr", title: "Connect, hello, answer, close; 4 at once", value: "conn/s",
-			unit: connections, host: rawName, paths: passed, scale: 1},
-		{name: "up", title: "Bulk from the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: passed, scale: gigabit},
-		{name: "down", title: "Bulk to the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: passed, scale: gigabit},
+			unit: connections, host: rawName, paths: relayed, scale: 1},
+		{name: "tls-new", title: "New TLS connections: DNS known, full handshake, a request of 1 KB, close; 4 at once", value: "conn/s",
+			unit: connections, host: webName, paths: passed, scale: 1},
+		{name: "up", title: "Bulk from the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: calibrated, scale: gigabit},
+		{name: "down", title: "Bulk to the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: calibrated, scale: gigabit},
+		volumeLoad(),
 		{name: "first", title: "First connection to a name: DNS, SYN, hello, answer", value: "µs",
 			unit: tooFew, host: rawName, paths: passed, latency: true},
 		{name: "https", title: "wrk over HTTPS to nginx, 1 KB, 16 connections, not decrypted on the way", value: "req/s",

@@ -52,6 +52,7 @@ func (w *world) versions(ctx context.Context, o *options) map[string]string {
 	out := map[string]string{}
 	for name, argv := range map[string][]string{
 		"gatewayd": {o.gatewayd, "version"}, "HAProxy": {"haproxy", "-v"}, "nginx": {"nginx", "-v"}, "wrk": {"wrk", "-v"},
+		"iperf3": {"iperf3", "-v"},
 	} {
 		if name != "gatewayd" {
 			path, err := o.packages.find(ctx, argv[0])

@@ -28,6 +28,10 @@ type sample struct {
 
 // measure does one load over one path once.
 func (w *world) measure(ctx context.Context, o *options, l load, via string, round int) (sample, error) {
+	l = l.over(via)
+	if l.name == openName {
+		return w.measureOpen(ctx, o, l, via)
+	}
 	mark, err := w.auditSize()
 	if err != nil {
 		return sample{}, err
@@ -41,6 +45,8 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	switch {
 	case l.memory:
 		r, grown, err = w.hold(ctx, o, l, via)
+	case via == viaIperf:
+		r, err = w.runIperf(ctx, o, l)
 	case l.wrk:
 		r, err = w.runWrk(ctx, o, l, via)
 	default:
@@ -57,10 +63,12 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	switch {
 	case l.memory:
 		s.Value = float64(max(0, grown)) / 1024 / r.Units
+	case l.costs:
+		s.Value = s.CPU
 	case !l.latency:
 		s.Value = r.Units / r.Seconds * l.scale
 	}
-	if via == viaGatewayd {
+	if isGatewayd(via) {
 		s.Lanes, err = w.lanes(ctx, mark, l, r.Connections)
 	}
 	return s, err
@@ -70,7 +78,7 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 // of the machine.
 func (w *world) spent(via string) (cpu float64, resident int64, err error) {
 	switch via {
-	case viaGatewayd:
+	case viaGatewayd, viaRelay:
 		return usage(w.gatewayd.Pid())
 	case viaHAProxy, viaReencrypt:
 		return usage(w.peers["haproxy"].cmd.Process.Pid)
@@ -96,7 +104,7 @@ func entry(via string) (port int, near bool) {
 
 // guest is where the clients of a path run.
 func (w *world) guest(via string) lab.Guest {
-	if via == viaGatewayd {
+	if isGatewayd(via) {
 		return w.bottle.Guest
 	}
 	return lab.Guest{Netns: w.peerBottle.Path, Env: []string{"PATH=" + os.Getenv("PATH")}}
@@ -107,15 +115,17 @@ func (w *world) clientCommand(o *options, l load, via string, round int) (lab.Gu
 	g := w.guest(via)
 	g.Env = append(append([]string{}, g.Env...), roleVariable+"=client")
 	resolver, ca := g.Resolver, w.file("ca.pem")
-	if via == viaGatewayd {
+	if isGatewayd(via) && l.host == apiName { // the others are not decrypted
 		ca = w.bottle.Files + "/ca.pem"
-	} else {
+	}
+	if !isGatewayd(via) {
 		resolver = lab.Resolver.Addr().String()
 	}
 	args := []string{o.self, "-load", l.name, "-name", l.host, "-resolver", resolver, "-ca", ca,
 		"-authorization", "Bearer " + w.dummy, "-streams", strconv.Itoa(max(1, l.streams)),
 		"-duration", o.duration.String(),
 		"-from", strconv.Itoa(round * firstsPerRound), "-count", strconv.Itoa(firstsPerRound)}
+	args = append(args, l.arguments()...)
 	if port, near := entry(via); near {
 		args = append(args, "-connect", netip.AddrPortFrom(peerNear.Addr(), uint16(port)).String())
 	}

@@ -12,7 +12,7 @@ import (
 
 // packageOf names the programs that the bench does not bring along, and the Debian packages that hold them.
 var packageOf = map[string]string{
-	"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk", "nft": "nftables", "ip": "iproute2",
+	"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk", "nft": "nftables", "ip": "iproute2", "iperf3": "iperf3",
 }
 
 const streamModule = "ngx_stream_module.so"
@@ -37,7 +37,7 @@ func (p *packages) find(ctx context.Context, name string) (string, error) {
 			}
 		}
 	}
-	if name == "wrk" {
+	if name == "wrk" || name == "iperf3" {
 		path = filepath.Join(p.dir, "root/usr/bin", name)
 	}
 	if _, err := os.Stat(path); err == nil {

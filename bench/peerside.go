@@ -144,6 +144,16 @@ func tuneNamespace(ns *lab.Namespace) error {
 	})
 }
 
+// tuneGateway does likewise, with ports above those that the fast path translates to.
+func tuneGateway(ns *lab.Namespace) error {
+	return ns.Do(func() error {
+		if err := sysctl("net/ipv4/ip_local_port_range", "32768 65000"); err != nil {
+			return err
+		}
+		return sysctl("net/ipv4/tcp_tw_reuse", "1")
+	})
+}
+
 func sysctl(name, value string) error {
 	if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
 		return fmt.Errorf("set %s: %w", strings.ReplaceAll(name, "/", "."), err)

@@ -73,7 +73,7 @@ func newReport(o *options) (*Report, error) {
 func (r *Report) finish(loads []load, t *tally) {
 	r.LoadAfter = loadAverage()
 	for _, l := range loads {
-		lr := LoadReport{Name: l.name, Title: l.title, Unit: l.value, LessIsBetter: l.latency || l.memory}
+		lr := LoadReport{Name: l.name, Title: l.title, Unit: l.value, LessIsBetter: l.lessIsBetter()}
 		if l.unit != tooFew {
 			lr.CPUUnit = l.unit.name
 		}
@@ -108,11 +108,11 @@ func row(l load, via string, t *tally, own []sample) Row {
 			continue // memory that did not grow
 		}
 		factor := own[i].Value / s.Value
-		if l.latency || l.memory {
+		if l.lessIsBetter() {
 			factor = 1 / factor
 		}
 		better = append(better, factor)
-		if via != viaKernel && l.unit.cpu(s) > 0 {
+		if via != viaKernel && via != viaIperf && l.unit.cpu(s) > 0 {
 			dearer = append(dearer, l.unit.cpu(own[i])/l.unit.cpu(s))
 		}
 	}

@@ -22,10 +22,17 @@ func (row Row) label() string {
 		return "HAProxy, TCP mode by SNI"
 	case viaNginx:
 		return "nginx, stream by SNI"
+	case viaRelay:
+		return "gatewayd, relay (its address is not pinned)"
 	case viaKernel:
 		return "kernel forwarding (the limit)"
+	case viaIperf:
+		return "kernel forwarding, iperf3 for client and server"
 	case viaReencrypt:
 		return "HAProxy, re-encrypting"
+	}
+	if n, ok := openPaths[row.Path]; ok {
+		return fmt.Sprintf("gatewayd, %d open on the fast path", n)
 	}
 	return row.Path
 }
@@ -48,7 +55,7 @@ func (l LoadReport) cells(row Row) []string {
 	switch {
 	case l.CPUUnit == "":
 		out[3] = "–"
-	case row.Path == viaKernel:
+	case row.Path == viaKernel || row.Path == viaIperf:
 		out[3] += " (softirq)"
 	}
 	if row.ResidentBytes > 0 {
@@ -111,8 +118,8 @@ A bottle, a gateway and an internet, each a network namespace, joined by veth pa
 
 - CPU is user and system time of the process and its children, in steps of 10 ms, for one unit of work. Forwarding has no process; its figure is what all software interrupts of the machine took meanwhile, other work's included, and no ratio is made of it. The other paths cause software interrupts too, which are in nobody's figure.
 - RSS is of the process and its children after the load; pages that they share count for each. gatewayd's is of the same process through all loads.
-- gatewayd's rows name the lane by its own flow records, one for each connection.
-- All loads but those over HTTPS use a client and a server of the bench's own, on every path alike: a real ClientHello of Go's TLS client (TLS 1.3, with a post-quantum share, so two segments), an answer of 128 bytes, then TLS records of plain bytes without TLS's cryptography, whose cost would hide that of the way. iperf3 sends no hello, so no gate that decides by name would pass it. In request and response, client and server are each pinned to a CPU of their own where there are two.
+- gatewayd's rows name the lane by its own flow records, one for each connection. The relay's rows call an address in a private range, which the plan allows and the fast path never takes.
+- All loads but those over HTTPS use a client and a server of the bench's own, on every path alike: a real ClientHello of Go's TLS client (TLS 1.3, with a post-quantum share, so two segments), an answer of 128 bytes, then TLS records of plain bytes without TLS's cryptography, whose cost would hide that of the way. iperf3 sends no hello, so no gate that decides by name would pass it; its rows are over plain forwarding and say how the bench's own bulk client compares with it on the same way. In request and response, client and server are each pinned to a CPU of their own where there are two.
 - The loads over HTTPS ask nginx, with TLS 1.3, X25519, P-256 certificates and AES-128-GCM. "Decrypted" compares equal work: both ends TLS, the server's certificate verified, a credential set. gatewayd also writes a record for each request, limits and masks.
 - A guest finds HAProxy and nginx by their addresses and gatewayd by its DNS, transparently; in the load "first" all ask DNS, the peers' bottle through forwarding.
 - gatewayd and the peers run with as many threads as they choose. A rate on CPUs that the load's own ends share says as much about these; the CPU column does not.

@@ -18,11 +18,13 @@ import (
 
 // Names of the loads' servers. Nothing but pass-through routes share an address, so that a fast path may carry them.
 const (
-	rawName = "raw.bench.example"
-	webName = "web.bench.example"
-	apiName = "api.bench.example"
+	rawName   = "raw.bench.example"
+	relayName = "relay.bench.example"
+	webName   = "web.bench.example"
+	apiName   = "api.bench.example"
 
 	bottleName = "bench"
+	secondName = "bench2" // holds what is beyond one bottle's budget of flows
 	realToken  = "real-token-of-the-host-51c7"
 
 	setupPatience = 60 * time.Second // for each server to answer
@@ -37,10 +39,12 @@ type world struct {
 	*lab.World
 	gatewayd *lab.Gatewayd
 	bottle   *lab.Bottle
+	second   *lab.Bottle
 
 	peerGateway, peerBottle *lab.Namespace
 
 	raw, web, api netip.Addr
+	iperf         string
 	wrk           string
 	dummy         string // what the bottle sends for a credential
 
@@ -113,7 +117,21 @@ func (w *world) makeServers(ctx context.Context, o *options) error {
 	if err := tuneNamespace(w.Internet.Netns); err != nil {
 		return err
 	}
-	l, err := w.Internet.Listen(netip.AddrPortFrom(w.raw, 443))
+	w.Internet.Names.Set(relayName, relayAddr)
+	for _, addr := range []netip.Addr{w.raw, relayAddr} {
+		if err := w.makeRaw(ctx, o, addr); err != nil {
+			return err
+		}
+	}
+	if err := w.startIperf(ctx, o); err != nil {
+		w.absent[viaIperf] = err
+	}
+	return w.makeWeb(ctx, o)
+}
+
+// makeRaw starts the bench's own server at an address.
+func (w *world) makeRaw(ctx context.Context, o *options, addr netip.Addr) error {
+	l, err := w.Internet.Listen(netip.AddrPortFrom(addr, 443))
 	if err != nil {
 		return err
 	}
@@ -124,10 +142,7 @@ func (w *world) makeServers(ctx context.Context, o *options) error {
 	}
 	_, err = w.run(ctx, w.Internet.Netns, []string{roleVariable + "=server"}, []*os.File{f}, o.self)
 	f.Close()
-	if err != nil {
-		return err
-	}
-	return w.makeWeb(ctx, o)
+	return err
 }
 
 // makeWeb starts the web server at two addresses; both are added by listening there once.
@@ -214,7 +229,7 @@ func (w *world) startPeers(ctx context.Context, o *options) error {
 
 // startGatewayd starts gatewayd with routes for all names.
 func (w *world) startGatewayd(ctx context.Context, o *options, names int) error {
-	if err := tuneNamespace(w.Gateway); err != nil {
+	if err := tuneGateway(w.Gateway); err != nil {
 		return err
 	}
 	var m strings.Builder
@@ -227,6 +242,7 @@ func (w *world) startGatewayd(ctx context.Context, o *options, names int) error 
 	for _, name := range passthrough {
 		fmt.Fprintf(&m, "    - { host: %s, pipelock: { tls_passthrough: true } }\n", name)
 	}
+	fmt.Fprintf(&m, "    - { host: %s, allow_private: true, pipelock: { tls_passthrough: true } }\n", relayName)
 	fmt.Fprintf(&m, "    - { host: %s, auth: { scheme: bearer, secret: { env: BENCH_TOKEN } } }\n", apiName)
 	g, err := w.NewGatewayd(o.gatewayd, nil)
 	if err != nil {
@@ -237,19 +253,20 @@ func (w *world) startGatewayd(ctx context.Context, o *options, names int) error 
 	if err := g.WriteManifest(bottleName, m.String()); err != nil {
 		return err
 	}
+	second := fmt.Sprintf("bottle: %s\nlink: { netns: %s }\negress:\n  routes:\n    - { host: %s, pipelock: { tls_passthrough: true } }\n",
+		secondName, w.BottleNetns(secondName), rawName)
+	if err := g.WriteManifest(secondName, second); err != nil {
+		return err
+	}
 	if err := g.Start(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, setupPatience)
 	defer cancel()
-	if err := g.WaitBottle(ctx, bottleName); err != nil {
+	if w.bottle, err = w.enterBottle(ctx, bottleName); err != nil {
 		return err
 	}
-	files := w.GuestFiles(bottleName)
-	if _, err := g.Command(ctx, "guest", bottleName, "-o", files, "--at", files); err != nil {
-		return err
-	}
-	if w.bottle, err = w.NewBottle(bottleName); err != nil {
+	if w.second, err = w.enterBottle(ctx, secondName); err != nil {
 		return err
 	}
 	for _, kv := range w.bottle.Env {
@@ -257,11 +274,27 @@ func (w *world) startGatewayd(ctx context.Context, o *options, names int) error 
 			w.dummy = v
 		}
 	}
-	bottle, err := lab.OpenNamespace(w.bottle.Netns)
-	if err != nil {
-		return err
+	return nil
+}
+
+// enterBottle waits for a bottle and takes its files.
+func (w *world) enterBottle(ctx context.Context, name string) (*lab.Bottle, error) {
+	if err := w.gatewayd.WaitBottle(ctx, name); err != nil {
+		return nil, err
 	}
-	return tuneNamespace(bottle)
+	files := w.GuestFiles(name)
+	if _, err := w.gatewayd.Command(ctx, "guest", name, "-o", files, "--at", files); err != nil {
+		return nil, err
+	}
+	b, err := w.NewBottle(name)
+	if err != nil {
+		return nil, err
+	}
+	ns, err := lab.OpenNamespace(b.Netns)
+	if err != nil {
+		return nil, err
+	}
+	return b, tuneNamespace(ns)
 }
 
 // leafPEM is the certificate and the key of a name in one file's text, as nginx and HAProxy read it.

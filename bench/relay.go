@@ -1,0 +1,23 @@
+package main
+
+import "net/netip"
+
+// relayAddr is an address of the internet that no fast path takes, since it is private: gatewayd relays to it.
+var relayAddr = netip.MustParseAddr("10.77.0.9")
+
+// isGatewayd tells whether gatewayd carries a path.
+func isGatewayd(via string) bool {
+	_, open := openPaths[via]
+	return open || via == viaGatewayd || via == viaRelay
+}
+
+// over is the load as a path has it.
+func (l load) over(via string) load {
+	if via == viaRelay {
+		l.host = relayName
+	}
+	return l
+}
+
+// lessIsBetter says how the load's value is to be read.
+func (l load) lessIsBetter() bool { return l.latency || l.memory || l.costs }
