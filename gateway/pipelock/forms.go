@@ -7,14 +7,13 @@ const leastHeld = 4
 
 // formStream looks for tokens by their form in one stream, after the exact ones.
 type formStream struct {
-	st     *Stream
-	view   view
-	found  *formats.Stream
-	held   []byte // bytes of the stream from gone on
-	gone   int64  // bytes of the stream that were let go before the last call
-	next   int64  // bytes of the stream that were let go with it
-	leak   *LeakError
-	warned []Finding
+	st    *Stream
+	view  view
+	found *formats.Stream
+	held  []byte // bytes of the stream from gone on
+	gone  int64  // bytes of the stream that were let go before the last call
+	next  int64  // bytes of the stream that were let go with it
+	leak  *LeakError
 }
 
 // newFormStream returns nil when the scanner looks for no forms.
@@ -40,6 +39,15 @@ func (f *formStream) push(p []byte) ([]byte, *LeakError) {
 	return f.held[:f.next-f.gone], nil
 }
 
+// flush takes the next bytes and returns all that is held.
+func (f *formStream) flush(p []byte) ([]byte, *LeakError) {
+	if _, leak := f.push(p); leak != nil {
+		return nil, leak
+	}
+	f.next = f.gone + int64(len(f.held))
+	return f.held, nil
+}
+
 // end takes the last bytes and returns what was held back. The next push begins a new stream.
 func (f *formStream) end(p []byte) ([]byte, *LeakError) {
 	f.held = append(f.held[:copy(f.held, f.held[f.next-f.gone:])], p...)
@@ -47,9 +55,7 @@ func (f *formStream) end(p []byte) ([]byte, *LeakError) {
 	f.found.Push(f.view.carry, f.take)
 	f.found.End(f.take)
 	rest, leak := f.held, f.leak
-	warned := f.warned
 	*f = *newFormStream(f.st)
-	f.warned = warned
 	return rest, leak
 }
 
@@ -60,7 +66,7 @@ func (f *formStream) take(found formats.Finding) {
 	case !ok || f.leak != nil:
 	case finding.Action == Block:
 		f.leak = &LeakError{Finding: finding}
-	case len(f.warned) < maxFindings && !reported(f.warned, finding):
-		f.warned = append(f.warned, finding)
+	default:
+		f.st.notes.add(finding)
 	}
 }

@@ -1,12 +1,6 @@
 package pipelock
 
-import (
-	"errors"
-	"io"
-	"slices"
-
-	"gatewayd/gateway/needle"
-)
+import "gatewayd/gateway/needle"
 
 // LeakError reports a token in a stream. Nothing of the token from its fourth
 // byte on was let go.
@@ -15,15 +9,26 @@ type LeakError struct{ Finding Finding }
 // Error names place and rule.
 func (e *LeakError) Error() string { return "scan " + e.Finding.Place + ": found " + e.Finding.Rule }
 
-// Stream scans one stream of bytes that comes in pieces: a body, or one
-// WebSocket message. It belongs to one goroutine.
+// Stream scans one stream of bytes that comes in pieces: a body, a part of
+// one, or the messages of a connection. It belongs to one goroutine.
 type Stream struct {
 	s           *Scanner
 	host, place string
 	found       *needle.Stream
 	forms       *formStream // nil when no forms are looked for
 	written     escapes
+	goesOn      bool // known tokens are found across Rest
+	notes       *notes
 	err         error
+}
+
+// notes are the findings that were let go, of all that belongs to one body.
+type notes struct{ found []Finding }
+
+func (n *notes) add(f Finding) {
+	if len(n.found) < maxFindings && !reported(n.found, f) {
+		n.found = append(n.found, f)
+	}
 }
 
 // Stream returns a new scan of bytes on their way to host, a canonical name.
@@ -33,7 +38,7 @@ func (s *Scanner) Stream(host, place string) *Stream {
 }
 
 func (s *Scanner) stream(host, place string, written escapes) *Stream {
-	st := &Stream{s: s, host: host, place: place, found: needle.NewStream(nil), written: written}
+	st := &Stream{s: s, host: host, place: place, found: needle.NewStream(nil), written: written, notes: &notes{}}
 	if s != nil {
 		st.found = needle.NewStream(s.set)
 		st.forms = newFormStream(st)
@@ -41,13 +46,16 @@ func (s *Scanner) stream(host, place string, written escapes) *Stream {
 	return st
 }
 
-// Warnings returns what was found and let go, eight findings at most.
-func (st *Stream) Warnings() []Finding {
-	if st.forms == nil {
-		return nil
-	}
-	return st.forms.warned
+// part returns a stream for a text of its own that is in what st scans, such as what a part of it decodes to. Both have the
+// same Warnings.
+func (st *Stream) part(written escapes) *Stream {
+	p := st.s.stream(st.host, st.place, written)
+	p.notes = st.notes
+	return p
 }
+
+// Warnings returns what was found and let go, eight findings at most.
+func (st *Stream) Warnings() []Finding { return st.notes.found }
 
 // Push takes the next bytes and returns those that can be let go, which may be
 // none; they are valid until the next call and must not be written to. Up to
@@ -78,6 +86,19 @@ func (st *Stream) Push(p []byte) ([]byte, error) {
 	return st.form(st.forms.push(w.Bytes[w.From:w.To]))
 }
 
+// Flush returns what is still held back, to be let go although a token may go on in what comes next: such a token is still
+// found, but not held back. Its errors are Push's.
+func (st *Stream) Flush() ([]byte, error) {
+	if st.err != nil {
+		return nil, st.err
+	}
+	rest := st.found.Flush()
+	if st.forms == nil {
+		return rest, nil
+	}
+	return st.form(st.forms.flush(rest))
+}
+
 // form keeps the error of the search for forms.
 func (st *Stream) form(free []byte, leak *LeakError) ([]byte, error) {
 	if leak != nil {
@@ -94,79 +115,14 @@ func (st *Stream) Rest() ([]byte, error) {
 	if st.err != nil {
 		return nil, st.err
 	}
-	rest := st.found.Rest()
+	var rest []byte
+	if st.goesOn {
+		rest = st.found.Flush()
+	} else {
+		rest = st.found.Rest()
+	}
 	if st.forms == nil {
 		return rest, nil
 	}
 	return st.form(st.forms.end(rest))
-}
-
-// BodyReader reads a body and scans it on the way. It belongs to one
-// goroutine, except that Close may be called from another.
-type BodyReader struct {
-	r     io.Reader
-	fill  func() (ready []byte, err error) // the next bytes that can be let go
-	ready []byte
-	err   error
-
-	stream *Stream // that scans what the body says
-}
-
-// Warnings returns what was found so far and let go, eight findings at most.
-func (b *BodyReader) Warnings() []Finding { return b.stream.Warnings() }
-
-// readSize is how much is asked of a body at a time, in bytes.
-const readSize = 16 << 10
-
-// Body returns a reader of r's bytes on their way to host, a canonical name.
-func (s *Scanner) Body(host string, r io.Reader) *BodyReader {
-	return s.body(s.Stream(host, "body"), r)
-}
-
-func (s *Scanner) body(stream *Stream, r io.Reader) *BodyReader {
-	buf := make([]byte, readSize)
-	fill := func() ([]byte, error) {
-		n, err := r.Read(buf)
-		ready, leak := stream.Push(buf[:n])
-		if leak != nil {
-			return nil, leak
-		}
-		if errors.Is(err, io.EOF) {
-			ready = slices.Clone(ready)
-			rest, leak := stream.Rest()
-			if leak != nil {
-				return nil, leak
-			}
-			ready = append(ready, rest...)
-		}
-		return ready, err
-	}
-	return &BodyReader{r: r, fill: fill, stream: stream}
-}
-
-// Read returns bytes that are clean, as soon as there are any. Its errors are
-// those of the body, a *LeakError, or for encoded bodies an *EncodingError;
-// after one of the latter two whoever sends the body must not let it look
-// complete. It blocks as the body does.
-func (b *BodyReader) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
-	}
-	for len(b.ready) == 0 {
-		if b.err != nil {
-			return 0, b.err
-		}
-		b.ready, b.err = b.fill()
-	}
-	n := copy(p, b.ready)
-	b.ready = b.ready[n:]
-	return n, nil
-}
-
-// Close closes the body, if it can be closed.
-func (b *BodyReader) Close() error {
-	if c, ok := b.r.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
 }

@@ -1,0 +1,159 @@
+package pipelock
+
+import (
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// readSize is how much is asked of a body at a time, in bytes.
+const readSize = 16 << 10
+
+// BodyReader reads a body and scans it on the way. It belongs to one
+// goroutine, except that Close may be called from another.
+type BodyReader struct {
+	r     io.Reader
+	fill  func() (ready []byte, err error) // the next bytes that can be let go
+	ready []byte
+	err   error
+
+	stream *Stream // that scans what the body says
+}
+
+// Warnings returns what was found so far and let go, eight findings at most.
+func (b *BodyReader) Warnings() []Finding { return b.stream.Warnings() }
+
+// Read returns bytes that are clean, as soon as there are any. Its errors are
+// those of the body, a *LeakError, or for encoded bodies an *EncodingError;
+// after one of the latter two whoever sends the body must not let it look
+// complete. It blocks as the body does.
+func (b *BodyReader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for len(b.ready) == 0 {
+		if b.err != nil {
+			return 0, b.err
+		}
+		b.ready, b.err = b.fill()
+	}
+	n := copy(p, b.ready)
+	b.ready = b.ready[n:]
+	return n, nil
+}
+
+// Close closes the body, if it can be closed.
+func (b *BodyReader) Close() error {
+	if c, ok := b.r.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// Body returns a reader of r's bytes on their way to host, a canonical name.
+func (s *Scanner) Body(host string, r io.Reader) *BodyReader {
+	return plainBody(s.Stream(host, "body"), r)
+}
+
+// plainBody returns a reader of a body that is nothing but text.
+func plainBody(stream *Stream, r io.Reader) *BodyReader {
+	buf := make([]byte, readSize)
+	fill := func() ([]byte, error) {
+		n, err := r.Read(buf)
+		ready, leak := stream.Push(buf[:n])
+		if leak != nil {
+			return nil, leak
+		}
+		if errors.Is(err, io.EOF) {
+			ready = slices.Clone(ready)
+			rest, leak := stream.Rest()
+			if leak != nil {
+				return nil, leak
+			}
+			ready = append(ready, rest...)
+		}
+		return ready, err
+	}
+	return &BodyReader{r: r, fill: fill, stream: stream}
+}
+
+// EncodedBody is Body for a body with a Content-Encoding (RFC 9110 section
+// 8.4): gzip, deflate (the zlib format only), br or zstd, in any case. r's
+// bytes are returned as they are; they are scanned as they are and decoded,
+// and the last 256 KB are held back until all is known to be clean. An empty
+// encoding and "identity" make it Body. Any other, or several, is an
+// *EncodingError of kind Unknown.
+func (s *Scanner) EncodedBody(host, encoding string, r io.Reader) (*BodyReader, error) {
+	return s.RequestBody(host, http.Header{"Content-Encoding": {encoding}}, r)
+}
+
+// RequestBody is EncodedBody for the body of a request with the header h, whose Content-Type says what the body is made of:
+//
+//   - a form's fields are looked at decoded;
+//   - the parts of a multipart body are, if they have a transfer or content encoding;
+//   - gRPC messages are, if they are compressed, and the fields of protocol buffers each as a text. A Grpc-Encoding that
+//     cannot be undone is an *EncodingError of kind Unknown.
+//
+// Whatever the type, the body is scanned as it is too.
+func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyReader, error) {
+	if s == nil {
+		s = &Scanner{}
+	}
+	media, params := mediaType(h.Get("Content-Type"))
+	written := backslashes
+	if media == "application/x-www-form-urlencoded" {
+		written = percents
+	}
+	encoding := strings.Join(h["Content-Encoding"], ",")
+	messages, err := messageCoding(media, h)
+	if err != nil {
+		return nil, err
+	}
+	b := &takenApart{source: source{r: r, growth: &growth{}}}
+	b.plain = s.stream(host, "body", written)
+	var in io.Reader = &b.source
+	if name := codingName(encoding); name != "" {
+		b.source.stream = s.exact().stream(host, "body", written)
+		u, err := b.source.growth.unfold(in, encoding, contentOpener(name), b.plain)
+		if err != nil {
+			return nil, err
+		}
+		in, b.coded = u, true
+	} else {
+		b.source.stream = b.plain
+	}
+	switch {
+	case messages != nil:
+		if b.content, err = newMessages(b, in, media, *messages); err != nil {
+			return nil, err
+		}
+	case strings.HasPrefix(media, "multipart/") && params["boundary"] != "":
+		b.content = newParts(b, in, params["boundary"])
+	case b.coded:
+		b.content = &drain{in: in}
+	default:
+		return plainBody(b.plain, r), nil
+	}
+	return &BodyReader{r: r, fill: b.fill, stream: b.plain}, nil
+}
+
+// mediaType returns the type in lower case, and the parameters as far as they can be read.
+func mediaType(contentType string) (string, map[string]string) {
+	media, params, err := mime.ParseMediaType(contentType)
+	if err != nil && media == "" {
+		media, _, _ = strings.Cut(contentType, ";")
+	}
+	return strings.ToLower(strings.TrimSpace(media)), params
+}
+
+// codingName returns the name of the one coding of a body in lower case, "" if it has none.
+func codingName(encoding string) string {
+	name := strings.ToLower(strings.Trim(encoding, " \t"))
+	if name == "identity" {
+		return ""
+	}
+	return name
+}

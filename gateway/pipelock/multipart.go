@@ -1,0 +1,197 @@
+package pipelock
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+)
+
+// maxPartHead bounds the header of one part of a multipart body, in bytes.
+const maxPartHead = 16 << 10
+
+// parts takes a multipart body apart (RFC 2046 section 5.1.1) for the parts that are encoded: the others are scanned as
+// part of the body. It reads as the more lenient of servers do: lines may end in LF alone, and white space may follow a
+// delimiter. A part that is multipart itself is not taken apart.
+type parts struct {
+	body      *takenApart
+	in        *bufio.Reader
+	delimiter []byte // without the line's end
+	head      []byte // of the part that begins, until its empty line
+	inHead    bool
+	middle    bool      // the last piece of a line had no end
+	part      *unfolded // the part that is being read, if it is encoded
+	buf       []byte
+}
+
+func newParts(b *takenApart, in io.Reader, boundary string) *parts {
+	return &parts{body: b, in: newLookahead(in), delimiter: []byte("--" + boundary)}
+}
+
+func (m *parts) pending() int {
+	if m.part == nil && !m.inHead {
+		return m.in.Buffered()
+	}
+	return holdBack
+}
+
+func (m *parts) whole() bool { return false }
+
+// step reads one line, or some of an encoded part.
+func (m *parts) step() error {
+	if m.part != nil {
+		_, err := m.part.Read(m.buf)
+		if !errors.Is(err, io.EOF) {
+			return err
+		}
+		m.part = nil
+		return nil
+	}
+	line, err := m.in.ReadSlice('\n')
+	if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+		return err
+	}
+	whole := !m.middle
+	m.middle = err != nil
+	switch {
+	case m.inHead:
+		return m.header(line)
+	case whole && m.delimits(line):
+		m.inHead, m.head = true, m.head[:0]
+	}
+	return nil
+}
+
+// delimits tells whether a line begins a part, or ends the last.
+func (m *parts) delimits(line []byte) bool {
+	rest, ok := bytes.CutPrefix(line, m.delimiter)
+	if !ok {
+		return false
+	}
+	rest = bytes.TrimRight(rest, " \t\r\n")
+	return len(rest) == 0 || string(rest) == "--"
+}
+
+// header takes the next line of a part's header, and opens the part behind the last.
+func (m *parts) header(line []byte) error {
+	if len(m.head)+len(line) > maxPartHead {
+		return &EncodingError{Encoding: "header of a part", Kind: Oversized}
+	}
+	if m.head = append(m.head, line...); len(bytes.Trim(line, "\r\n")) > 0 {
+		return nil
+	}
+	m.inHead = false
+	return m.open()
+}
+
+// open undoes the encodings that the part's header names.
+func (m *parts) open() error {
+	var in io.Reader = &partReader{m: m}
+	for _, field := range []struct {
+		name   string
+		opener func(string) opener
+	}{{"content-transfer-encoding", transferOpener}, {"content-encoding", contentOpener}} {
+		encoding := partField(m.head, field.name)
+		name := codingName(encoding)
+		switch name {
+		case "", "7bit", "8bit", "binary":
+			continue
+		}
+		u, err := m.body.source.growth.unfold(in, encoding, field.opener(name), nil)
+		if err != nil {
+			return err
+		}
+		m.part, in = u, u
+	}
+	if m.part == nil {
+		return nil
+	}
+	m.part.stream = m.body.plain.part(backslashes)
+	if m.buf == nil {
+		m.buf = make([]byte, readSize)
+	}
+	return nil
+}
+
+// partField returns the value of a field of a part's header, without its parameters and comments.
+func partField(head []byte, name string) string {
+	unfolded := strings.NewReplacer("\r\n ", " ", "\r\n\t", " ", "\n ", " ", "\n\t", " ").Replace(string(head))
+	for line := range strings.Lines(unfolded) {
+		key, value, ok := strings.Cut(line, ":")
+		if ok && strings.EqualFold(strings.TrimSpace(key), name) {
+			value, _, _ = strings.Cut(value, ";")
+			value, _, _ = strings.Cut(value, "(")
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// partReader reads one part's content, which ends where a delimiter begins a line. The line's end before it belongs to the
+// delimiter.
+type partReader struct {
+	m      *parts
+	store  []byte
+	line   []byte // unread, of store
+	end    []byte // a line's end that may belong to a delimiter
+	middle bool   // the last piece of a line had no end
+	ended  bool
+}
+
+// more makes sure that something is unread, or returns io.EOF at the part's end.
+func (p *partReader) more() error {
+	for len(p.line) == 0 {
+		if p.ended {
+			return io.EOF
+		}
+		line, err := p.m.in.ReadSlice('\n')
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			if p.ended = errors.Is(err, io.EOF); !p.ended || len(line)+len(p.end) == 0 {
+				return err
+			}
+		}
+		if !p.middle && p.m.delimits(line) {
+			p.ended, p.m.inHead, p.m.head = true, true, p.m.head[:0]
+			return io.EOF
+		}
+		p.middle = errors.Is(err, bufio.ErrBufferFull)
+		p.give(line)
+	}
+	return nil
+}
+
+// give makes what came before and the line unread, but for its end.
+func (p *partReader) give(line []byte) {
+	text := bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+	end := line[len(text):]
+	p.store = append(append(p.store[:0], p.end...), text...)
+	p.end = append(p.end[:0], end...)
+	if p.ended {
+		p.store = append(p.store, p.end...)
+	}
+	p.line = p.store
+}
+
+// Read is [io.Reader].Read.
+func (p *partReader) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	if err := p.more(); err != nil {
+		return 0, err
+	}
+	n := copy(b, p.line)
+	p.line = p.line[n:]
+	return n, nil
+}
+
+// ReadByte is [io.ByteReader].ReadByte.
+func (p *partReader) ReadByte() (byte, error) {
+	if err := p.more(); err != nil {
+		return 0, err
+	}
+	c := p.line[0]
+	p.line = p.line[1:]
+	return c, nil
+}
