@@ -35,7 +35,9 @@ type exchange struct {
 	query    string // raw, without the question mark
 	hasQuery bool
 	verdict  routes.Verdict
-	upgrade  bool // the request asks for WebSocket
+	upgrade  bool      // the request asks for WebSocket
+	offers   []deflate // extensions that it offers
+	deflate  *deflate  // what was agreed on, if it was
 
 	injector *inject.Injector
 	masker   *inject.Masker // hides what was injected; nil if nothing was

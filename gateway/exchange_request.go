@@ -134,6 +134,26 @@ func (x *exchange) leaked(f *pipelock.Finding) *denial {
 	}
 }
 
+// unscannable is the denial of a request whose body is encoded so that it cannot be scanned.
+func (x *exchange) unscannable(err error) *denial {
+	return &denial{
+		status: http.StatusUnsupportedMediaType, reason: ReasonUnscannable, err: err,
+		detail: fmt.Sprintf("Requests to %s are scanned, and this one's encoding cannot be: %v.", x.host, err),
+	}
+}
+
+// cutOff is the denial of a request whose body was cut off by the scan, or nil.
+func (x *exchange) cutOff() *denial {
+	if leak := x.leak.Load(); leak != nil {
+		return x.leaked(leak)
+	}
+	var encoding *pipelock.EncodingError
+	if broken := x.broken.Load(); broken != nil && errors.As(*broken, &encoding) {
+		return x.unscannable(encoding)
+	}
+	return nil
+}
+
 // describe says in a record what was found.
 func describe(f *pipelock.Finding) string {
 	return fmt.Sprintf("%s in %s: %s", f.Rule, f.Place, f.Excerpt)
@@ -177,7 +197,7 @@ func (x *exchange) strip(out *http.Request) *denial {
 	if x.upgrade {
 		h.Set("Connection", "Upgrade")
 		h.Set("Upgrade", "websocket")
-		h.Del("Sec-Websocket-Extensions") // so that frames stay readable
+		x.offers = limitExtensions(h) // so that messages stay readable
 	}
 	if x.verdict.Inject {
 		limitEncodings(h)
@@ -199,10 +219,7 @@ func (x *exchange) body(out *http.Request) *denial {
 	if x.verdict.Scan {
 		scanned, err := x.scanner().RequestBody(x.host, x.r.Header, src)
 		if err != nil {
-			return &denial{
-				status: http.StatusUnsupportedMediaType, reason: ReasonUnscannable, err: err,
-				detail: fmt.Sprintf("Requests to %s are scanned, and this one's encoding cannot be.", x.host),
-			}
+			return x.unscannable(err)
 		}
 		src = scanned
 		warnings = scanned.Warnings
@@ -335,8 +352,8 @@ func (x *exchange) send(out *http.Request) (*http.Response, *denial) {
 // failure says what went wrong between the request and its response: by what is known of the guest's side first, since an
 // upstream's error may only be its echo.
 func (x *exchange) failure(err error) *denial {
-	if leak := x.leak.Load(); leak != nil {
-		return x.leaked(leak)
+	if d := x.cutOff(); d != nil {
+		return d
 	}
 	var protocol *http1.ProtocolError
 	if broken := x.broken.Load(); broken != nil {

@@ -21,8 +21,8 @@ const headDelay = 5 * time.Millisecond
 // deliver sends the upstream's response on. It reports false if that broke off.
 func (x *exchange) deliver(resp *http.Response) (whole bool) {
 	defer resp.Body.Close()
-	if leak := x.leak.Load(); leak != nil { // the upstream may answer a request that was cut off before its sender hears of that
-		return x.fail(x.leaked(leak))
+	if d := x.cutOff(); d != nil { // the upstream may answer a request that was cut off before its sender hears of that
+		return x.fail(d)
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, detail: fmt.Sprintf("%s changed the protocol without being asked.", x.host)})
@@ -48,7 +48,7 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 	}
 	x.w.WriteHeader(resp.StatusCode)
 	err := x.copyBody(resp, body)
-	if err == nil && x.leak.Load() != nil {
+	if err == nil && x.cutOff() != nil {
 		// An upstream whose request was cut off may end its response properly before its connection is closed.
 		err = errors.New("the request was cut off")
 	}
@@ -61,8 +61,8 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 
 // broke records that a response broke off after it had begun.
 func (x *exchange) broke(err error) bool {
-	if leak := x.leak.Load(); leak != nil {
-		x.note(x.leaked(leak))
+	if d := x.cutOff(); d != nil {
+		x.note(d)
 		return false
 	}
 	x.rec.Error = err.Error()

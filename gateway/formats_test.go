@@ -37,13 +37,18 @@ var modelRequest = `{"model":"m-1","stream":true,"prompt_cache_key":"0198d3f2-7c
 func formStage(t testing.TB, change func(*routes.Route), handler http.HandlerFunc) *stage {
 	t.Helper()
 	s := newStage(t, change, handler)
+	s.b.Formats = builtinSet(t)
+	s.apply(t, s.b)
+	return s
+}
+
+func builtinSet(t testing.TB) *formats.Set {
+	t.Helper()
 	set, err := builtinFormats()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.b.Formats = set
-	s.apply(t, s.b)
-	return s
+	return set
 }
 
 func TestTokenFormIsBlocked(t *testing.T) {

@@ -61,8 +61,8 @@ func (x *exchange) tunnel(resp *http.Response) (whole bool) {
 	}
 	defer conn.Close()
 	err = x.pump(conn, buffered.Reader, up)
-	if leak := x.leak.Load(); leak != nil {
-		x.note(x.leaked(leak))
+	if d := x.cutOff(); d != nil {
+		x.note(d)
 	} else if err != nil {
 		x.rec.Error = err.Error()
 	}
@@ -77,17 +77,21 @@ func (x *exchange) checkHandshake(resp *http.Response) error {
 		return errors.New("it upgrades to another protocol")
 	case resp.Header.Get("Sec-Websocket-Accept") != base64.StdEncoding.EncodeToString(sum[:]):
 		return errors.New("Sec-WebSocket-Accept is not that of the key")
-	case len(resp.Header["Sec-Websocket-Extensions"]) > 0:
-		return errors.New("it uses an extension that was not offered")
 	}
-	return nil
+	var err error
+	x.deflate, err = agreedDeflate(resp.Header, x.offers)
+	return err
 }
+
+// messageFilter returns a reader of one message, r, that scans or masks it. same says that it reads as many bytes as r,
+// compressed if r was.
+type messageFilter func(r io.Reader, compressed bool) (filtered io.Reader, same bool, err error)
 
 // messagePump carries the messages of one side to the other.
 type messagePump struct {
 	in     *messageReader
 	out    *frameWriter
-	filter func(io.Reader) io.Reader // scans or masks one message; nil if neither is asked for
+	filter messageFilter // nil if messages are neither scanned nor masked
 	pool   *bytePool
 	count  *atomic.Int64
 }
@@ -112,7 +116,7 @@ func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWrite
 	}()
 	err := outward.run(t.alive)
 	ends <- err // before anything is closed, which would end the other direction with an error of its own
-	x.leakedMessage(err, t.toGuest)
+	x.refusedMessage(err, t.toGuest)
 	if t.bothClosed() {
 		guest.Close()
 	}
@@ -133,25 +137,23 @@ func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWrite
 // pumps returns the two directions of a tunnel: what the guest says is scanned, what the upstream says is masked.
 func (x *exchange) pumps(t *tunnelEnds, fromGuest *bufio.Reader, up io.Reader, down *atomic.Int64) (outward, inward *messagePump) {
 	outward = &messagePump{
-		in:  &messageReader{in: fromGuest, masked: true, control: t.controlOut},
+		in:  &messageReader{in: fromGuest, masked: true, compresses: x.deflate != nil, control: t.controlOut},
 		out: t.toUp, pool: x.s.engine.messages, count: &x.sent,
 	}
 	if x.verdict.Scan {
-		outward.filter = x.scanMessage
+		messages := x.scanner().Messages(x.host, x.deflate != nil && !x.deflate.clientAlone)
+		outward.filter = func(r io.Reader, compressed bool) (io.Reader, bool, error) {
+			return &scannedMessage{x, messages.Next(r, compressed)}, true, nil
+		}
 	}
 	inward = &messagePump{
-		in:  &messageReader{in: bufio.NewReaderSize(up, websocketRead), control: t.controlIn},
+		in:  &messageReader{in: bufio.NewReaderSize(up, websocketRead), compresses: x.deflate != nil, control: t.controlIn},
 		out: t.toGuest, pool: x.s.engine.messages, count: down,
 	}
 	if x.masker != nil {
-		inward.filter = x.masker.Reader
+		inward.filter = x.inflateAndMask()
 	}
 	return outward, inward
-}
-
-// scanMessage returns a reader of one message of the guest that scans it.
-func (x *exchange) scanMessage(r io.Reader) io.Reader {
-	return &scannedMessage{x, x.scanner().Body(x.host, r)}
 }
 
 // scannedMessage notes, at a message's end, what was found in it and let go.
@@ -169,14 +171,19 @@ func (m *scannedMessage) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// leakedMessage notes a leak in a message of the guest, and tells it.
-func (x *exchange) leakedMessage(err error, toGuest *frameWriter) {
+// refusedMessage notes a message of the guest that may not go on, and tells it.
+func (x *exchange) refusedMessage(err error, toGuest *frameWriter) {
 	var leak *pipelock.LeakError
-	if !errors.As(err, &leak) {
+	if errors.As(err, &leak) {
+		x.leak.CompareAndSwap(nil, &leak.Finding)
+		x.closeFor("leak refused", toGuest)
 		return
 	}
-	x.leak.CompareAndSwap(nil, &leak.Finding)
-	x.closeForLeak(toGuest)
+	var encoding *pipelock.EncodingError
+	if errors.As(err, &encoding) {
+		x.broken.CompareAndSwap(nil, &err)
+		x.closeFor("message that cannot be scanned", toGuest)
+	}
 }
 
 // tunnelEnds is what the two directions of one WebSocket connection know of each other.
@@ -227,9 +234,9 @@ func (t *tunnelEnds) passed(err error) error {
 	return err
 }
 
-// closeForLeak tells the guest why its connection ends, if that can be said between frames.
-func (x *exchange) closeForLeak(to *frameWriter) {
-	reason := "gatewayd: leak refused, request " + x.rec.ID
+// closeFor tells the guest why its connection ends, if that can be said between frames.
+func (x *exchange) closeFor(why string, to *frameWriter) {
+	reason := "gatewayd: " + why + ", request " + x.rec.ID
 	payload := append(binary.BigEndian.AppendUint16(nil, closeViolation), reason...)
 	_ = to.control(opClose, payload[:min(len(payload), maxControl)]) // within a frame, or to a guest that left, there is no way to say it
 }
@@ -271,16 +278,21 @@ func (d *messagePump) run(before func() error) error {
 }
 
 // message carries one message. One that came in a single frame leaves in a single frame of the same length: scanning and
-// masking change none. A fragmented one leaves in fragments of the gateway's own (RFC 6455 section 5.4).
+// masking change none. A fragmented one, and one that is decompressed on its way, leaves in fragments of the gateway's own
+// (RFC 6455 section 5.4).
 func (d *messagePump) message(head frameHeader) error {
 	var src io.Reader = d.in
+	whole := head.fin
 	if d.filter != nil {
-		src = d.filter(src)
+		filtered, same, err := d.filter(src, head.compressed)
+		if err != nil {
+			return err
+		}
+		src, whole, head.compressed = filtered, whole && same, head.compressed && same
 	}
 	buf := d.pool.get()
 	defer d.pool.put(buf)
 	next := &head
-	whole := head.fin
 	for {
 		n, err := d.fill(src, (*buf)[frameHead:])
 		end := errors.Is(err, io.EOF)
@@ -289,8 +301,8 @@ func (d *messagePump) message(head frameHeader) error {
 		}
 		d.count.Add(int64(n))
 		if !whole {
-			next = &frameHeader{op: head.op, fin: end, length: int64(n)}
-			head.op = opContinuation
+			next = &frameHeader{op: head.op, fin: end, length: int64(n), compressed: head.compressed}
+			head.op, head.compressed = opContinuation, false
 		}
 		if err := d.out.write(*buf, n, next); err != nil {
 			return err

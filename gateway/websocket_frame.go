@@ -27,6 +27,7 @@ const (
 	websocketRead  = 4 << 10 // bytes of a connection's read buffer
 	finBit         = 0x80
 	reservedBits   = 0x70
+	compressedBit  = 0x40 // the first of them (RFC 7692 section 6)
 	maskBit        = 0x80
 	closeViolation = 1008 // status code of a close for a reason of policy (RFC 6455 section 7.4.1)
 )
@@ -39,24 +40,30 @@ func (e *FrameError) Error() string { return "read frame: " + e.Problem }
 
 // frameHeader is the head of one frame.
 type frameHeader struct {
-	op     byte
-	fin    bool
-	masked bool
-	key    [4]byte
-	length int64
+	op         byte
+	fin        bool
+	masked     bool
+	compressed bool // the message is, of which this is the first frame
+	key        [4]byte
+	length     int64
 }
 
-// readFrameHeader reads and judges one frame head, byte by byte as RFC 6455 section 5.2 lays it out: no reserved bits, since
-// no extension was agreed on; a length in its shortest form; control frames short and whole; masked exactly if the peer is
-// the one that masks (section 5.1).
-func readFrameHeader(r *bufio.Reader, masked bool) (frameHeader, error) {
+// readFrameHeader reads and judges one frame head, byte by byte as RFC 6455 section 5.2 lays it out: no reserved bits but the
+// one that marks a compressed message, if that was agreed on; a length in its shortest form; control frames short and whole;
+// masked exactly if the peer is the one that masks (section 5.1).
+func readFrameHeader(r *bufio.Reader, masked, compresses bool) (frameHeader, error) {
 	var b [8]byte
 	if _, err := io.ReadFull(r, b[:2]); err != nil {
 		return frameHeader{}, err
 	}
 	h := frameHeader{op: b[0] & 0x0f, fin: b[0]&finBit != 0, masked: b[1]&maskBit != 0, length: int64(b[1] &^ maskBit)}
+	reserved := b[0] & reservedBits
+	if compresses && (h.op == opText || h.op == opBinary) {
+		h.compressed = reserved&compressedBit != 0
+		reserved &^= compressedBit
+	}
 	switch {
-	case b[0]&reservedBits != 0:
+	case reserved != 0:
 		return h, &FrameError{"a reserved bit is set, but no extension was agreed on"}
 	case h.op > opBinary && h.op < opClose || h.op > opPong:
 		return h, &FrameError{"the opcode is reserved"}
@@ -112,9 +119,10 @@ func unexpected(err error) error {
 // messageReader reads one direction of a WebSocket connection, message by message. Control frames may come within a message
 // (RFC 6455 section 5.4); each is handed to control as it comes.
 type messageReader struct {
-	in      *bufio.Reader
-	masked  bool // the peer masks: it is the client
-	control func(op byte, payload []byte) error
+	in         *bufio.Reader
+	masked     bool // the peer masks: it is the client
+	compresses bool // permessage-deflate was agreed on
+	control    func(op byte, payload []byte) error
 
 	frame frameHeader // of the current message; length counts down
 	pos   int         // in frame.key
@@ -136,7 +144,7 @@ func (m *messageReader) next() (frameHeader, error) {
 // advance reads up to the head of the next data frame.
 func (m *messageReader) advance() error {
 	for {
-		h, err := readFrameHeader(m.in, m.masked)
+		h, err := readFrameHeader(m.in, m.masked, m.compresses)
 		if err != nil {
 			return err
 		}
@@ -276,7 +284,11 @@ func (w *frameWriter) write(buf []byte, payload int, head *frameHeader) error {
 			return fmt.Errorf("write frame: %w", io.ErrClosedPipe)
 		}
 		var space [frameHead]byte
-		b := w.begin(space[:0], head.op, head.fin, head.length)
+		op := head.op
+		if head.compressed {
+			op |= compressedBit
+		}
+		b := w.begin(space[:0], op, head.fin, head.length)
 		from -= len(b)
 		copy(buf[from:], b)
 	}

@@ -52,8 +52,20 @@ func newEcho(t testing.TB, change func(*routes.Route), others ...routes.Route) *
 // dialWS opens a WebSocket connection from the bottle.
 func (s *stage) dialWS(t testing.TB, path string, h http.Header) (*websocket.Conn, *http.Response, error) {
 	t.Helper()
+	return s.dialCompressed(t, path, h, websocket.CompressionContextTakeover)
+}
+
+// compressionModes are the ways in which a guest offers to compress, with what it then writes into its handshake.
+var compressionModes = map[websocket.CompressionMode]string{
+	websocket.CompressionDisabled:          "",
+	websocket.CompressionContextTakeover:   "permessage-deflate",
+	websocket.CompressionNoContextTakeover: "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+}
+
+func (s *stage) dialCompressed(t testing.TB, path string, h http.Header, mode websocket.CompressionMode) (*websocket.Conn, *http.Response, error) {
+	t.Helper()
 	c, resp, err := websocket.Dial(soon(t), s.url(path), &websocket.DialOptions{
-		HTTPClient: s.client(t, false), HTTPHeader: h, Subprotocols: []string{"chat"}, CompressionMode: websocket.CompressionContextTakeover,
+		HTTPClient: s.client(t, false), HTTPHeader: h, Subprotocols: []string{"chat"}, CompressionMode: mode, CompressionThreshold: 1,
 	})
 	if err == nil {
 		t.Cleanup(func() { c.CloseNow() })
@@ -74,15 +86,21 @@ func read(t testing.TB, c *websocket.Conn) string {
 
 func TestWebSocket(t *testing.T) {
 	s := newEcho(t, withAuth(t))
-	c, resp, err := s.dialWS(t, "/ws", http.Header{"Authorization": {"Bearer " + canaryDummy}})
+	for mode, offer := range compressionModes {
+		testWebSocket(t, s, fmt.Sprintf("/ws%d", mode), mode, offer)
+	}
+}
+
+func testWebSocket(t *testing.T, s *stage, path string, mode websocket.CompressionMode, offer string) {
+	c, resp, err := s.dialCompressed(t, path, http.Header{"Authorization": {"Bearer " + canaryDummy}}, mode)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp.Header.Get("Sec-Websocket-Extensions") != "" || c.Subprotocol() != "chat" {
+	if (resp.Header.Get("Sec-Websocket-Extensions") != "") != (offer != "") || c.Subprotocol() != "chat" {
 		t.Errorf("the handshake answered %v", resp.Header)
 	}
 	masked := strings.Repeat("*", len(canarySecret))
-	if got, want := read(t, c), fmt.Sprintf("%q %q %q", "Bearer "+masked, "", "chat"); got != want {
+	if got, want := read(t, c), fmt.Sprintf("%q %q %q", "Bearer "+masked, offer, "chat"); got != want {
 		t.Errorf("the origin saw and said %s, want %s", got, want)
 	}
 	for _, content := range []string{"", "x", strings.Repeat("y", 125), strings.Repeat("y", 126), strings.Repeat("z", 70_000), strings.Repeat("z", 3<<20), "a " + canarySecret + " b"} {
@@ -111,8 +129,8 @@ func TestWebSocket(t *testing.T) {
 	if err := c.Close(websocket.StatusNormalClosure, "done"); err != nil {
 		t.Errorf("close: %v", err)
 	}
-	rec := s.request(t, func(r Record) bool { return r.Path == "/ws" })
-	if rec.Status != 101 || !rec.Injected || rec.BytesUp < 3<<20 || rec.BytesDown < 3<<20 || rec.Error != "" || !rec.Upstream.IsValid() {
+	rec := s.request(t, func(r Record) bool { return r.Path == path })
+	if rec.Status != 101 || !rec.Injected || rec.BytesUp < 1<<10 || offer == "" && rec.BytesUp < 3<<20 || rec.BytesDown < 3<<20 || rec.Error != "" || !rec.Upstream.IsValid() {
 		t.Errorf("record %+v", rec)
 	}
 }
@@ -132,29 +150,114 @@ func TestWebSocketRefused(t *testing.T) {
 // TestWebSocketLeak shows that a dummy in a message ends the connection before the origin has the message.
 func TestWebSocketLeak(t *testing.T) {
 	s := newEcho(t, nil, authRoute(t, "home.test", 443))
-	for i, content := range []string{canaryDummy, strings.Repeat("x", 100_000) + canaryDummy} {
-		path := fmt.Sprintf("/leak%d", i)
-		c, _, err := s.dialWS(t, path, nil)
-		if err != nil {
-			t.Fatal(err)
+	s.b.Formats = builtinSet(t)
+	s.apply(t, s.b)
+	n := 0
+	for mode := range compressionModes {
+		for name, messages := range map[string][]string{
+			"known":                  {"fine", canaryDummy},
+			"known, late":            {"fine", strings.Repeat("x", 100_000) + canaryDummy},
+			"known, in two messages": {"fine " + canaryDummy[:11], canaryDummy[11:]},
+			"form":                   {"fine", `{"arguments":"{\"env\":\"one\\n` + formToken() + `\\ntwo\"}"}`},
+			"form, seen before":      {formToken()[:20], formToken()},
+		} {
+			n++
+			path := fmt.Sprintf("/leak%d", n)
+			c, _, err := s.dialCompressed(t, path, nil, mode)
+			if err != nil {
+				t.Fatal(err)
+			}
+			read(t, c)
+			for i, m := range messages {
+				w, err := c.Writer(soon(t), websocket.MessageText) // fragments, for a part of each write
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, part := range []string{m[:len(m)/3], m[len(m)/3:]} {
+					io.WriteString(w, part)
+				}
+				w.Close()
+				if i < len(messages)-1 {
+					if got := read(t, c); got != m {
+						t.Errorf("%s: %q came as %q", name, m, got)
+					}
+				}
+			}
+			_, _, err = c.Read(soon(t))
+			var closed websocket.CloseError
+			if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "leak") {
+				t.Errorf("%s, mode %d: the guest read %v; want a close that says why", name, mode, err)
+			}
+			rec := s.request(t, func(r Record) bool { return r.Path == path })
+			if rec.Reason != ReasonLeak || rec.Decision != routes.Deny || !strings.Contains(rec.Finding, "in websocket message: ") {
+				t.Errorf("%s: record %+v", name, rec)
+			}
+			if rec.Finding != "" && strings.HasPrefix(name, "form") != strings.HasPrefix(rec.Finding, "github-pat ") {
+				t.Errorf("%s: the finding is %q", name, rec.Finding)
+			}
 		}
-		read(t, c)
-		if err := c.Write(soon(t), websocket.MessageText, []byte("fine")); err != nil {
-			t.Fatal(err)
+	}
+}
+
+// TestWebSocketBomb sends a small message that stands for a large one.
+func TestWebSocketBomb(t *testing.T) {
+	s := newEcho(t, nil)
+	c, _, err := s.dialWS(t, "/bomb", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read(t, c)
+	if err := c.Write(soon(t), websocket.MessageBinary, make([]byte, 64<<20)); err != nil {
+		t.Logf("the guest was cut off as it wrote: %v", err)
+	}
+	_, _, err = c.Read(soon(t))
+	var closed websocket.CloseError
+	if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "cannot be scanned") {
+		t.Errorf("the guest read %v; want a close that says why", err)
+	}
+	rec := s.request(t, func(r Record) bool { return r.Path == "/bomb" })
+	if rec.Reason != ReasonUnscannable || rec.Decision != routes.Deny || !strings.Contains(rec.Error, "beyond all proportion") {
+		t.Errorf("record %+v", rec)
+	}
+}
+
+// TestDeflateOffers says which extensions are passed on, and which answers are taken.
+func TestDeflateOffers(t *testing.T) {
+	for _, c := range []struct{ offered, passed string }{
+		{"", ""},
+		{"permessage-deflate", "permessage-deflate"},
+		{"x-webkit-deflate-frame, permessage-deflate; client_max_window_bits", "permessage-deflate; client_max_window_bits"},
+		{`permessage-deflate;server_max_window_bits="10" ; client_max_window_bits=15,permessage-deflate`, "permessage-deflate; server_max_window_bits=10; client_max_window_bits=15, permessage-deflate"},
+		{"permessage-deflate; client_max_window_bits=16", ""}, {"permessage-deflate; server_max_window_bits", ""},
+		{"permessage-deflate; server_no_context_takeover=1", ""}, {"permessage-deflate; unheard_of", ""},
+		{"permessage-deflate; client_no_context_takeover; client_no_context_takeover", ""}, {"permessage-deflate;", "permessage-deflate"},
+		{"permessage-bzip", ""}, {"permessage-deflate; server_max_window_bits=010", ""},
+		{strings.Repeat("permessage-deflate,", 9), strings.TrimSuffix(strings.Repeat("permessage-deflate, ", mostOffers), ", ")},
+	} {
+		h := http.Header{"Sec-Websocket-Extensions": {c.offered}}
+		limitExtensions(h)
+		if got := h.Get("Sec-Websocket-Extensions"); got != c.passed {
+			t.Errorf("%q was passed on as %q, want %q", c.offered, got, c.passed)
 		}
-		read(t, c)
-		if err := c.Write(soon(t), websocket.MessageText, []byte(content)); err != nil {
-			t.Fatal(err)
+	}
+	offers := limitExtensions(http.Header{"Sec-Websocket-Extensions": {"permessage-deflate"}})
+	bits := limitExtensions(http.Header{"Sec-Websocket-Extensions": {"permessage-deflate; client_max_window_bits"}})
+	for _, c := range []struct {
+		answer string
+		offers []deflate
+		ok     bool
+	}{
+		{"permessage-deflate", offers, true}, {"permessage-deflate; server_no_context_takeover; client_no_context_takeover", offers, true},
+		{"permessage-deflate; client_max_window_bits=10", bits, true}, {"permessage-deflate; client_max_window_bits=10", offers, false},
+		{"permessage-deflate", nil, false}, {"permessage-deflate, permessage-deflate", offers, false}, {"", offers, false},
+		{"x-webkit-deflate-frame", offers, false}, {"permessage-deflate; client_max_window_bits", bits, false},
+	} {
+		if d, err := agreedDeflate(http.Header{"Sec-Websocket-Extensions": {c.answer}}, c.offers); (err == nil) != c.ok || (d != nil) != c.ok {
+			t.Errorf("%q to %v: %v, %v", c.answer, c.offers, d, err)
 		}
-		_, _, err = c.Read(soon(t))
-		var closed websocket.CloseError
-		if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "leak") {
-			t.Errorf("the guest read %v; want a close that says why", err)
-		}
-		rec := s.request(t, func(r Record) bool { return r.Path == path })
-		if rec.Reason != ReasonLeak || rec.Decision != routes.Deny || rec.Finding == "" {
-			t.Errorf("record %+v", rec)
-		}
+	}
+	if d, err := agreedDeflate(http.Header{}, offers); d != nil || err != nil {
+		t.Errorf("no answer: %v, %v", d, err)
 	}
 }
 
@@ -223,6 +326,7 @@ func TestWebSocketBrokenFrames(t *testing.T) {
 // the same messages, in the same order.
 func FuzzFrames(f *testing.F) {
 	f.Add([]byte{0x81, 0x81, 1, 2, 3, 4, 'x'})
+	f.Add([]byte{0x41, 0x81, 1, 2, 3, 4, 'x', 0x80, 0x81, 1, 2, 3, 4, 'x'})
 	f.Add([]byte{0x01, 0x81, 0, 0, 0, 0, 'x', 0x89, 0x80, 0, 0, 0, 0, 0x80, 0x82, 9, 9, 9, 9, 'y', 'z', 0x88, 0x80, 0, 0, 0, 0})
 	f.Add(append([]byte{0x82, 0xfe, 0, 126, 5, 6, 7, 8}, make([]byte, 126)...))
 	pool := newBytePool(64 + frameHead)
@@ -231,7 +335,7 @@ func FuzzFrames(f *testing.F) {
 		for _, filtered := range []bool{false, true} {
 			var out bytes.Buffer
 			to := &frameWriter{out: &out, masked: true}
-			d := &messagePump{in: &messageReader{in: bufio.NewReader(bytes.NewReader(raw)), masked: true}, out: to, pool: pool, count: &(&exchange{}).sent}
+			d := &messagePump{in: &messageReader{in: bufio.NewReader(bytes.NewReader(raw)), masked: true, compresses: true}, out: to, pool: pool, count: &(&exchange{}).sent}
 			d.in.control = func(op byte, p []byte) error {
 				err := to.control(op, p)
 				if err != nil && to.left == 0 {
@@ -240,7 +344,7 @@ func FuzzFrames(f *testing.F) {
 				return err
 			}
 			if filtered {
-				d.filter = func(r io.Reader) io.Reader { return r }
+				d.filter = func(r io.Reader, _ bool) (io.Reader, bool, error) { return r, true, nil }
 			}
 			if err := d.run(nil); err == nil {
 				t.Fatal("a direction ended without an end")
@@ -266,7 +370,7 @@ func messages(raw []byte, masked bool) (out []string, err error) {
 	in := bufio.NewReader(bytes.NewReader(raw))
 	open, content := "", ""
 	for {
-		h, err := readFrameHeader(in, masked)
+		h, err := readFrameHeader(in, masked, true)
 		if err != nil {
 			return out, err
 		}
@@ -287,7 +391,7 @@ func messages(raw []byte, masked bool) (out []string, err error) {
 		case (h.op == opContinuation) != (open != ""):
 			return out, &FrameError{"order"}
 		case h.op != opContinuation:
-			open, content = fmt.Sprint(h.op, " "), ""
+			open, content = fmt.Sprint(h.op, h.compressed, " "), ""
 		}
 		content += string(payload)
 		if h.fin {
