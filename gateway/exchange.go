@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -46,10 +45,9 @@ type exchange struct {
 	leak   atomic.Pointer[pipelock.Finding]
 	warned atomic.Pointer[pipelock.Finding] // the first that was let go
 	broken atomic.Pointer[error]            // what reading the request's body failed with
-	giveUp context.CancelFunc               // ends the request towards the upstream
 
-	interim sync.Mutex // held while a 1xx response is written
-	final   bool       // the final response has begun; guarded by interim
+	beginning sync.Mutex // held while a 1xx response is written
+	final     bool       // the final response has begun; guarded by beginning
 }
 
 // newExchange returns the exchange of one request.
@@ -73,10 +71,7 @@ func (x *exchange) serve() (whole bool) {
 		x.answer()
 		return true
 	}
-	ctx, cancel := context.WithCancel(x.r.Context())
-	defer cancel()
-	x.giveUp = cancel
-	out, d := x.prepare(ctx)
+	out, d := x.prepare()
 	if d != nil {
 		x.deny(d)
 		return true
@@ -282,9 +277,9 @@ func (x *exchange) answer() {
 
 // fail answers a request that could not be carried to its end. A denial without status is for a guest that has left.
 func (x *exchange) fail(d *denial) (whole bool) {
-	x.interim.Lock()
+	x.beginning.Lock()
 	x.final = true
-	x.interim.Unlock()
+	x.beginning.Unlock()
 	if d.status == 0 || x.w.status != 0 {
 		x.note(d)
 		return false

@@ -8,8 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -49,24 +48,18 @@ func (x *exchange) checkUpgrade() *denial {
 
 // prepare makes the request that goes upstream: checked for credentials that are not the bottle's, scanned, stripped of
 // what belongs to the guest's connection, and, last of all, given the credential.
-func (x *exchange) prepare(ctx context.Context) (*http.Request, *denial) {
-	out := &http.Request{
-		Method: x.r.Method, URL: x.outURL(), Header: x.r.Header.Clone(), Host: x.r.Host,
-		Proto: x.r.Proto, ProtoMajor: x.r.ProtoMajor, ProtoMinor: x.r.ProtoMinor,
-		ContentLength: x.r.ContentLength, Trailer: x.r.Trailer,
-	}
+func (x *exchange) prepare() (*http.Request, *denial) {
+	out := x.r.WithContext(x.r.Context()) // a shallow copy: the header is changed in place, and not looked at any more
+	out.URL, out.RequestURI, out.Body, out.TransferEncoding = x.outURL(), "", nil, nil
 	if out.URL == nil {
 		return nil, x.badTarget("it cannot be sent on as it is")
 	}
-	for _, step := range []func(*http.Request) *denial{x.checkCredential, x.scanHead, x.strip, x.body} {
+	for _, step := range [...]func(*http.Request) *denial{x.checkCredential, x.scanHead, x.strip, x.body, x.inject} {
 		if d := step(out); d != nil {
 			return nil, d
 		}
 	}
-	if d := x.inject(ctx, out); d != nil {
-		return nil, d
-	}
-	return out.WithContext(httptrace.WithClientTrace(ctx, x.trace())), nil
+	return out, nil
 }
 
 // outURL returns the URL whose path and query are sent exactly as the guest wrote them, or nil if net/http would not.
@@ -255,8 +248,7 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		b.x.leak.CompareAndSwap(nil, &leak.Finding)
 	}
 	b.x.broken.CompareAndSwap(nil, &err)
-	b.x.giveUp() // a request that broke off must not look whole to the upstream
-	return n, err
+	return 0, err // a request that broke off must not look whole to the upstream, which whoever reads this sees to
 }
 
 // Close is [io.Closer].Close. The guest's server closes its body itself.
@@ -274,11 +266,11 @@ func (x *exchange) scanTrailer() error {
 }
 
 // inject puts the credential on the request. Nothing changes its head afterwards.
-func (x *exchange) inject(ctx context.Context, out *http.Request) *denial {
+func (x *exchange) inject(out *http.Request) *denial {
 	if !x.verdict.Inject {
 		return nil
 	}
-	secret, err := x.injector.Apply(ctx, inject.Head{Header: out.Header, RawQuery: &out.URL.RawQuery})
+	secret, err := x.injector.Apply(out.Context(), inject.Head{Header: out.Header, RawQuery: &out.URL.RawQuery})
 	if err != nil {
 		return x.withoutCredential(err)
 	}
@@ -307,24 +299,16 @@ func (x *exchange) withoutCredential(err error) *denial {
 	return d
 }
 
-// trace notes the upstream's address and forwards interim responses.
-func (x *exchange) trace() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) { x.rec.Upstream = remoteOf(info.Conn) },
-		Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
-			x.forwardInterim(code, http.Header(header))
-			return nil
-		},
-	}
-}
+// connected notes the upstream's address.
+func (x *exchange) connected(remote netip.AddrPort) { x.rec.Upstream = remote }
 
-// forwardInterim sends a 1xx response on (RFC 9110 section 15.2). 100 is sent when the body is first read, and 101 is final.
-func (x *exchange) forwardInterim(code int, header http.Header) {
+// interim sends a 1xx response on (RFC 9110 section 15.2). 100 is sent when the body is first read, and 101 is final.
+func (x *exchange) interim(code int, header http.Header) {
 	if code == http.StatusContinue || code == http.StatusSwitchingProtocols {
 		return
 	}
-	x.interim.Lock()
-	defer x.interim.Unlock()
+	x.beginning.Lock()
+	defer x.beginning.Unlock()
 	if x.final {
 		return
 	}
@@ -339,10 +323,10 @@ func (x *exchange) forwardInterim(code int, header http.Header) {
 
 // send carries the request to the upstream and waits for the response's head.
 func (x *exchange) send(out *http.Request) (*http.Response, *denial) {
-	resp, err := x.s.upstream.RoundTrip(x.verdict.Route, x.host, out)
-	x.interim.Lock()
+	resp, err := x.s.upstream.RoundTrip(x.verdict.Route, x.host, out, x)
+	x.beginning.Lock()
 	x.final = true
-	x.interim.Unlock()
+	x.beginning.Unlock()
 	if err == nil {
 		return resp, nil
 	}

@@ -159,7 +159,6 @@ func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
 		last := err != nil || left >= 0 && left == int64(len(p))
 		if len(p) > 0 {
 			if werr := d.write(p, !last); werr != nil {
-				x.giveUp()
 				return fmt.Errorf("write to guest: %w", werr)
 			}
 		}

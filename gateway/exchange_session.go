@@ -3,6 +3,7 @@ package gateway
 import (
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"sync/atomic"
 
@@ -12,7 +13,13 @@ import (
 
 // roundTripper carries a request to the upstream that a route names. *upstream is the one in use.
 type roundTripper interface {
-	RoundTrip(route *routes.Route, host string, req *http.Request) (*http.Response, error)
+	RoundTrip(route *routes.Route, host string, req *http.Request, on observer) (*http.Response, error)
+}
+
+// observer is told what happens before a response is there.
+type observer interface {
+	connected(remote netip.AddrPort)        // before the request is sent, for each try
+	interim(status int, header http.Header) // with each 1xx response
 }
 
 // session is what the requests on one connection of a guest share. It is used by as many goroutines as there are requests

@@ -4,23 +4,27 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"gatewayd/gateway/http1"
 	"gatewayd/gateway/routes"
 	gwtls "gatewayd/gateway/tls"
 )
 
-// Bounds of one upstream pool.
+// Bounds of one bottle's upstream connections.
 const (
 	maxIdlePerHost       = 32      // unused connections kept for one host
-	maxConnsPerHost      = 512     // connections to one host at once; a request beyond it waits
+	maxConnsPerHost      = 512     // HTTP/1.1 connections to one host at once; a request beyond it waits
+	maxConnsPerBottle    = 1024    // HTTP/1.1 connections at once, over all hosts
+	maxWaiting           = 1024    // requests at once that wait for a connection; one beyond it fails
+	maxPools             = 256     // pools that are kept without a connection in use
+	maxSessions          = 64      // TLS sessions that can be resumed
 	maxResponseHeadBytes = 1 << 20 // a response head larger than this is refused
 	upstreamPing         = 30 * time.Second
 	upstreamPingWait     = 15 * time.Second
@@ -36,10 +40,10 @@ type poolIdentity struct {
 	credential   string // the reference, never the value
 }
 
-// poolKey is a pool and the protocols that it offers to the upstream.
+// poolKey is a pool's identity and the one host that its connections were verified for.
 type poolKey struct {
 	poolIdentity
-	h2 bool
+	host string
 }
 
 // identify returns the identity of the pool that requests on r use.
@@ -53,54 +57,69 @@ func identify(r *routes.Route) poolIdentity {
 
 // upstream carries the requests of one bottle to the hosts that its plan names. Pools are never shared between bottles.
 type upstream struct {
-	dial  *dialer
-	roots *gwtls.Roots
-	waits Deadlines
+	dial     *dialer
+	roots    *gwtls.Roots
+	waits    Deadlines
+	client   *http1.Client
+	buffers  gwtls.WireBuffers
+	sessions tls.ClientSessionCache // of all pools, each under names of its own
 
-	mu    sync.Mutex
-	pools map[poolKey]*http.Transport
+	mu      sync.Mutex
+	shut    bool
+	pools   map[poolKey]*upstreamPool
+	routes  map[routeHost]*upstreamPool // pools by what they were asked for; emptied with a new plan
+	open    int                         // HTTP/1.1 connections, those being made included
+	waiting int                         // requests that wait for one
+	freed   chan struct{}               // closed when there may be one
+	sweeper *time.Timer                 // looks after idle connections while there are any
+}
+
+// routeHost is what a request asks a pool for.
+type routeHost struct {
+	route *routes.Route
+	host  string
 }
 
 // newUpstream returns an upstream without connections. roots may be nil, which trusts nobody.
 func newUpstream(d *dialer, roots *gwtls.Roots, waits Deadlines) *upstream {
-	return &upstream{dial: d, roots: roots, waits: waits, pools: map[poolKey]*http.Transport{}}
+	return &upstream{
+		dial: d, roots: roots, waits: waits,
+		client: http1.NewClient(http1.ClientLimits{
+			HeadBytes: maxResponseHeadBytes, Head: waits.UpstreamHeader, Continue: waits.Continue,
+		}),
+		sessions: tls.NewLRUClientSessionCache(maxSessions),
+		pools:    map[poolKey]*upstreamPool{},
+		routes:   map[routeHost]*upstreamPool{},
+		freed:    make(chan struct{}),
+	}
 }
 
 // RoundTrip sends req to host by route and returns the response, whose body the caller closes. host is the canonical
-// name that was decided on; the guest's address plays no part. req is not changed: its URL keeps path and query, while
-// scheme, authority and Host are set from host and route. HTTP/2 is offered to the upstream if req.ProtoMajor is 2 (the
-// guest speaks it), HTTP/1.1 otherwise. Redirects are returned as they are; bodies are not decompressed; a 101 response
-// has an io.ReadWriteCloser as its body; 1xx responses are seen through httptrace.
+// name that was decided on; the guest's address plays no part. req's URL gives path and query alone: scheme, authority and
+// Host are set from host and route. HTTP/2 is offered to the upstream if req.ProtoMajor is 2 (the guest speaks it),
+// HTTP/1.1 otherwise. Redirects are returned as they are; bodies are not decompressed; a 101 response has an
+// io.ReadWriteCloser as its body. on is told of connection and interim responses.
 //
 // It blocks until the response's head, for at most the deadlines of the package or the request's context. A request of
-// which any byte was sent is sent again only if its method is idempotent and the pooled connection had been closed by
-// the server (RFC 9110 section 9.2.2). Errors are *UpstreamError.
-func (u *upstream) RoundTrip(route *routes.Route, host string, req *http.Request) (*http.Response, error) {
+// which any byte was sent is sent again only if it is safe and has no body, and the connection had been used before and
+// ended without a byte of a response (RFC 9110 section 9.2.2). Errors are *UpstreamError.
+func (u *upstream) RoundTrip(route *routes.Route, host string, req *http.Request, on observer) (*http.Response, error) {
 	if route == nil {
 		return nil, &UpstreamError{ReasonUpstreamExchange, host, errors.New("no route")}
 	}
-	out := req.WithContext(req.Context()) // shallow copy
-	out.RequestURI = ""
-	out.Host = authority(host, route)
-	target := url.URL{}
-	if req.URL != nil {
-		target = *req.URL
+	p, err := u.pool(route, host)
+	if err != nil {
+		return nil, err
 	}
-	target.Scheme = "https"
-	if route.Protocol == routes.HTTP {
-		target.Scheme = "http"
-	}
-	target.User, target.Fragment, target.RawFragment = nil, "", ""
-	target.Host = net.JoinHostPort(host, strconv.Itoa(int(route.Port)))
-	out.URL = &target
-	if _, ok := req.Header["User-Agent"]; !ok {
-		out.Header = maps.Clone(req.Header)
-		if out.Header == nil {
-			out.Header = http.Header{}
+	var resp *http.Response
+	if req.ProtoMajor == 2 && p.h2 != nil {
+		resp, err = p.h2.roundTrip(req, on)
+		if errors.Is(err, errSpeaksH1) {
+			resp, err = p.roundTrip(req, on)
 		}
-		out.Header["User-Agent"] = nil // net/http would add one of its own
+	} else {
+		resp, err = p.roundTrip(req, on)
 	}
-	resp, err := u.pool(route, req.ProtoMajor == 2).RoundTrip(out)
 	if err != nil {
 		var ue *UpstreamError
 		if errors.As(err, &ue) {
@@ -119,108 +138,120 @@ func authority(host string, route *routes.Route) string {
 	return net.JoinHostPort(host, strconv.Itoa(int(route.Port)))
 }
 
-// pool returns the transport for requests on route, made at its first use.
-func (u *upstream) pool(route *routes.Route, h2 bool) *http.Transport {
-	key := poolKey{identify(route), h2 && route.Protocol != routes.HTTP}
+// pool returns the pool for requests to host on route, made at its first use.
+func (u *upstream) pool(route *routes.Route, host string) (*upstreamPool, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	t := u.pools[key]
-	if t == nil {
-		t = u.newTransport(key)
-		u.pools[key] = t
+	if p := u.routes[routeHost{route, host}]; p != nil {
+		return p, nil
 	}
-	return t
+	if u.shut {
+		return nil, &UpstreamError{ReasonUpstreamExchange, host, errors.New("the bottle was shut")}
+	}
+	key := poolKey{identify(route), host}
+	p := u.pools[key]
+	if p == nil {
+		u.boundPools()
+		p = &upstreamPool{u: u, key: key, authority: authority(host, route)}
+		if route.Protocol != routes.HTTP {
+			p.h2 = newH2Pool(p)
+		}
+		u.pools[key] = p
+	}
+	u.routes[routeHost{route, host}] = p
+	return p, nil
 }
 
-// newTransport returns the transport of one pool. It has no proxy, no compression of its own and no cookie or redirect
-// logic; its only way out is the guarded dialer.
-func (u *upstream) newTransport(key poolKey) *http.Transport {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(key.h2)
-	t := &http.Transport{
-		DisableCompression:     true,
-		Protocols:              protocols,
-		MaxIdleConnsPerHost:    maxIdlePerHost,
-		MaxConnsPerHost:        maxConnsPerHost,
-		IdleConnTimeout:        u.waits.UpstreamIdle,
-		ResponseHeaderTimeout:  u.waits.UpstreamHeader,
-		TLSHandshakeTimeout:    u.waits.UpstreamHandshake,
-		ExpectContinueTimeout:  u.waits.Continue,
-		MaxResponseHeaderBytes: maxResponseHeadBytes,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: upstreamPing, PingTimeout: upstreamPingWait},
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return u.dialPlain(ctx, key, addr)
-		},
-		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			return u.dialTLS(ctx, key, addr)
-		},
+// boundPools drops the pools without connections when there are many, as a guest may ask for any name under a wildcard. u.mu
+// is held.
+func (u *upstream) boundPools() {
+	if len(u.pools) < maxPools {
+		return
 	}
-	return t
+	clear(u.routes)
+	for key, p := range u.pools {
+		if p.open == 0 {
+			delete(u.pools, key)
+			if p.h2 != nil {
+				p.h2.transport.CloseIdleConnections()
+			}
+		}
+	}
 }
 
-// dialPlain connects without TLS, for routes of protocol http only: any other pool that asks for it is a defect.
-func (u *upstream) dialPlain(ctx context.Context, key poolKey, addr string) (net.Conn, error) {
-	if key.protocol != routes.HTTP {
-		return nil, &UpstreamError{ReasonUpstreamDial, addr, errors.New("plain connection on a route that is not http")}
-	}
-	return u.connect(ctx, key, addr)
+// connect dials the host of key through the guard.
+func (u *upstream) connect(ctx context.Context, key poolKey) (*net.TCPConn, error) {
+	return u.dial.dialName(ctx, key.host, key.port, key.allowPrivate)
 }
 
-// connect dials addr, a name and a port, through the guard.
-func (u *upstream) connect(ctx context.Context, key poolKey, addr string) (*net.TCPConn, error) {
-	host, service, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, &UpstreamError{ReasonUpstreamDial, addr, err}
-	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return nil, &UpstreamError{ReasonUpstreamDial, addr, err}
-	}
-	return u.dial.dialName(ctx, host, uint16(port), key.allowPrivate)
-}
-
-// dialTLS connects and verifies: chain and name of the upstream, always, before a byte of a request goes out.
-func (u *upstream) dialTLS(ctx context.Context, key poolKey, addr string) (net.Conn, error) {
-	raw, err := u.connect(ctx, key, addr)
-	if err != nil {
-		return nil, err
-	}
-	host, _, _ := net.SplitHostPort(addr) // connect has split it already
-	alpn := []string{alpnH1}
-	if key.h2 {
-		alpn = []string{alpnH2, alpnH1}
-	}
-	conn := tls.Client(raw, gwtls.UpstreamConfig(u.roots, host, alpn))
+// handshake makes TLS on raw and verifies chain and name of the upstream, always, before a byte of a request goes out. On an
+// error raw has been closed.
+func (u *upstream) handshake(ctx context.Context, key poolKey, raw *net.TCPConn, wire *gwtls.Wire, alpn ...string) (*tls.Conn, error) {
+	config := gwtls.UpstreamConfig(u.roots, key.host, alpn)
+	config.ClientSessionCache = &poolSessions{u.sessions, key.sessionPrefix()}
+	config.DynamicRecordSizingDisabled = true
+	conn := tls.Client(wire, config)
 	hctx, cancel := context.WithTimeout(ctx, u.waits.UpstreamHandshake)
 	defer cancel()
 	if err := conn.HandshakeContext(hctx); err != nil {
 		reset(raw)
-		return nil, &UpstreamError{ReasonUpstreamTLS, host, err}
+		return nil, &UpstreamError{ReasonUpstreamTLS, key.host, err}
 	}
 	return conn, nil
+}
+
+// sessionPrefix sets the sessions of one pool apart from those of another for the same host.
+func (k poolKey) sessionPrefix() string {
+	return strings.Join([]string{k.pattern, strconv.Itoa(int(k.port)), k.credential, ""}, "\x00")
+}
+
+// poolSessions is one pool's part of a cache of TLS sessions.
+type poolSessions struct {
+	all    tls.ClientSessionCache
+	prefix string
+}
+
+// Get is [tls.ClientSessionCache].Get.
+func (s *poolSessions) Get(name string) (*tls.ClientSessionState, bool) {
+	return s.all.Get(s.prefix + name)
+}
+
+// Put is [tls.ClientSessionCache].Put.
+func (s *poolSessions) Put(name string, state *tls.ClientSessionState) {
+	s.all.Put(s.prefix+name, state)
 }
 
 // keep closes what no route of the plan in force can use any more: the idle connections of pools that are not in s, and
 // the pools themselves. Requests under way go on.
 func (u *upstream) keep(s *snapshot) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	for key, t := range u.pools {
+	clear(u.routes)
+	var gone []*upstreamPool
+	for key, p := range u.pools {
 		if !s.poolKeys[key.poolIdentity] {
-			t.CloseIdleConnections()
 			delete(u.pools, key)
+			gone = append(gone, p)
 		}
+	}
+	u.mu.Unlock()
+	for _, p := range gone {
+		p.retire()
 	}
 }
 
-// close closes every idle connection. Those in use close with their requests.
+// close closes every idle connection. Those in use close with their requests, and nothing new begins.
 func (u *upstream) close() {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	for key, t := range u.pools {
-		t.CloseIdleConnections()
-		delete(u.pools, key)
+	u.shut = true
+	clear(u.routes)
+	pools := u.pools
+	u.pools = map[poolKey]*upstreamPool{}
+	if u.sweeper != nil {
+		u.sweeper.Stop()
+	}
+	u.mu.Unlock()
+	for _, p := range pools {
+		p.retire()
 	}
 }
 

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bufio"
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -62,6 +61,12 @@ func (w *world) bare(waits Deadlines) *upstream {
 	return newUpstream(d, w.g.roots, waits)
 }
 
+// nobody wants to know what happens before a response is there.
+type nobody struct{}
+
+func (nobody) connected(netip.AddrPort) {}
+func (nobody) interim(int, http.Header) {}
+
 func get(path string, major int) *http.Request {
 	return &http.Request{
 		Method: http.MethodGet, URL: &url.URL{Opaque: path}, Header: http.Header{}, ProtoMajor: major, RequestURI: "left over",
@@ -88,7 +93,7 @@ func TestUpstreamMirrorsTheGuestsProtocol(t *testing.T) {
 		major int
 		proto string
 	}{{1, "HTTP/1.1"}, {2, "HTTP/2.0"}} {
-		resp, err := u.RoundTrip(route, "api.test", get("/a%2Fb?x=%20", c.major))
+		resp, err := u.RoundTrip(route, "api.test", get("/a%2Fb?x=%20", c.major), nobody{})
 		if err != nil {
 			t.Fatalf("guest speaks HTTP/%d: %v", c.major, err)
 		}
@@ -118,7 +123,7 @@ func TestUpstreamMustProveItsName(t *testing.T) {
 			o := newOrigin(t, &cert, func(http.ResponseWriter, *http.Request) {})
 			u := w.bare(Deadlines{})
 			defer u.close()
-			_, err := u.RoundTrip(&routes.Route{Host: "api.test", Port: o.port, Protocol: routes.HTTPS}, "api.test", get("/", 1))
+			_, err := u.RoundTrip(&routes.Route{Host: "api.test", Port: o.port, Protocol: routes.HTTPS}, "api.test", get("/", 1), nobody{})
 			var ue *UpstreamError
 			if !errors.As(err, &ue) || ue.Stage != ReasonUpstreamTLS {
 				t.Errorf("got %v; want stage %s", err, ReasonUpstreamTLS)
@@ -158,7 +163,7 @@ func TestUpstreamPoolsAreApart(t *testing.T) {
 		{"no credential", dev, route(""), 3},
 		{"another bottle", other, route("A"), 4},
 	} {
-		resp, err := c.u.RoundTrip(c.r, "api.test", get("/", 1))
+		resp, err := c.u.RoundTrip(c.r, "api.test", get("/", 1), nobody{})
 		if err != nil {
 			t.Fatalf("%s: %v", c.what, err)
 		}
@@ -188,7 +193,7 @@ func TestUpstreamGuardAndPlainText(t *testing.T) {
 	o := newOrigin(t, nil, func(rw http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(rw, r.Host) })
 	u := w.bare(Deadlines{})
 	defer u.close()
-	resp, err := u.RoundTrip(&routes.Route{Host: "plain.test", Port: o.port, Protocol: routes.HTTP}, "plain.test", get("/", 2))
+	resp, err := u.RoundTrip(&routes.Route{Host: "plain.test", Port: o.port, Protocol: routes.HTTP}, "plain.test", get("/", 2), nobody{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,17 +203,13 @@ func TestUpstreamGuardAndPlainText(t *testing.T) {
 		t.Errorf("got %q by %s; want %q by HTTP/1.1", body, resp.Proto, want)
 	}
 	for host, stage := range map[string]routes.Reason{"meta.test": ReasonUpstreamGuard, "gone.test": ReasonUpstreamResolve} {
-		_, err = u.RoundTrip(&routes.Route{Host: host, Port: 443, Protocol: routes.HTTPS, AllowPrivate: true}, host, get("/", 1))
+		_, err = u.RoundTrip(&routes.Route{Host: host, Port: 443, Protocol: routes.HTTPS, AllowPrivate: true}, host, get("/", 1), nobody{})
 		var ue *UpstreamError
 		if !errors.As(err, &ue) || ue.Stage != stage {
 			t.Errorf("%s: %v; want stage %s", host, err, stage)
 		}
 	}
-	// A pool for https has no way to speak without TLS.
-	if _, err := u.dialPlain(context.Background(), poolKey{poolIdentity{protocol: routes.HTTPS}, false}, "plain.test:80"); err == nil {
-		t.Error("a pool for https made a plain connection")
-	}
-	if _, err := u.RoundTrip(nil, "plain.test", get("/", 1)); err == nil {
+	if _, err := u.RoundTrip(nil, "plain.test", get("/", 1), nobody{}); err == nil {
 		t.Error("a request without a route was sent")
 	}
 }
@@ -230,7 +231,7 @@ func TestUpstreamUpgrade(t *testing.T) {
 	req := get("/", 1)
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", "websocket")
-	resp, err := u.RoundTrip(&routes.Route{Host: "ws.test", Port: port, Protocol: routes.HTTP}, "ws.test", req)
+	resp, err := u.RoundTrip(&routes.Route{Host: "ws.test", Port: port, Protocol: routes.HTTP}, "ws.test", req, nobody{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +256,7 @@ func TestUpstreamThatNeverAnswers(t *testing.T) {
 	u := w.bare(Deadlines{UpstreamHeader: 50 * time.Millisecond, UpstreamHandshake: 50 * time.Millisecond})
 	defer u.close()
 	for protocol, stage := range map[routes.Protocol]routes.Reason{routes.HTTP: ReasonUpstreamExchange, routes.HTTPS: ReasonUpstreamTLS} {
-		_, err := u.RoundTrip(&routes.Route{Host: "slow.test", Port: port, Protocol: protocol}, "slow.test", get("/", 1))
+		_, err := u.RoundTrip(&routes.Route{Host: "slow.test", Port: port, Protocol: protocol}, "slow.test", get("/", 1), nobody{})
 		var ue *UpstreamError
 		if !errors.As(err, &ue) || ue.Stage != stage || !strings.Contains(err.Error(), "slow.test") {
 			t.Errorf("%s: %v; want stage %s", protocol, err, stage)

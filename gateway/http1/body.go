@@ -1,7 +1,6 @@
 package http1
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"maps"
@@ -84,7 +83,7 @@ func (b *body) read(p []byte) (int, error) {
 func (b *body) next(p []byte) (n int, ended bool, err error) {
 	if b.chunks != nil {
 		n, err = b.chunks.read(p)
-		if err == nil && b.chunks.left == 0 && b.lineBuffered() {
+		if err == nil && b.chunks.left == 0 && b.chunks.inside && b.reader.lastChunkNext() {
 			err = b.chunks.next() // so that the last bytes and the end come in one call
 		}
 		return n, b.chunks.ended, err
@@ -98,12 +97,6 @@ func (b *body) next(p []byte) (n int, ended bool, err error) {
 	n, err = b.data(p)
 	b.left -= int64(n)
 	return n, b.left == 0, err
-}
-
-// lineBuffered reports whether a chunk's end and the whole last chunk are buffered, so that reading on does not block.
-func (b *body) lineBuffered() bool {
-	r := b.reader
-	return b.chunks.inside && bytes.HasPrefix(r.buf[r.r:r.w], []byte("\r\n0\r\n\r\n"))
 }
 
 // finish marks the body as read to its end.
@@ -138,31 +131,12 @@ func (b *body) data(p []byte) (int, error) {
 }
 
 // line is [chunkSource].line. The limit does not count the line's end.
-func (b *body) line(limit int) ([]byte, error) {
-	for scanned := 0; ; {
-		r := b.reader
-		have := r.buf[r.r:r.w]
-		if i := bytes.IndexByte(have[scanned:], '\n'); i >= 0 {
-			i += scanned
-			if i == 0 || have[i-1] != '\r' {
-				return nil, refuse(ReasonBareLF, "a line of a chunked body ends in LF without CR")
-			}
-			if i-1 > limit {
-				return nil, refuse(ReasonChunk, "a line of a chunked body is too long")
-			}
-			r.r += i + 1
-			return have[:i-1], nil
-		}
-		if scanned = len(have); scanned > limit+1 {
-			return nil, refuse(ReasonChunk, "a line of a chunked body is too long")
-		}
-		if r.buf != nil && len(have) == len(r.buf) {
-			r.grow(limit + readBuffer)
-		}
-		if _, err := b.timed(func() (int, error) { return 0, r.fill() }); err != nil {
-			return nil, err
-		}
-	}
+func (b *body) line(limit int) ([]byte, error) { return b.reader.line(limit, b) }
+
+// more reads further bytes into the reader's buffer.
+func (b *body) more() error {
+	_, err := b.timed(func() (int, error) { return 0, b.reader.fill() })
+	return err
 }
 
 // timed runs one read from the connection under its deadline and the rate bound.

@@ -30,6 +30,8 @@ type chunkReader struct {
 	excess  int64
 	ended   bool
 	trailer http.Header // set at the end, nil if there was none
+	// dropsTrailer says that a field that no trailer may hold is dropped instead of refused (RFC 9110 section 6.5.1).
+	dropsTrailer bool
 }
 
 // read decodes at most len(p) bytes. At the end of the body, after its trailer section, it returns ended = true, with n
@@ -137,7 +139,11 @@ func (c *chunkReader) readTrailer() error {
 		return refuse(ReasonTrailer, bad.Detail)
 	}
 	for key := range trailer {
-		if !trailerAllowed(key) {
+		switch {
+		case trailerAllowed(key):
+		case c.dropsTrailer:
+			delete(trailer, key)
+		default:
 			return refuse(ReasonTrailer, "the trailer section holds a field that no trailer may hold (RFC 9110 section 6.5.1)")
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // Reason is why a request was refused, as one word fit for a metric label and a record.
 type Reason string
 
-// The reasons. Each stands for one rule of RFC 9112 or RFC 9110, or one limit, that a guest broke.
+// The reasons. Each stands for one rule of RFC 9112 or RFC 9110, or one limit, that a guest, or a server, broke.
 const (
 	// ReasonRequestLine is a request line that is not "method SP target SP version" (RFC 9112 section 3).
 	ReasonRequestLine Reason = "request_line"
@@ -53,6 +53,10 @@ const (
 	ReasonSlowHead Reason = "head_timeout"
 	// ReasonSlowBody is a body that stalled or came below [Limits].BodyRate.
 	ReasonSlowBody Reason = "body_timeout"
+	// ReasonStatusLine is a status line that is not "version SP status SP reason" (RFC 9112 section 4).
+	ReasonStatusLine Reason = "status_line"
+	// ReasonInterim is a response with more interim responses before it than [ClientLimits].Interim.
+	ReasonInterim Reason = "interim"
 )
 
 // ProtocolError says that the guest broke the protocol. The connection ends with it: after a syntax error nobody knows

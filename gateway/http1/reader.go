@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -85,6 +86,42 @@ func (b *reader) read(p []byte) (int, error) {
 	n := copy(p, b.buf[b.r:b.w])
 	b.r += n
 	return n, nil
+}
+
+// filler reads further bytes into a reader's buffer.
+type filler interface{ more() error }
+
+// line takes a line of a chunked body, without its CRLF and at most limit bytes long. It is valid until the next call.
+func (b *reader) line(limit int, f filler) ([]byte, error) {
+	for scanned := 0; ; {
+		have := b.buf[b.r:b.w]
+		if i := bytes.IndexByte(have[scanned:], '\n'); i >= 0 {
+			i += scanned
+			if i == 0 || have[i-1] != '\r' {
+				return nil, refuse(ReasonBareLF, "a line of a chunked body ends in LF without CR")
+			}
+			if i-1 > limit {
+				return nil, refuse(ReasonChunk, "a line of a chunked body is too long")
+			}
+			b.r += i + 1
+			return have[:i-1], nil
+		}
+		if scanned = len(have); scanned > limit+1 {
+			return nil, refuse(ReasonChunk, "a line of a chunked body is too long")
+		}
+		if b.buf != nil && len(have) == len(b.buf) {
+			b.grow(limit + readBuffer)
+		}
+		if err := f.more(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lastChunkNext reports whether a chunk's end and the whole last chunk without trailers are buffered, so that reading on does
+// not block.
+func (b *reader) lastChunkNext() bool {
+	return bytes.HasPrefix(b.buf[b.r:b.w], []byte("\r\n0\r\n\r\n"))
 }
 
 // awaitRequest blocks until the first bytes of the next request are there. It returns errGuestLeft if the connection ends,

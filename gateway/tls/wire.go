@@ -1,0 +1,195 @@
+package tls
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// wireBuffer holds a whole record of the greatest length (RFC 8446 section 5.2, RFC 5246 section 6.2.3) and the beginning of
+// others, so that a bulk transfer takes one system call for several records.
+const wireBuffer = 64 << 10
+
+// WireBuffers lends the buffers of any number of [Wire]. The zero value is ready for use.
+type WireBuffers struct{ pool sync.Pool }
+
+func (b *WireBuffers) get() *[]byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return p
+	}
+	p := make([]byte, wireBuffer)
+	return &p
+}
+
+// Wire is a TCP connection beneath a [crypto/tls.Conn]. It reads from the socket in large pieces but gives each Read bytes of
+// one record alone, so that crypto/tls holds none of the next: what came beyond the last record that was asked for can be
+// seen by Quiet. It has a buffer only while there is something in it; waiting for a peer takes none. Read is for one goroutine
+// at a time; everything else is as with [net.TCPConn].
+type Wire struct {
+	net.Conn
+	tcp     *net.TCPConn
+	raw     syscall.RawConn
+	buffers *WireBuffers
+	plain   bool          // there are no records: a Read gives whatever is there
+	in, out *atomic.Int64 // count bytes, nil if nobody asks
+
+	buf  *[]byte
+	r, w int // what is buffered is (*buf)[r:w]
+	left int // of the record that begins at or before r
+	err  error
+
+	take  func(fd uintptr) bool // made once
+	probe func(fd uintptr)
+}
+
+// NewWire returns conn as a Wire. first is what was read from it already; the Wire owns it. records says that the bytes are
+// TLS records. in and out, if not nil, count the bytes that go through, those of first included. It fails only on a closed
+// connection.
+func NewWire(conn *net.TCPConn, buffers *WireBuffers, records bool, first []byte, in, out *atomic.Int64) (*Wire, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	w := &Wire{Conn: conn, tcp: conn, raw: raw, buffers: buffers, plain: !records, in: in, out: out}
+	w.take = w.fromSocket
+	w.probe = func(fd uintptr) { w.fromSocket(fd) }
+	if len(first) > 0 {
+		w.buf, w.w = &first, len(first)
+		w.count(in, len(first))
+	}
+	return w, nil
+}
+
+// count adds n to a counter.
+func (w *Wire) count(c *atomic.Int64, n int) {
+	if c != nil {
+		c.Add(int64(n))
+	}
+}
+
+// Read reads bytes of one record. See [net.Conn].
+func (w *Wire) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for w.left == 0 || w.r == w.w {
+		if w.r < w.w && w.header() {
+			break
+		}
+		if err := w.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, (*w.buf)[w.r:min(w.w, w.r+w.left)])
+	w.r += n
+	w.left -= n
+	w.release()
+	return n, nil
+}
+
+// header begins a record if its header is there, and reports whether there are bytes to give.
+func (w *Wire) header() bool {
+	switch {
+	case w.left > 0:
+	case w.plain:
+		w.left = w.w - w.r
+	case w.w-w.r >= recordHeaderSize:
+		w.left = recordHeaderSize + int(binary.BigEndian.Uint16((*w.buf)[w.r+3:]))
+	}
+	return w.left > 0
+}
+
+// fill reads once from the socket, behind what is buffered. It blocks as a Read of the connection would.
+func (w *Wire) fill() error {
+	if w.buf != nil && w.r > 0 {
+		w.w = copy(*w.buf, (*w.buf)[w.r:w.w])
+		w.r = 0
+	}
+	if w.buf != nil && w.w == len(*w.buf) { // only what was read ahead is that small: the buffers hold any header
+		grown := w.buffers.get()
+		w.w = copy(*grown, (*w.buf)[:w.w])
+		w.buf = grown
+	}
+	if err := w.raw.Read(w.take); err != nil {
+		return err
+	}
+	return w.err
+}
+
+// fromSocket is one try to read. It reports false if the socket has nothing yet, and then holds no buffer for nothing.
+func (w *Wire) fromSocket(fd uintptr) bool {
+	if w.buf == nil {
+		w.buf, w.r, w.w = w.buffers.get(), 0, 0
+	}
+	for {
+		n, err := syscall.Read(int(fd), (*w.buf)[w.w:])
+		switch {
+		case err == syscall.EINTR: //nolint:errorlint // an errno as it comes from the kernel, here and below
+			continue
+		case err == syscall.EAGAIN: //nolint:errorlint
+			w.release()
+			return false
+		case err != nil:
+			w.err = &net.OpError{Op: "read", Net: "tcp", Source: w.LocalAddr(), Addr: w.RemoteAddr(), Err: os.NewSyscallError("read", err)}
+		case n == 0:
+			w.err = io.EOF
+		default:
+			w.err = nil
+			w.w += n
+			w.count(w.in, n)
+			return true
+		}
+		w.release()
+		return true
+	}
+}
+
+// release gives the buffer back if nothing is in it.
+func (w *Wire) release() {
+	if w.buf == nil || w.r != w.w {
+		return
+	}
+	if len(*w.buf) == wireBuffer {
+		w.buffers.pool.Put(w.buf)
+	}
+	w.buf, w.r, w.w = nil, 0, 0
+}
+
+// Whole reports whether the next record is buffered as a whole, so that reading it does not block.
+func (w *Wire) Whole() bool {
+	have := w.w - w.r
+	switch {
+	case have == 0 || w.left > have:
+		return false
+	case w.plain || w.left > 0:
+		return true
+	}
+	return have >= recordHeaderSize && have >= recordHeaderSize+int(binary.BigEndian.Uint16((*w.buf)[w.r+3:]))
+}
+
+// Quiet reports whether the peer has said nothing, not even that it is at its end, beyond what was read. It does not block.
+// It must not be called while a Read is under way.
+func (w *Wire) Quiet() bool {
+	if w.r != w.w || w.left > 0 {
+		return false
+	}
+	w.err = nil
+	if err := w.raw.Control(w.probe); err != nil {
+		return false
+	}
+	return w.err == nil && w.r == w.w
+}
+
+// Write writes p to the socket. See [net.Conn].
+func (w *Wire) Write(p []byte) (int, error) {
+	n, err := w.tcp.Write(p)
+	w.count(w.out, n)
+	return n, err
+}
+
+// CloseWrite ends the sending side of the TCP connection.
+func (w *Wire) CloseWrite() error { return w.tcp.CloseWrite() }

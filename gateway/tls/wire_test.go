@@ -1,0 +1,157 @@
+package tls
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// pair returns both ends of a TCP connection.
+func pair(t *testing.T) (near, far *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a.(*net.TCPConn), b.(*net.TCPConn)
+}
+
+// wireOver returns a Wire over conn that fails the test if it cannot be made.
+func wireOver(t *testing.T, conn *net.TCPConn, records bool, first []byte, in, out *atomic.Int64) *Wire {
+	t.Helper()
+	w, err := NewWire(conn, new(WireBuffers), records, first, in, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// TestWireGivesOneRecord sends records of all sizes in pieces that are cut anywhere, some of them read beforehand, and looks
+// that no Read crosses the end of one and that no byte is lost or counted twice.
+func TestWireGivesOneRecord(t *testing.T) {
+	near, far := pair(t)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var stream []byte
+	ends := map[int]bool{}
+	for _, size := range []int{0, 1, 5, 100, 16384, 16640, 65535, 3, 0, 0, 40000, 7} {
+		stream = append(stream, 23, 3, 3, byte(size>>8), byte(size))
+		for range size {
+			stream = append(stream, byte(rnd.Uint32()))
+		}
+		ends[len(stream)] = true
+	}
+	const before = 7
+	go func() {
+		for rest := stream[before:]; len(rest) > 0; {
+			n := min(len(rest), 1+int(rnd.Uint32N(9000)))
+			far.Write(rest[:n])
+			rest = rest[n:]
+		}
+		far.Close()
+	}()
+	var in, out atomic.Int64
+	w := wireOver(t, near, true, bytes.Clone(stream[:before]), &in, &out)
+	var got []byte
+	for buf := make([]byte, 20000); ; {
+		n, err := w.Read(buf)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := len(got) + 1; at < len(got)+n; at++ {
+			if ends[at] {
+				t.Fatalf("a read of %d bytes at %d crosses the end of a record at %d", n, len(got), at)
+			}
+		}
+		got = append(got, buf[:n]...)
+	}
+	if !bytes.Equal(got, stream) || in.Load() != int64(len(stream)) {
+		t.Errorf("read %d bytes and counted %d, want %d", len(got), in.Load(), len(stream))
+	}
+	if w.buf != nil {
+		t.Error("a buffer is held with nothing in it")
+	}
+}
+
+// TestWireQuiet shows what is told of a connection that nobody reads.
+func TestWireQuiet(t *testing.T) {
+	for name, act := range map[string]func(far *net.TCPConn){
+		"bytes": func(far *net.TCPConn) { far.Write([]byte{21}) },
+		"end":   func(far *net.TCPConn) { far.Close() },
+		"reset": func(far *net.TCPConn) { far.SetLinger(0); far.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			near, far := pair(t)
+			w := wireOver(t, near, true, nil, nil, nil)
+			if !w.Quiet() || w.buf != nil {
+				t.Fatal("a connection over which nothing came is not quiet, or holds a buffer")
+			}
+			near.SetReadDeadline(time.Unix(1, 0)) // an old deadline does not matter
+			if !w.Quiet() {
+				t.Error("it is not quiet once its deadline has passed")
+			}
+			act(far)
+			for end := time.Now().Add(20 * time.Second); w.Quiet(); {
+				if time.Now().After(end) {
+					t.Fatal("it is still quiet")
+				}
+			}
+		})
+	}
+}
+
+// TestWireDeadline shows that a deadline ends a Read, which can be tried again, and that waiting holds no buffer.
+func TestWireDeadline(t *testing.T) {
+	near, far := pair(t)
+	w := wireOver(t, near, true, nil, nil, nil)
+	w.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if _, err := w.Read(make([]byte, 8)); !errors.Is(err, os.ErrDeadlineExceeded) || w.buf != nil {
+		t.Fatalf("got %v, buffer held: %v", err, w.buf != nil)
+	}
+	w.SetReadDeadline(time.Time{})
+	far.Write([]byte{23, 3, 3, 0, 1, 'a'})
+	if n, err := w.Read(make([]byte, 8)); n != 6 || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+}
+
+// TestWireBeneathTLS carries a megabyte each way.
+func TestWireBeneathTLS(t *testing.T) {
+	near, far := pair(t)
+	ca := openCA(t, t.TempDir())
+	config, err := ca.ServerConfig("a.test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := tls.Server(wireOver(t, far, true, nil, nil, nil), config)
+	client := tls.Client(wireOver(t, near, true, nil, nil, nil), &tls.Config{InsecureSkipVerify: true, ServerName: "a.test"})
+	content := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
+	go func() {
+		io.Copy(server, io.LimitReader(server, int64(len(content))))
+		server.Close()
+	}()
+	go client.Write(content)
+	got, err := io.ReadAll(client)
+	if err != nil || !bytes.Equal(got, content) {
+		t.Errorf("read %d bytes of %d, %v", len(got), len(content), err)
+	}
+}
