@@ -29,8 +29,9 @@ func (g *Gateway) Apply(ctx context.Context, desired []Bottle) error {
 	g.learnLinks(desired)
 	var errs []error
 	next := map[string]*bottle{}
+	clashes := g.clashes(desired)
 	for _, d := range desired {
-		b, err := g.applyBottle(ctx, d)
+		b, err := g.applyBottle(ctx, d, clashes[d.Name])
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -76,9 +77,39 @@ func (g *Gateway) canApply(desired []Bottle) error {
 	return nil
 }
 
+// clashes gives an error for each bottle whose link has what is another's. What a bottle has already, it keeps: a link
+// whose addresses somebody else chooses could otherwise shut any other.
+func (g *Gateway) clashes(desired []Bottle) map[string]error {
+	found := map[string]error{}
+	var held []redirect.Link
+	take := func(d Bottle) {
+		for _, h := range held {
+			if err := d.Link.Clash(h); err != nil {
+				found[d.Name] = err
+				return
+			}
+		}
+		held = append(held, d.Link)
+	}
+	settled := func(d Bottle) bool {
+		g.mu.RLock()
+		defer g.mu.RUnlock()
+		b := g.bottles[d.Name]
+		return b != nil && sameLink(b.link, d.Link)
+	}
+	for _, first := range []bool{true, false} {
+		for _, d := range desired {
+			if settled(d) == first && d.validate() == nil { // one that is not valid is refused for that
+				take(d)
+			}
+		}
+	}
+	return found
+}
+
 // applyBottle brings one bottle to its desired state, short of its link, and returns the bottle that is to run; nil if
-// none can.
-func (g *Gateway) applyBottle(ctx context.Context, d Bottle) (*bottle, error) {
+// none can. It cannot if its link clashes with another's.
+func (g *Gateway) applyBottle(ctx context.Context, d Bottle, clash error) (*bottle, error) {
 	g.mu.RLock()
 	old := g.bottles[d.Name]
 	g.mu.RUnlock()
@@ -88,6 +119,9 @@ func (g *Gateway) applyBottle(ctx context.Context, d Bottle) (*bottle, error) {
 	}
 	var s *snapshot
 	err := d.validate()
+	if err == nil {
+		err = clash
+	}
 	if err == nil {
 		s, err = newSnapshot(d, inForce)
 	}

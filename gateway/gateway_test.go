@@ -367,3 +367,25 @@ func TestSubscribeSeesRecords(t *testing.T) {
 }
 
 var _ Redirector = (*redirect.Redirect)(nil)
+
+// TestClashingLinkIsRefused: a bottle whose link has another's address is not run, and the other one is, whichever comes
+// first.
+func TestClashingLinkIsRefused(t *testing.T) {
+	w := newWorld(t, nil)
+	good := testBottle(t)
+	w.apply(t, good)
+	before := w.bottle("dev")
+	clashing := namedBottle(t, "alpha", 2)
+	clashing.Link.Guest, clashing.Link.Gateway = good.Link.Guest, good.Link.Gateway
+	err := w.g.Apply(context.Background(), []Bottle{clashing, good})
+	if err == nil || !strings.Contains(err.Error(), "alpha") || !strings.Contains(err.Error(), `already bottle "dev"'s`) {
+		t.Fatalf("apply: %v", err)
+	}
+	if w.bottle("dev") != before || w.bottle("alpha") != nil || !slices.Equal(w.redirect.links(), []string{"dev"}) {
+		t.Errorf("links of %v", w.redirect.links())
+	}
+	w.apply(t, clashing)
+	if !slices.Equal(w.redirect.links(), []string{"alpha"}) {
+		t.Errorf("links of %v once the address is free", w.redirect.links())
+	}
+}

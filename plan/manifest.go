@@ -26,13 +26,15 @@ type Manifest struct {
 
 // LinkManifest is the link section: at most one of Tap, Netns and Interface.
 type LinkManifest struct {
-	Tap       string `json:"tap,omitempty" jsonschema:"pattern=^gw-[A-Za-z0-9_.-]{1\\,12}$" jsonschema_description:"A tap that gatewayd creates and keeps: gw- and up to 12 characters."`
-	Netns     string `json:"netns,omitempty" jsonschema:"pattern=^/" jsonschema_description:"Path of a network namespace that gatewayd creates, with eth0 configured."`
-	Interface string `json:"interface,omitempty" jsonschema:"maxLength=15" jsonschema_description:"An interface that exists already."`
-	Owner     string `json:"owner,omitempty" jsonschema_description:"User (name, or number in quotes) that may open the tap."`
-	Guest     string `json:"guest,omitempty" jsonschema_description:"The guest's IPv4 address with the link's prefix length: 198.18.0.2/30."`
-	MAC       string `json:"mac,omitempty" jsonschema_description:"The guest's MAC address."`
-	MTU       int    `json:"mtu,omitempty" jsonschema:"minimum=576,maximum=9000" jsonschema_description:"Bytes; default 1500."`
+	Tap        string `json:"tap,omitempty" jsonschema:"pattern=^gw-[A-Za-z0-9_.-]{1\\,12}$" jsonschema_description:"A tap that gatewayd creates and keeps: gw- and up to 12 characters."`
+	Netns      string `json:"netns,omitempty" jsonschema:"pattern=^/" jsonschema_description:"Path of a network namespace that gatewayd creates, with eth0 configured."`
+	Adopt      bool   `json:"adopt,omitempty" jsonschema_description:"The namespace and its eth0, one end of a veth, are made by somebody else, such as a CNI plugin; address, MAC, MTU and default route are taken from eth0. Default false."`
+	Interface  string `json:"interface,omitempty" jsonschema:"maxLength=15" jsonschema_description:"An interface that exists already."`
+	Owner      string `json:"owner,omitempty" jsonschema_description:"User (name, or number in quotes) that may open the tap."`
+	MultiQueue bool   `json:"multi_queue,omitempty" jsonschema_description:"The tap is opened once for each of several queues, and in no other way. Default false: one queue."`
+	Guest      string `json:"guest,omitempty" jsonschema_description:"The guest's IPv4 address with the link's prefix length: 198.18.0.2/30."`
+	MAC        string `json:"mac,omitempty" jsonschema_description:"The guest's MAC address."`
+	MTU        int    `json:"mtu,omitempty" jsonschema:"minimum=576,maximum=9000" jsonschema_description:"Bytes; default 1500."`
 }
 
 // AgentProvider is the agent_provider section.

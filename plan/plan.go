@@ -56,13 +56,15 @@ type Plan struct {
 // LinkSpec says which capture link the bottle has: exactly one of Tap, Netns
 // and Interface is set.
 type LinkSpec struct {
-	Tap       string           `json:"tap,omitempty"`       // a tap that gatewayd creates, persistent
-	Netns     string           `json:"netns,omitempty"`     // absolute path of a namespace that gatewayd creates
-	Interface string           `json:"interface,omitempty"` // an interface that exists already
-	Owner     string           `json:"owner,omitempty"`     // user name or number that may open the tap; "" is root
-	Guest     netip.Prefix     `json:"guest,omitzero"`      // the guest's address with the link's prefix length; zero = from the pool
-	MAC       net.HardwareAddr `json:"-"`                   // the guest's; nil = gatewayd chooses
-	MTU       int              `json:"mtu,omitempty"`       // bytes; 0 = 1500
+	Tap        string           `json:"tap,omitempty"`         // a tap that gatewayd creates, persistent
+	Netns      string           `json:"netns,omitempty"`       // absolute path of a namespace that gatewayd creates
+	Adopt      bool             `json:"adopt,omitempty"`       // the namespace and its eth0 are made by somebody else
+	Interface  string           `json:"interface,omitempty"`   // an interface that exists already
+	Owner      string           `json:"owner,omitempty"`       // user name or number that may open the tap; "" is root
+	MultiQueue bool             `json:"multi_queue,omitempty"` // the tap has several queues
+	Guest      netip.Prefix     `json:"guest,omitzero"`        // the guest's address with the link's prefix length; zero = from the pool
+	MAC        net.HardwareAddr `json:"-"`                     // the guest's; nil = gatewayd chooses
+	MTU        int              `json:"mtu,omitempty"`         // bytes; 0 = 1500
 }
 
 // DeniedDNS says how names outside the plan are answered.
@@ -95,12 +97,14 @@ func (l LinkSpec) Gateway() netip.Addr {
 	return first
 }
 
-// String names the link: "tap gw-dev", "netns /run/netns/dev" or
-// "interface vnet0".
+// String names the link: "tap gw-dev", "netns /run/netns/dev", with " (adopted)"
+// behind it, or "interface vnet0".
 func (l LinkSpec) String() string {
 	switch {
 	case l.Tap != "":
 		return "tap " + l.Tap
+	case l.Adopt:
+		return "netns " + l.Netns + " (adopted)"
 	case l.Netns != "":
 		return "netns " + l.Netns
 	case l.Interface != "":

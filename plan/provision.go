@@ -51,6 +51,10 @@ func Provision(m *Manifest, h Host) (*Plan, error) {
 	if i := p.Link.Interface; i != "" && !strings.HasPrefix(i, tapPrefix) {
 		p.Notes = append(p.Notes, "interface "+i+" is shut only once gatewayd has seen it: a name that begins with "+tapPrefix+" is shut before")
 	}
+	if p.Link.Adopt {
+		p.Watch = append(p.Watch, p.Link.Netns)
+		p.Notes = append(p.Notes, "namespace "+p.Link.Netns+" is as open as its maker left it until gatewayd has adopted it: start the VM after that")
+	}
 	p.tidy()
 	return p, nil
 }
@@ -215,7 +219,8 @@ func (m *Manifest) environment(manifest []routes.Route, from []EnvVar) ([]EnvVar
 
 // link resolves the link section.
 func (m *Manifest) link() LinkSpec {
-	l := LinkSpec{Tap: m.Link.Tap, Netns: m.Link.Netns, Interface: m.Link.Interface, Owner: m.Link.Owner, MTU: m.Link.MTU}
+	l := LinkSpec{Tap: m.Link.Tap, Netns: m.Link.Netns, Adopt: m.Link.Adopt, Interface: m.Link.Interface,
+		Owner: m.Link.Owner, MultiQueue: m.Link.MultiQueue, MTU: m.Link.MTU}
 	// Both were checked when the manifest was parsed; unset, they stay zero.
 	l.Guest, _ = netip.ParsePrefix(m.Link.Guest)
 	l.MAC, _ = net.ParseMAC(m.Link.MAC)

@@ -58,16 +58,26 @@ func nullable(s *jsonschema.Schema) *jsonschema.Schema {
 	return &jsonschema.Schema{OneOf: []*jsonschema.Schema{s, {Type: "null"}}, Description: s.Description}
 }
 
-// JSONSchemaExtend allows at most one kind of link.
+// JSONSchemaExtend allows at most one kind of link, and with it what it has.
 func (LinkManifest) JSONSchemaExtend(s *jsonschema.Schema) {
+	isTrue := jsonschema.NewProperties()
+	isTrue.Set("adopt", &jsonschema.Schema{Const: true})
+	adopted := &jsonschema.Schema{Properties: isTrue, Required: []string{"adopt"}}
+	s.DependentRequired = map[string][]string{"adopt": {"netns"}}
 	s.AllOf = []*jsonschema.Schema{
 		notBoth("tap", "netns"), notBoth("tap", "interface"), notBoth("netns", "interface"),
 		notBoth("owner", "netns"), notBoth("owner", "interface"),
+		notBoth("multi_queue", "netns"), notBoth("multi_queue", "interface"),
+		{If: adopted, Then: &jsonschema.Schema{AllOf: []*jsonschema.Schema{notHas("guest"), notHas("mac"), notHas("mtu")}}},
 	}
 }
 
 func notBoth(a, b string) *jsonschema.Schema {
 	return &jsonschema.Schema{Not: &jsonschema.Schema{Required: []string{a, b}}}
+}
+
+func notHas(key string) *jsonschema.Schema {
+	return &jsonschema.Schema{Not: &jsonschema.Schema{Required: []string{key}}}
 }
 
 // JSONSchemaExtend requires exactly one source.

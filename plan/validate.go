@@ -90,7 +90,27 @@ func (d *decoder) validateLink(l *LinkManifest, bottle string) {
 			d.refuse("link.owner", "only a tap has an owner", "remove the key, or write link: {tap: gw-NAME, owner: "+l.Owner+"}")
 		}
 	}
+	d.validateAdopt(l)
+	if d.has("link.multi_queue") && l.Tap == "" {
+		d.refuse("link.multi_queue", "only a tap has queues", "remove the key, or write link: {tap: gw-NAME, multi_queue: true}")
+	}
 	d.validateLinkAddresses(l)
+}
+
+// validateAdopt checks that an adopted namespace is one, and says nothing that
+// its eth0 says.
+func (d *decoder) validateAdopt(l *LinkManifest) {
+	if d.has("link.adopt") && !d.has("link.netns") {
+		d.refuse("link.adopt", "only a namespace is adopted", "remove the key, or write link: {netns: /run/netns/NAME, adopt: true}")
+	}
+	if !l.Adopt {
+		return
+	}
+	for _, key := range []string{"guest", "mac", "mtu"} {
+		if d.has("link." + key) {
+			d.refuse("link."+key, "is the adopted eth0's to say", "remove the key; eth0's own is taken")
+		}
+	}
 }
 
 func (d *decoder) validateLinkAddresses(l *LinkManifest) {

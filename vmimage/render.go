@@ -40,7 +40,9 @@ func networkJSON(p *plan.Plan, n Network) ([]byte, error) {
 	if !n.Guest.IsValid() || !n.Guest.Addr().Is4() {
 		return nil, errors.New("the guest has no IPv4 address")
 	}
-	if !n.Gateway.Is4() || !n.Guest.Contains(n.Gateway) || n.Gateway == n.Guest.Addr() {
+	// A host prefix has nobody in it: the gateway is on the link by a route.
+	onLink := n.Guest.Bits() == 32 || n.Guest.Contains(n.Gateway)
+	if !n.Gateway.Is4() || !onLink || n.Gateway == n.Guest.Addr() {
 		return nil, fmt.Errorf("gateway %s is not a neighbour of the guest %s", n.Gateway, n.Guest)
 	}
 	data, err := json.MarshalIndent(networkFile{

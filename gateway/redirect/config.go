@@ -21,9 +21,12 @@ const (
 	// Netns is a veth pair whose far end is eth0 in a network namespace that
 	// this package creates and configures.
 	Netns
+	// Adopted is a veth pair whose far end is eth0 in a network namespace that
+	// somebody else made and configured; see [Adopt].
+	Adopted
 )
 
-// String returns "existing", "tap" or "netns".
+// String returns "existing", "tap", "netns" or "adopted".
 func (k LinkKind) String() string {
 	switch k {
 	case Existing:
@@ -32,6 +35,8 @@ func (k LinkKind) String() string {
 		return "tap"
 	case Netns:
 		return "netns"
+	case Adopted:
+		return "adopted"
 	}
 	return fmt.Sprintf("LinkKind(%d)", uint8(k))
 }
@@ -62,13 +67,20 @@ type Link struct {
 	// Kind says whether the interface is found or made.
 	Kind LinkKind
 	// Netns is the absolute path at which the bottle's namespace is bound. It
-	// is required for kind Netns and must be empty for the others.
+	// is required for kinds Netns and Adopted and must be empty for the others.
 	Netns string
 	// Owner is the user id that may open a tap; -1 means root only. Kinds
 	// other than Tap ignore it.
 	Owner int
+	// MultiQueue makes a tap that is opened once for each of its queues
+	// (IFF_MULTI_QUEUE), up to 256 times, and in no other way. Kinds other than
+	// Tap ignore it.
+	MultiQueue bool
 	// Guest is the bottle's only IPv4 address, Gateway the host's address on
-	// the same link. Both lie in one prefix of Bits bits (8 to 30).
+	// the same link. Both lie in one prefix of Bits bits (8 to 30). Of an adopted
+	// link that prefix is the guest's idea alone: the host has the Gateway's
+	// address and a route to the Guest's, and Bits may be 32, which leaves the
+	// gateway outside.
 	Guest, Gateway netip.Addr
 	Bits           int
 	// MAC is the bottle's only Ethernet address: six bytes, unicast.
@@ -100,11 +112,11 @@ func (l Link) problem() string {
 		return "the bottle has no name"
 	case !validInterfaceName(l.Name):
 		return fmt.Sprintf("interface name %q: write 1 to %d printable bytes without '/', '%%', ':' or space", l.Name, maxNameLen)
-	case l.Kind > Netns:
+	case l.Kind > Adopted:
 		return fmt.Sprintf("unknown %v", l.Kind)
-	case l.Kind == Netns && !filepath.IsAbs(l.Netns):
+	case l.inNetns() && !filepath.IsAbs(l.Netns):
 		return fmt.Sprintf("namespace path %q: write an absolute path such as /run/netns/%s", l.Netns, l.Bottle)
-	case l.Kind != Netns && l.Netns != "":
+	case !l.inNetns() && l.Netns != "":
 		return fmt.Sprintf("namespace path %q on a link of kind %v: leave it out", l.Netns, l.Kind)
 	case l.MTU != 0 && (l.MTU < minMTU || l.MTU > maxMTU):
 		return fmt.Sprintf("mtu %d: write %d to %d", l.MTU, minMTU, maxMTU)
@@ -120,17 +132,20 @@ func (l Link) addressProblem() string {
 	switch {
 	case !l.Guest.Is4() || !l.Gateway.Is4():
 		return fmt.Sprintf("guest %v, gateway %v: write two IPv4 addresses", l.Guest, l.Gateway)
-	case l.Bits < 8 || l.Bits > 30:
+	case (l.Bits < 8 || l.Bits > 30) && (l.Kind != Adopted || l.Bits != 32):
 		return fmt.Sprintf("prefix length %d: write 8 to 30", l.Bits)
 	case l.Guest == l.Gateway:
 		return fmt.Sprintf("guest and gateway are both %v: write two addresses", l.Guest)
 	case !unicast4(l.Guest) || !unicast4(l.Gateway):
 		return fmt.Sprintf("guest %v, gateway %v: write unicast addresses outside 0/8 and 127/8", l.Guest, l.Gateway)
-	case !netip.PrefixFrom(l.Gateway, l.Bits).Contains(l.Guest):
+	case l.Bits < 32 && !netip.PrefixFrom(l.Gateway, l.Bits).Contains(l.Guest):
 		return fmt.Sprintf("guest %v is not on the link %v/%d", l.Guest, l.Gateway, l.Bits)
 	}
 	return ""
 }
+
+// inNetns tells whether the bottle's end of the link is eth0 in a namespace.
+func (l Link) inNetns() bool { return l.Kind == Netns || l.Kind == Adopted }
 
 // mtu returns the MTU with its default filled in.
 func (l Link) mtu() int {
@@ -150,13 +165,23 @@ func (c Config) Validate() error {
 			continue
 		}
 		for _, other := range c.Links[:i] {
-			if clash := l.clash(other); clash != "" {
-				errs = append(errs, &LinkError{Bottle: l.Bottle, Link: l.Name, Op: "validate",
-					Err: fmt.Errorf("%s is already bottle %q's: give each bottle its own", clash, other.Bottle)})
+			if err := l.Clash(other); err != nil {
+				errs = append(errs, err)
 			}
 		}
 	}
 	return errs.join()
+}
+
+// Clash reports as a [*LinkError] what l has that is the other link's already: a
+// bottle, an interface, a namespace or an address. Both must be valid.
+func (l Link) Clash(other Link) error {
+	clash := l.clash(other)
+	if clash == "" {
+		return nil
+	}
+	return &LinkError{Bottle: l.Bottle, Link: l.Name, Op: "validate",
+		Err: fmt.Errorf("%s is already bottle %q's: give each bottle its own", clash, other.Bottle)}
 }
 
 func (l Link) clash(other Link) string {
@@ -167,13 +192,38 @@ func (l Link) clash(other Link) string {
 		return "interface " + l.Name
 	case l.Netns != "" && filepath.Clean(l.Netns) == filepath.Clean(other.Netns):
 		return "namespace " + l.Netns
-	case other.Gateway.Is4() && other.Bits > 0 && l.prefix().Overlaps(other.prefix()):
-		return "subnet " + other.prefix().String()
+	}
+	for _, mine := range l.prefixes() {
+		for _, theirs := range other.prefixes() {
+			if !mine.Overlaps(theirs) {
+				continue
+			}
+			if l.Kind == Adopted {
+				return "address " + mine.Addr().String()
+			}
+			return "subnet " + theirs.String()
+		}
 	}
 	return ""
 }
 
-func (l Link) prefix() netip.Prefix { return netip.PrefixFrom(l.Gateway, l.Bits).Masked() }
+// hostBits is the length of the prefix in which the host has the gateway's
+// address.
+func (l Link) hostBits() int {
+	if l.Kind == Adopted {
+		return 32
+	}
+	return l.Bits
+}
+
+// prefixes are what the host reaches by the link.
+func (l Link) prefixes() []netip.Prefix {
+	gateway := netip.PrefixFrom(l.Gateway, l.hostBits()).Masked()
+	if l.Kind == Adopted {
+		return []netip.Prefix{gateway, netip.PrefixFrom(l.Guest, 32)}
+	}
+	return []netip.Prefix{gateway}
+}
 
 // validInterfaceName mirrors dev_valid_name in net/core/dev.c, and refuses
 // control bytes and the '%' of name templates besides.

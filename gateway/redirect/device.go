@@ -22,6 +22,10 @@ func alias(instance, bottle string) string { return aliasPrefix + instance + ":"
 // aliasNetns marks, behind the alias of a veth, the namespace of its far end.
 const aliasNetns = " netns "
 
+// ownedByAnybody reports whether some instance of this program made the
+// interface.
+func ownedByAnybody(dev netlink.Link) bool { return strings.HasPrefix(dev.Attrs().Alias, aliasPrefix) }
+
 // owned reports whether the interface carries the bottle's alias.
 func owned(dev netlink.Link, instance, bottle string) bool {
 	a, _, _ := strings.Cut(dev.Attrs().Alias, aliasNetns)
@@ -160,13 +164,16 @@ func setDown(dev netlink.Link) error {
 
 // device finds the link's interface, or creates it where its kind says so. It
 // returns the names of what it had to change. An interface that it creates is
-// down.
+// down. One that was found and cannot be used comes with the error.
 func device(instance string, l Link) (dev netlink.Link, changes []string, err error) {
 	switch l.Kind {
 	case Tap:
 		return ensureTap(instance, l)
 	case Netns:
 		return ensureVeth(instance, l)
+	case Adopted:
+		dev, err = ensureAdopted(l)
+		return dev, nil, err
 	}
 	if dev, err = findLink(l.Name); err != nil {
 		return nil, nil, err
@@ -176,10 +183,17 @@ func device(instance string, l Link) (dev netlink.Link, changes []string, err er
 			Remedy: "create it: the link is set up as soon as it appears"}
 	}
 	if master := dev.Attrs().MasterIndex; master != 0 {
-		return nil, nil, &StateError{Object: "interface " + l.Name, Cause: fmt.Sprintf("it is part of interface %d", master),
-			Remedy: "take it out of its bridge or bond: ip link set " + l.Name + " nomaster"}
+		return dev, nil, enslaved(l.Name, master)
 	}
 	return dev, nil, nil
+}
+
+// enslaved is the refusal of a port of a bridge or bond. The program would see
+// its frames, but what it lets go on would be switched to the other ports, where
+// neither the firewall table nor the link's sysctls know it for the bottle's.
+func enslaved(name string, master int) error {
+	return &StateError{Object: "interface " + name, Cause: fmt.Sprintf("it is part of interface %d", master),
+		Remedy: "take it out of its bridge or bond: ip link set " + name + " nomaster"}
 }
 
 // foreign is the refusal of an interface that is in the way.

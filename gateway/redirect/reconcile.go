@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -193,6 +194,7 @@ func (r *Redirect) reconcileLink(l Link, repair bool) {
 	changes, err := r.ensureLink(&now)
 	log := r.options.Log.With("bottle", l.Bottle, "link", l.Name)
 	if err != nil {
+		now.Ifindex = cmp.Or(now.Ifindex, before.Ifindex) // what was the link is shut, though it may be so no longer
 		now.Err = &LinkError{Bottle: l.Bottle, Link: l.Name, Op: "guard", Err: errors.Join(err, r.shutLink(l, now.Ifindex))}
 		now.Up, now.Attached = false, AttachAuto
 		if before.Err == nil || before.Err.Error() != now.Err.Error() {
@@ -214,10 +216,12 @@ func (r *Redirect) reconcileLink(l Link, repair bool) {
 // returns the names of what it had to change, also with an error.
 func (r *Redirect) ensureLink(s *LinkStatus) (changes []string, err error) {
 	dev, changes, err := device(r.options.Instance, s.Link)
+	if dev != nil {
+		s.Ifindex = dev.Attrs().Index
+	}
 	if err != nil {
 		return changes, err
 	}
-	s.Ifindex = dev.Attrs().Index
 	closed, err := entry(s.Link, dev.Attrs().HardwareAddr, false)
 	if err != nil {
 		return changes, err
@@ -296,15 +300,15 @@ func (r *Redirect) prepare(dev netlink.Link, l Link) (changes []string, err erro
 	if err != nil {
 		return changes, err
 	}
-	changed, err = ensureAddress(dev, l.Gateway, l.Bits, l.Kind != Existing)
+	changed, err = ensureAddress(dev, l.Gateway, l.hostBits(), l.Kind == Tap || l.Kind == Netns)
 	if changed {
 		changes = append(changes, "address")
 	}
 	return changes, err
 }
 
-// openLink opens the entry and sets the link up. The permanent neighbour comes
-// last, since the kernel drops neighbours when a link goes down.
+// openLink opens the entry and sets the link up. The permanent neighbour and the
+// route come last, since the kernel drops both when a link goes down.
 func (r *Redirect) openLink(dev netlink.Link, l Link) (changes []string, err error) {
 	open, err := entry(l, dev.Attrs().HardwareAddr, true)
 	if err != nil {
@@ -333,6 +337,13 @@ func (r *Redirect) openLink(dev netlink.Link, l Link) (changes []string, err err
 	changed, err = ensureNeighbour(dev, l)
 	if changed {
 		changes = append(changes, "neighbour")
+	}
+	if err != nil || l.Kind != Adopted {
+		return changes, err
+	}
+	changed, err = ensureRoute(dev, l.Guest)
+	if changed {
+		changes = append(changes, "route")
 	}
 	return changes, err
 }

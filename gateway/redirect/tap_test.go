@@ -20,8 +20,10 @@ type machine struct {
 	t    testing.TB
 	link Link
 	tap  *os.File
-	host net.HardwareAddr
-	port uint16 // where its connection comes from
+	// header is the length of what precedes each frame.
+	header int
+	host   net.HardwareAddr
+	port   uint16 // where its connection comes from
 }
 
 // vnetHeader is struct virtio_net_hdr of linux/virtio_net.h.
@@ -48,28 +50,17 @@ func (s *stage) tapLink(n byte) Link {
 }
 
 // boot opens the tap with the flags that a virtual machine monitor uses.
-func (s *stage) boot(l Link) *machine {
-	t := s.t
-	t.Helper()
-	fd, err := unix.Open(tunDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	must(t, err)
-	req, err := unix.NewIfreq(l.Name)
-	must(t, err)
-	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	must(t, unix.IoctlIfreq(fd, unix.TUNSETIFF, req))
-	tap := os.NewFile(uintptr(fd), "tap")
-	t.Cleanup(func() { tap.Close() })
-	dev, err := netlink.LinkByName(l.Name)
-	must(t, err)
-	return &machine{t: t, link: l, tap: tap, host: dev.Attrs().HardwareAddr}
-}
+func (s *stage) boot(l Link) *machine { return s.bootAs(l, monitor{flags: unix.IFF_VNET_HDR}) }
 
 func (m *machine) write(h vnetHeader, frame []byte) error {
 	b := []byte{h.flags, h.gso}
 	for _, v := range []uint16{h.hdrLen, h.gsoSize, h.start, h.offset} {
 		b = binary.NativeEndian.AppendUint16(b, v)
 	}
-	_, err := m.tap.Write(append(b, frame...))
+	if len(b) < m.header {
+		b = append(b, make([]byte, m.header-len(b))...) // the number of buffers, which the kernel does not read
+	}
+	_, err := m.tap.Write(append(b[:m.header], frame...))
 	return err
 }
 
@@ -96,7 +87,7 @@ func (m *machine) receive(ok func([]byte) bool) []byte {
 	for {
 		n, err := m.tap.Read(buf)
 		must(m.t, err)
-		if b := buf[vnetHeaderLen:n]; ok(b) {
+		if b := buf[m.header:n]; ok(b) {
 			return b
 		}
 	}
@@ -118,19 +109,7 @@ func TestTap(t *testing.T) {
 			m.port = 41000 + uint16(i)
 			checkTap(t, l)
 
-			syn := m.segment(1, 0, 2, nil)
-			syn.body = sealed(l.Guest, called, 6, syn.body)
-			m.send(vnetHeader{}, syn.bytes())
-			answer := m.receive(func(b []byte) bool { return len(b) >= tcpHeadersLen && b[23] == 6 && b[47] == tcpSynAck })
-			next := binary.BigEndian.Uint32(answer[38:]) + 1
-			ack := m.segment(firstGuestByte, next, tcpAck, nil)
-			ack.body = sealed(l.Guest, called, 6, ack.body)
-			m.send(vnetHeader{}, ack.bytes())
-			conn, err := listener.Accept()
-			must(t, err)
-			must(t, conn.(*net.TCPConn).SetLinger(0))
-			defer conn.Close()
-
+			next, conn := m.connect(listener)
 			payload := make([]byte, 30000)
 			for i := range payload {
 				payload[i] = byte(i)
@@ -148,6 +127,26 @@ func TestTap(t *testing.T) {
 			}
 		})
 	}
+}
+
+// connect opens the machine's connection, and returns the sequence number that
+// comes next from the listener, and the listener's end.
+func (m *machine) connect(listener net.Listener) (uint32, *net.TCPConn) {
+	m.t.Helper()
+	syn := m.segment(1, 0, 2, nil)
+	syn.body = sealed(m.link.Guest, called, 6, syn.body)
+	m.send(vnetHeader{}, syn.bytes())
+	answer := m.receive(func(b []byte) bool { return len(b) >= tcpHeadersLen && b[23] == 6 && b[47] == tcpSynAck })
+	next := binary.BigEndian.Uint32(answer[38:]) + 1
+	ack := m.segment(firstGuestByte, next, tcpAck, nil)
+	ack.body = sealed(m.link.Guest, called, 6, ack.body)
+	m.send(vnetHeader{}, ack.bytes())
+	accepted, err := listener.Accept()
+	must(m.t, err)
+	conn := accepted.(*net.TCPConn)
+	m.t.Cleanup(func() { conn.Close() })
+	must(m.t, conn.SetLinger(0))
+	return next, conn
 }
 
 // partial puts the folded sum of the pseudo header where the checksum belongs,

@@ -103,8 +103,8 @@ func (u *uninstaller) created() ([]netlink.Link, error) {
 // refuseInUse is an error if a process would lose its link.
 func refuseInUse(dev netlink.Link) error {
 	name := dev.Attrs().Name
-	if _, ok := dev.(*netlink.Tuntap); ok {
-		open, err := tapOpen(name)
+	if tap, ok := dev.(*netlink.Tuntap); ok {
+		open, err := tapOpen(tap)
 		if err != nil || !open {
 			return err
 		}

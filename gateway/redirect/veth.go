@@ -90,7 +90,7 @@ func pairedWith(ns *os.File, host netlink.Link, instance string, l Link) (paired
 		}
 		if !owned(eth0, instance, l.Bottle) {
 			return &StateError{Object: guestInterface + " in " + l.Netns, Cause: "it was not made for this bottle",
-				Remedy: "name another namespace in the link, or delete that interface"}
+				Remedy: "name another namespace in the link, delete that interface, or write adopt: true to take the namespace as it is"}
 		}
 		paired = host != nil && host.Attrs().ParentIndex == eth0.Attrs().Index && eth0.Attrs().ParentIndex == host.Attrs().Index
 		if paired {

@@ -81,7 +81,9 @@ func (n network) setUp() error {
 	if err := netlink.LinkSetUp(card); err != nil {
 		return fmt.Errorf("bring up %s: %w", n.Interface, err)
 	}
-	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: card.Attrs().Index, Gw: gateway.AsSlice()}); err != nil {
+	// On the link, though a prefix of 32 bits does not say so.
+	route := &netlink.Route{LinkIndex: card.Attrs().Index, Gw: gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK)}
+	if err := netlink.RouteReplace(route); err != nil {
 		return fmt.Errorf("add default route: %w", err)
 	}
 	return nil

@@ -35,7 +35,7 @@ type Bottle struct {
 	// LinkError is why the link is shut although the bottle runs.
 	LinkError string `json:"link_error,omitempty"`
 	Plan      string `json:"plan,omitempty"`
-	// Kind is tap, netns or existing; Link the host-side interface; Netns the namespace's path.
+	// Kind is tap, netns, adopted or existing; Link the host-side interface; Netns the namespace's path.
 	Kind    string `json:"kind,omitempty"`
 	Link    string `json:"link,omitempty"`
 	Netns   string `json:"netns,omitempty"`

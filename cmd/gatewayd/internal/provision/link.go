@@ -40,7 +40,12 @@ func CA(c config.Config, bottle string) (*gwtls.CA, error) {
 
 // Link gives the capture link of a plan, with an address from the pool unless the manifest fixes one. The allocation is
 // remembered in the state directory, so that `gatewayd run` and `gatewayd guest` agree.
+//
+// The link of an adopted namespace is read from there, and nothing is remembered.
 func Link(c config.Config, p *plan.Plan) (redirect.Link, error) {
+	if p.Link.Adopt {
+		return adopted(p)
+	}
 	l := redirect.Link{
 		Bottle: p.Bottle, Owner: -1, MAC: p.Link.MAC, MTU: p.Link.MTU,
 		InterceptPort: interceptPort, DNSPort: dnsPort,
@@ -53,7 +58,7 @@ func Link(c config.Config, p *plan.Plan) (redirect.Link, error) {
 	}
 	switch {
 	case p.Link.Tap != "":
-		l.Kind, l.Name = redirect.Tap, p.Link.Tap
+		l.Kind, l.Name, l.MultiQueue = redirect.Tap, p.Link.Tap, p.Link.MultiQueue
 		uid, err := owner(p.Link.Owner)
 		if err != nil {
 			return redirect.Link{}, fmt.Errorf("bottle %s: link.owner: %w", p.Bottle, err)
@@ -71,6 +76,16 @@ func Link(c config.Config, p *plan.Plan) (redirect.Link, error) {
 		return redirect.Link{}, err
 	}
 	l.Guest, l.Gateway, l.Bits = n.Guest, n.Gateway, n.Prefix.Bits()
+	return l, nil
+}
+
+// adopted gives the capture link of a namespace that somebody else made.
+func adopted(p *plan.Plan) (redirect.Link, error) {
+	l, err := redirect.Adopt(p.Link.Netns)
+	if err != nil {
+		return redirect.Link{}, fmt.Errorf("bottle %s: %w", p.Bottle, err)
+	}
+	l.Bottle, l.InterceptPort, l.DNSPort = p.Bottle, interceptPort, dnsPort
 	return l, nil
 }
 

@@ -104,6 +104,14 @@ func TestLinkOfEachKind(t *testing.T) {
 			t.Errorf("%s: got %+v", k.link, l)
 		}
 	}
+	if l, err := Link(c, planned(t, "bottle: dev\nlink: {tap: gw-a, multi_queue: true}\n").Plan); err != nil || !l.MultiQueue {
+		t.Errorf("several queues: %+v, %v", l, err)
+	}
+	gone := filepath.Join(t.TempDir(), "gone")
+	if _, err := Link(c, planned(t, "bottle: dev\nlink: {netns: "+gone+", adopt: true}\n").Plan); err == nil ||
+		err.Error() != "bottle dev: adopt namespace "+gone+": there is none (create it and its eth0: it is adopted as soon as it appears; or leave out adopt, and gatewayd makes it)" {
+		t.Errorf("a namespace that is not there: %v", err)
+	}
 	if _, err := Link(c, planned(t, "bottle: dev\nlink: {tap: gw-a, owner: no-such-user-here}\n").Plan); err == nil || !strings.Contains(err.Error(), "no user") {
 		t.Errorf("unknown owner: %v", err)
 	}
