@@ -219,7 +219,7 @@ func TestRemovedLinkIsShut(t *testing.T) {
 	if isUp(dev) {
 		t.Error("the link is still up")
 	}
-	must(t, netlink.LinkSetUp(dev)) // as somebody else might
+	must(t, netlink.LinkSetUp(dev))       // as somebody else might
 	eventually(t, "a drop", func() bool { // the guest's end is slow to see that it has a carrier again
 		if conn, err := g.dial(to, 200*time.Millisecond); err == nil {
 			conn.Close()
