@@ -45,8 +45,10 @@ type fastTable struct {
 	grants map[grantKey]grant
 	taken  map[uint32]grantKey
 	next   uint32 // where the search for a free number begins
-	pins   map[gatewayPinKey]uint64
-	counts map[uint32]int // pins by ifindex
+	// reclaimed is when unused numbers were last looked for.
+	reclaimed time.Time
+	pins      map[gatewayPinKey]uint64
+	counts    map[uint32]int // pins by ifindex
 }
 
 // newFastTable forgets the pins of an earlier process, which its successor does
@@ -119,9 +121,12 @@ func (t *fastTable) grantFor(k grantKey) (grant, error) {
 	if g, ok := t.grants[k]; ok {
 		return g, nil
 	}
-	if len(t.taken) >= int(gatewayLimitsMAX_GRANTS)-1 {
+	if len(t.taken) >= int(gatewayLimitsMAX_GRANTS)-1 || t.grantsOf(k.ifindex) >= maxBottlePins {
 		if err := t.reclaim(); err != nil {
 			return grant{}, err
+		}
+		if n := t.grantsOf(k.ifindex); n >= maxBottlePins {
+			return grant{}, fmt.Errorf("allocate permission: the bottle has %d", n)
 		}
 	}
 	for range gatewayLimitsMAX_GRANTS {
@@ -142,6 +147,21 @@ func (t *fastTable) grantFor(k grantKey) (grant, error) {
 	return grant{}, fmt.Errorf("allocate permission: all %d are taken", gatewayLimitsMAX_GRANTS)
 }
 
+// grantsOf is how many permissions a link has. They outlive its pins while its
+// flows refer to them.
+func (t *fastTable) grantsOf(ifindex uint32) int {
+	if len(t.grants) < maxBottlePins {
+		return len(t.grants) // not more than that
+	}
+	n := 0
+	for k := range t.grants {
+		if k.ifindex == ifindex {
+			n++
+		}
+	}
+	return n
+}
+
 // advance gives a permission its next epoch: whatever refers to it is cut.
 func (t *fastTable) advance(id uint32) (uint64, error) {
 	var epoch uint64
@@ -155,8 +175,14 @@ func (t *fastTable) advance(id uint32) (uint64, error) {
 	return epoch, nil
 }
 
-// reclaim takes back permissions that neither a pin nor a flow refers to.
+// reclaim takes back permissions that neither a pin nor a flow refers to. It
+// walks over all flows, so it does that once a second at most: a bottle that
+// wants more and more must not keep the others waiting.
 func (t *fastTable) reclaim() error {
+	if time.Since(t.reclaimed) < time.Second {
+		return nil
+	}
+	t.reclaimed = time.Now()
 	used := make(map[grantKey]bool)
 	for k := range t.pins {
 		used[grantOf(k)] = true
