@@ -75,6 +75,8 @@ type BottleInfo struct {
 	LinkError string `json:"link_error,omitempty"`
 	// PlanError is why the newest plan was not taken; the one named by Plan is in force.
 	PlanError string `json:"plan_error,omitempty"`
+	// CutOff says that the bottle tried too often to leak: everything of it is denied until [Gateway.Release].
+	CutOff bool `json:"cut_off,omitempty"`
 }
 
 // bottle is one running bottle: its sockets, its plan and its flows.
@@ -132,6 +134,7 @@ func (g *Gateway) newBottle(b Bottle, s *snapshot) *bottle {
 	}
 	n.up = newUpstream(n.dial, g.roots, g.waits)
 	n.plan.Store(s)
+	n.trip.tripped.Store(g.trips != nil && g.trips.Tripped(b.Name))
 	return n
 }
 
@@ -173,7 +176,7 @@ func (b *bottle) start(ctx context.Context) error {
 
 // record hands r to everything that takes records. It does not block.
 func (b *bottle) record(r Record) {
-	if r.Type == RecordRequest && r.Reason == ReasonLeak {
+	if r.Reason == ReasonLeak && (r.Type == RecordRequest || r.Type == RecordFlow) {
 		b.leaked()
 	}
 	b.ring.Record(r)
@@ -252,7 +255,7 @@ func (b *bottle) info(link redirect.LinkStatus, fast int) BottleInfo {
 	defer b.mu.Unlock()
 	i := BottleInfo{
 		Name: b.name, Plan: s.digest, Link: b.link, Routes: len(s.table.Routes()), Flows: len(b.flows) + fast,
-		Pins: len(b.pins.Snapshot()), Since: b.since, Up: link.Up, PlanError: b.problem,
+		Pins: len(b.pins.Snapshot()), Since: b.since, Up: link.Up, PlanError: b.problem, CutOff: b.isTripped(),
 	}
 	if link.Err != nil {
 		i.LinkError = link.Err.Error()

@@ -114,7 +114,7 @@ func (b *bottle) refreshFast() {
 	}
 	s := b.current()
 	err := b.g.fast.RevokeFast(b.name, func(name string, port uint16) bool {
-		return s.table.DecideFlow(name, port, routes.HTTPS).Decision == routes.Passthrough
+		return !b.isTripped() && s.table.DecideFlow(name, port, routes.HTTPS).Decision == routes.Passthrough
 	})
 	if err != nil && !errors.Is(err, redirect.ErrUnknownBottle) {
 		b.log.Error("flows of the fast path were not judged by the new plan", slog.Any("error", err))
@@ -141,7 +141,7 @@ func (b *bottle) setFast(addr netip.Addr) {
 // fastPins returns what may be called at addr without a proxy. An address at which a name lives that does not pass
 // through has none: clients reuse a connection for every name at its address (RFC 9113 section 9.1.1).
 func (b *bottle) fastPins(addr netip.Addr) []redirect.FastPin {
-	if !b.recalled || time.Now().Before(b.fastNot[addr]) || !b.g.auditReady() || b.g.checkAddr(addr, false) != nil {
+	if !b.recalled || b.isTripped() || time.Now().Before(b.fastNot[addr]) || !b.g.auditReady() || b.g.checkAddr(addr, false) != nil {
 		return nil
 	}
 	s, names := b.current(), b.pins.At(addr)

@@ -204,3 +204,30 @@ func TestFastRecordsOfBottlesThatAreGone(t *testing.T) {
 		}
 	}
 }
+
+// TestTripCutsTheFastPath cuts a bottle off: the kernel carries nothing for it either, until the operator lets it go on.
+func TestTripCutsTheFastPath(t *testing.T) {
+	w, f := newFastWorld(t)
+	b := testBottle(t, routes.Route{Host: "a.test", TLSPassthrough: true})
+	b.Trip = 1
+	w.apply(t, b)
+	r := w.g.running()[0]
+	resolve(t, r, "a.test", "93.184.216.34")
+	if got := f.names("93.184.216.34"); len(got) != 1 {
+		t.Fatalf("the kernel lets %v be called", got)
+	}
+	r.record(Record{Type: RecordFlow, Reason: ReasonLeak, Bottle: b.Name})
+	if got := f.names("93.184.216.34"); got != nil || f.kept("a.test", 443) {
+		t.Errorf("of a bottle that is cut off the kernel lets %v be called", got)
+	}
+	resolve(t, r, "a.test", "93.184.216.34")
+	if got := f.names("93.184.216.34"); got != nil {
+		t.Errorf("after another answer the kernel lets %v be called", got)
+	}
+	if err := w.g.Release(b.Name); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.names("93.184.216.34"); len(got) != 1 || !f.kept("a.test", 443) {
+		t.Errorf("after the release the kernel lets %v be called", got)
+	}
+}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -105,6 +106,57 @@ func readAll(r *http.Request) string {
 	return string(b)
 }
 
+// tripMemory is a store that outlives the gateway.
+type tripMemory struct {
+	mu      sync.Mutex
+	tripped map[string]bool
+	broken  error
+}
+
+func (m *tripMemory) Tripped(bottle string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.tripped[bottle]
+}
+
+func (m *tripMemory) SetTripped(bottle string, tripped bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.tripped[bottle] = tripped
+	return m.broken
+}
+
+// TestTripOutlivesTheProcess cuts a bottle off, takes it out and puts it in again, as a restart does, and lets it go on.
+func TestTripOutlivesTheProcess(t *testing.T) {
+	s := formStage(t, nil, func(w http.ResponseWriter, r *http.Request) { readAll(r) })
+	memory := &tripMemory{tripped: map[string]bool{}}
+	s.g.trips = memory
+	s.b.Trip = 1
+	s.apply(t, s.b)
+	do(t, s.client(t, false), s.ask(t, http.MethodPost, "/", strings.NewReader(formToken())))
+	s.records.wait(t, func(r Record) bool { return r.Reason == ReasonTripped && r.Type == RecordEvent })
+	if got := metricValue(t, s.world, "gatewayd_bottle_cut_off"); got != 1 {
+		t.Errorf("the metric says %v", got)
+	}
+	s.apply(t)
+	s.apply(t, s.b)
+	resp, text := do(t, s.client(t, false), s.ask(t, http.MethodGet, "/clean", nil))
+	s.explained(t, resp, text, http.StatusForbidden, ReasonTripped)
+	memory.broken = errors.New("disk full")
+	if err := s.g.Release(s.b.Name); err == nil {
+		t.Error("released, though a restart would cut it off again")
+	}
+	resp, text = do(t, s.client(t, false), s.ask(t, http.MethodGet, "/clean", nil))
+	s.explained(t, resp, text, http.StatusForbidden, ReasonTripped)
+	memory.broken = nil
+	if err := s.g.Release(s.b.Name); err != nil || memory.Tripped(s.b.Name) {
+		t.Errorf("release: %v", err)
+	}
+	if resp, text := do(t, s.client(t, false), s.ask(t, http.MethodGet, "/clean", nil)); resp.StatusCode != http.StatusOK {
+		t.Errorf("after the operator let it go on: %d %s", resp.StatusCode, text)
+	}
+}
+
 // TestTripCutsOff counts blocked requests until the bottle is cut off, and lets the operator undo that.
 func TestTripCutsOff(t *testing.T) {
 	s := formStage(t, nil, func(w http.ResponseWriter, r *http.Request) { readAll(r) })
@@ -123,7 +175,16 @@ func TestTripCutsOff(t *testing.T) {
 		resp, text := do(t, c, s.ask(t, http.MethodGet, "/clean", nil))
 		s.explained(t, resp, text, http.StatusForbidden, ReasonTripped)
 	}
-	s.g.Rearm()
+	if i := s.g.Bottles(); len(i) != 1 || !i[0].CutOff {
+		t.Errorf("the bottle is shown as %+v", i)
+	}
+	if err := s.g.Release(s.b.Name); err != nil {
+		t.Fatal(err)
+	}
+	s.records.wait(t, func(r Record) bool { return r.Type == RecordEvent && r.Reason == ReasonReleased })
+	if s.g.Release(s.b.Name) == nil || s.g.Release("nobody") == nil {
+		t.Error("a bottle that is not cut off was released")
+	}
 	for _, h2 := range []bool{false, true} {
 		if resp, text := do(t, s.client(t, h2), s.ask(t, http.MethodGet, "/clean", nil)); resp.StatusCode != http.StatusOK {
 			t.Errorf("after the operator let it go on: %d %s", resp.StatusCode, text)

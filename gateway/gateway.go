@@ -53,6 +53,7 @@ type Options struct {
 	Log           *slog.Logger  // nil discards
 	Deadlines     Deadlines     // zero fields have their defaults
 	Budget        Budget        // per bottle; zero fields have their defaults
+	Trips         TripStore     // remembers bottles that are cut off; nil forgets them with the process
 	Sockets       Sockets       // nil opens transparent sockets
 }
 
@@ -69,6 +70,7 @@ type Gateway struct {
 	log      *slog.Logger
 	waits    Deadlines
 	budget   Budget
+	trips    TripStore
 	sockets  Sockets
 	engine   *engine
 	feed     *Feed
@@ -105,6 +107,7 @@ func New(o Options) *Gateway {
 		log:      o.Log,
 		waits:    o.Deadlines.withDefaults(),
 		budget:   o.Budget.withDefaults(),
+		trips:    o.Trips,
 		sockets:  o.Sockets,
 		feed:     newFeed(),
 		bottles:  map[string]*bottle{},

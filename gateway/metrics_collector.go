@@ -14,6 +14,7 @@ type gatewayCollector struct {
 	repairs *prometheus.Desc
 	pins    *prometheus.Desc
 	open    *prometheus.Desc
+	cutOff  *prometheus.Desc
 }
 
 // newGatewayCollector returns the collector for g.
@@ -32,12 +33,13 @@ func newGatewayCollector(g *Gateway) *gatewayCollector {
 		repairs: desc("link_repairs_total", "How often the capture link had to be put right.", "bottle"),
 		pins:    desc("pins", "Pairs of name and address that the bottle was told and that are still valid.", "bottle"),
 		open:    desc("flows_open", "Flows that are open, by what carries them; none: not decided yet, or being explained.", "bottle", "lane"),
+		cutOff:  desc("bottle_cut_off", "Whether the bottle is cut off, since it tried too often to leak.", "bottle"),
 	}
 }
 
 // Describe sends the descriptions.
 func (c *gatewayCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.drops, c.packets, c.bytes, c.given, c.fast, c.up, c.repairs, c.pins, c.open} {
+	for _, d := range []*prometheus.Desc{c.drops, c.packets, c.bytes, c.given, c.fast, c.up, c.repairs, c.pins, c.open, c.cutOff} {
 		out <- d
 	}
 }
@@ -54,6 +56,11 @@ func (c *gatewayCollector) Collect(out chan<- prometheus.Metric) {
 			out <- prometheus.MustNewConstMetric(c.open, prometheus.GaugeValue, float64(n), b.name, string(lane))
 		}
 		out <- prometheus.MustNewConstMetric(c.pins, prometheus.GaugeValue, float64(len(b.pins.Snapshot())), b.name)
+		cutOff := 0.0
+		if b.isTripped() {
+			cutOff = 1
+		}
+		out <- prometheus.MustNewConstMetric(c.cutOff, prometheus.GaugeValue, cutOff, b.name)
 		c.collectLink(out, b.name)
 	}
 	if c.g.redirect == nil {

@@ -27,6 +27,9 @@ const tapPrefix = "gw-"
 // maxRoutes bounds egress.routes.
 const maxRoutes = 1000
 
+// maxTrip bounds pipelock.trip.
+const maxTrip = 1_000_000
+
 // validate checks what decoding could not: values, and values against each
 // other.
 func (d *decoder) validate(m *Manifest) {
@@ -35,6 +38,9 @@ func (d *decoder) validate(m *Manifest) {
 	d.validateProvider(&m.AgentProvider)
 	if denied := m.DNS.Denied; denied != "" && denied != string(DeniedBlock) && denied != string(DeniedNXDOMAIN) {
 		d.refuse("dns.denied", quote(denied)+" is no way to answer", "write block (the client meets an explanation) or nxdomain")
+	}
+	if t := m.Pipelock.Trip; t != nil && (*t < 0 || *t > maxTrip) {
+		d.refuse("pipelock.trip", fmt.Sprintf("%d is not between 0 and %d", *t, maxTrip), "write how many requests may be blocked before the bottle is cut off, or 0 for no end")
 	}
 	if len(m.Egress.Routes) > maxRoutes {
 		d.refuse("egress.routes", fmt.Sprintf("%d routes, more than %d", len(m.Egress.Routes), maxRoutes), "use wildcards, or split the bottle")

@@ -39,6 +39,33 @@ is refused, and what it said before is in force) or shut (nothing passes), and w
 	return c
 }
 
+// releaseCommand lets a bottle go on.
+func (a *app) releaseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "release BOTTLE", Short: "let a bottle go on that was cut off for leaks",
+		Long: `Release lets a bottle go on that was cut off, since more of its requests than pipelock.trip allows
+held what must not leave. Everything of such a bottle is denied until then, also after a restart.
+Look at what it tried before: gatewayd log BOTTLE, and gatewayd explain ID.`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("%s takes one argument, a bottle", c.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			client, _, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := client.Post(c.Context(), "/release?bottle="+url.QueryEscape(args[0])); err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "bottle %s may go on\n", args[0])
+			return nil
+		},
+	}
+}
+
 func bottleTable(list []admin.Bottle) *table {
 	t := &table{head: []string{"BOTTLE", "STATE", "LINK", "GUEST", "ROUTES", "FLOWS", "DROPPED", "PLAN", "PROBLEM"}}
 	styles := map[string]style{"running": green, "stale": yellow, "shut": red}
@@ -51,7 +78,10 @@ func bottleTable(list []admin.Bottle) *table {
 			problem = b.LinkError
 		}
 		s := styles[state]
-		if state == "running" && !b.Up {
+		switch {
+		case b.CutOff:
+			state, s = "cut off", red
+		case state == "running" && !b.Up:
 			state, s = "link shut", yellow
 		}
 		var drops uint64

@@ -95,7 +95,7 @@ host's real credentials replace the dummies that the bottle holds.`,
 	root.SetGlobalNormalizationFunc(config.Normalize)
 	a.flags = config.Bind(root.PersistentFlags())
 	root.AddCommand(
-		a.runCommand(), a.planCommand(), a.checkCommand(), a.explainCommand(), a.scanCommand(), a.guestCommand(), a.imageCommand(), a.bottlesCommand(),
+		a.runCommand(), a.planCommand(), a.checkCommand(), a.explainCommand(), a.scanCommand(), a.guestCommand(), a.imageCommand(), a.bottlesCommand(), a.releaseCommand(),
 		a.flowsCommand(), a.logCommand(), a.topCommand(), a.uninstallCommand(), a.demoCommand(), a.demoClientCommand(), a.vmCommand(), a.vmInitCommand(),
 		a.schemaCommand(), a.versionCommand(), a.manCommand(),
 	)

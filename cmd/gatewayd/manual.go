@@ -90,6 +90,7 @@ func manualFiles(b *bytes.Buffer) {
 		{config.DefaultPath, "The configuration: YAML with the keys " + strings.Join(config.Keys(), ", ") + ", where a.b is key b in section a. Unknown keys are refused. It may be absent."},
 		{"/etc/gatewayd/bottles/NAME.bottle.yaml", "The manifest of a bottle. `gatewayd schema` prints its JSON Schema."},
 		{"/var/lib/gatewayd/bottles/NAME/", "The certificate authority of a bottle, made once. Whoever reads ca-key.pem can impersonate any host to that bottle."},
+		{"/var/lib/gatewayd/bottles/NAME/cut-off", "Is there while the bottle is cut off for leaks; `gatewayd release NAME` removes it."},
 		{"/var/lib/gatewayd/pool.json", "Which bottle has which address."},
 		{"/run/gatewayd/admin.sock", "Where the other commands ask the daemon; for root and the daemon's user."},
 		{"/sys/fs/bpf/gatewayd/", "Programs, maps and links, which outlive the daemon."},

@@ -59,6 +59,7 @@ func reasonWords(r routes.Reason) string {
 		"leak":                     "the scanner found what must not leave",
 		"unscannable":              "a content coding that cannot be scanned",
 		"tripped":                  "the bottle is cut off: too many of its requests held what must not leave",
+		"released":                 "the operator let the bottle go on, which had been cut off",
 		"credential_missing":       "the host has no credential where the plan says",
 		"credential_expired":       "the host's credential is past its time",
 		"credential_failed":        "the host's credential could not be put on the request",

@@ -48,7 +48,7 @@ func (e *StatusError) Error() string { return e.Message }
 
 // Get asks for path and decodes the JSON answer into out.
 func (c Client) Get(ctx context.Context, path string, out any) error {
-	body, err := c.open(ctx, path)
+	body, err := c.open(ctx, http.MethodGet, path)
 	if err != nil {
 		return err
 	}
@@ -59,10 +59,19 @@ func (c Client) Get(ctx context.Context, path string, out any) error {
 	return nil
 }
 
+// Post has the daemon do what path says.
+func (c Client) Post(ctx context.Context, path string) error {
+	body, err := c.open(ctx, http.MethodPost, path)
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
 // Lines asks for path and hands each line of the answer to f, without its newline, until the answer ends, ctx ends or f
 // returns an error. The end of ctx is no error. The line is valid only during the call.
 func (c Client) Lines(ctx context.Context, path string, f func(line []byte) error) error {
-	body, err := c.open(ctx, path)
+	body, err := c.open(ctx, http.MethodGet, path)
 	if err != nil {
 		return err
 	}
@@ -81,13 +90,13 @@ func (c Client) Lines(ctx context.Context, path string, f func(line []byte) erro
 }
 
 // open returns the body of a 200 answer.
-func (c Client) open(ctx context.Context, path string) (io.ReadCloser, error) {
+func (c Client) open(ctx context.Context, method, path string) (io.ReadCloser, error) {
 	var d net.Dialer
 	t := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", c.Socket) },
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gatewayd"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://gatewayd"+path, nil)
 	if err != nil {
 		return nil, err
 	}

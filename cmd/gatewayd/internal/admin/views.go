@@ -48,6 +48,8 @@ type Bottle struct {
 	Flows  int       `json:"flows"`
 	Pins   int       `json:"pins"`
 	Since  time.Time `json:"since,omitzero"`
+	// CutOff is true while everything of the bottle is denied, since it tried too often to leak.
+	CutOff bool `json:"cut_off,omitempty"`
 	// Drops are the frames that the kernel dropped, by reason.
 	Drops map[string]uint64 `json:"drops,omitempty"`
 }

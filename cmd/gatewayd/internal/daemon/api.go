@@ -29,6 +29,7 @@ func (d *daemon) api() http.Handler {
 	m.HandleFunc("GET /flows", func(w http.ResponseWriter, r *http.Request) { answer(w, d.flows(r.FormValue("bottle"))) })
 	m.HandleFunc("GET /explain", d.explain)
 	m.HandleFunc("GET /log", d.follow)
+	m.HandleFunc("POST /release", d.release)
 	m.Handle("GET /metrics", d.metrics.Handler())
 	return m
 }
@@ -36,6 +37,15 @@ func (d *daemon) api() http.Handler {
 func answer(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(v) // the client went away
+}
+
+// release lets ?bottle= go on, which was cut off.
+func (d *daemon) release(w http.ResponseWriter, r *http.Request) {
+	if err := d.gateway.Release(r.FormValue("bottle")); err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	answer(w, struct{}{})
 }
 
 func (d *daemon) status() admin.Status {
@@ -85,7 +95,7 @@ func (d *daemon) fill(v *admin.Bottle, i gateway.BottleInfo) {
 		return
 	}
 	v.Plan, v.Up, v.LinkError, v.Since = i.Plan, i.Up, i.LinkError, i.Since
-	v.Routes, v.Flows, v.Pins = i.Routes, i.Flows, i.Pins
+	v.Routes, v.Flows, v.Pins, v.CutOff = i.Routes, i.Flows, i.Pins, i.CutOff
 	if i.PlanError != "" {
 		v.State, v.Error = string(manifests.Stale), i.PlanError
 	}

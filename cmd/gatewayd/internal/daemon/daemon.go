@@ -173,7 +173,7 @@ func (d *daemon) build(roots *gwtls.Roots) error {
 	o := gateway.Options{
 		Redirect: d.redirect, Resolver: dns.NewResolver(d.Config.DNSUpstreams), Roots: roots,
 		Guard: routes.Guard{AllowRanges: d.Config.AllowRanges}, AuditRequired: d.Config.AuditRequired,
-		Metrics: d.metrics, Log: d.Log,
+		Metrics: d.metrics, Log: d.Log, Trips: provision.Trips{StateDir: d.Config.StateDir},
 	}
 	if d.audit != nil {
 		o.Audit = d.audit
@@ -205,7 +205,7 @@ func (d *daemon) load(f manifests.File) (string, loaded, error) {
 	if err != nil {
 		return p.Plan.Bottle, loaded{}, err
 	}
-	if err := provision.Scanned(&b, d.Config, d.formats); err != nil {
+	if err := provision.Scanned(&b, d.Config, p.Manifest.Pipelock.Trip, d.formats); err != nil {
 		return p.Plan.Bottle, loaded{}, err
 	}
 	return p.Plan.Bottle, loaded{bottle: b, watch: p.Plan.Watch, notes: p.Plan.Notes}, nil
@@ -274,7 +274,6 @@ func (d *daemon) await(ctx context.Context, signals <-chan os.Signal) {
 			if d.audit != nil {
 				d.ended("reopening of the audit file", d.audit.Reopen())
 			}
-			d.gateway.Rearm()
 			_ = d.keeper.look(ctx) // logged there
 			notify("READY=1")
 		}

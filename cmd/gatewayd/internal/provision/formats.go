@@ -28,9 +28,9 @@ func Formats(c config.Config) (*formats.Set, error) {
 	return formats.Compile(c.PipelockRules, text)
 }
 
-// Scanned gives the bottle the rules. A route that turns a rule off which there is not is an error: it would turn off
+// Scanned gives the bottle the rules, and trip, the manifest's word on how many leaks cut it off, if it has one. A route that turns a rule off which there is not is an error: it would turn off
 // nothing.
-func Scanned(b *gateway.Bottle, c config.Config, set *formats.Set) error {
+func Scanned(b *gateway.Bottle, c config.Config, trip *int, set *formats.Set) error {
 	for _, r := range b.Table.Routes() {
 		for _, id := range r.Pipelock.Disable {
 			if !set.Has(id) {
@@ -39,5 +39,8 @@ func Scanned(b *gateway.Bottle, c config.Config, set *formats.Set) error {
 		}
 	}
 	b.Formats, b.Trip = set, c.PipelockTrip
+	if trip != nil {
+		b.Trip = *trip
+	}
 	return nil
 }

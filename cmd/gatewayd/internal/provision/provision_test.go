@@ -223,9 +223,18 @@ func TestScanned(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = Scanned(&b, c, set)
+		err = Scanned(&b, c, nil, set)
 		if good && (err != nil || b.Formats != set || b.Trip != 7) || !good && (err == nil || !strings.Contains(err.Error(), `"jwtt"`) || b.Formats != nil) {
 			t.Errorf("%s: %v, %d", id, err, b.Trip)
+		}
+	}
+	for _, said := range []int{0, 2} {
+		b, err := Bottle(c, planned(t, "bottle: dev\nlink: {netns: /run/netns/dev}\n"), nowhere{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Scanned(&b, c, &said, set); err != nil || b.Trip != said {
+			t.Errorf("the manifest says %d: %d, %v", said, b.Trip, err)
 		}
 	}
 	c.PipelockRules = filepath.Join(t.TempDir(), "none.toml")
