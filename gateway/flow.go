@@ -29,6 +29,7 @@ const (
 	ReasonHelloTimeout   routes.Reason = "hello_timeout"      // no whole ClientHello in time
 	ReasonHelloClosed    routes.Reason = "hello_closed"       // the guest went away before its hello was whole
 	ReasonDistrustsCA    routes.Reason = "guest_distrusts_ca" // the guest's client does not trust the bottle's CA
+	ReasonGuestClock     routes.Reason = "guest_clock"        // the certificate is not valid at the guest's time
 	ReasonGuestClosed    routes.Reason = "guest_closed"       // the guest went away in the handshake
 	ReasonHandshakeTime  routes.Reason = "handshake_timeout"  // the handshake took too long
 	ReasonNoCommonTLS    routes.Reason = "no_common_tls"      // no version, cipher or application protocol in common

@@ -21,7 +21,10 @@ const (
 
 // distrustRemedy is what an operator is told when a client in the bottle does not trust the bottle's CA.
 const distrustRemedy = "the client in the bottle does not trust the bottle's CA: write the guest files again with `gatewayd guest` and " +
-	"start the client with their env, or let this host pass undecrypted with `pipelock: { tls_passthrough: true }`"
+	"start the client with their env, set the guest's clock if it is years off, or let this host pass undecrypted with `pipelock: { tls_passthrough: true }`"
+
+// clockRemedy is what an operator is told when a client in the bottle says that a certificate is not valid now.
+const clockRemedy = "the guest's clock is more than two years behind or weeks ahead: set it, and look at `date` in the VM"
 
 // serveTLS reads the ClientHello, decides by its canonical name and carries the decision out. Nothing but the name
 // decides: not the address that the guest called, and nothing that comes later.
@@ -222,6 +225,8 @@ func (f *flow) refuseHandshake(err error) {
 	switch gwtls.ClassifyHandshake(err) {
 	case gwtls.GuestDistrustsCA:
 		why = ReasonDistrustsCA
+	case gwtls.GuestClock:
+		why = ReasonGuestClock
 	case gwtls.GuestClosed:
 		why = ReasonGuestClosed
 	case gwtls.HandshakeTimeout:
@@ -233,8 +238,11 @@ func (f *flow) refuseHandshake(err error) {
 	}
 	f.note(func(r *Record) {
 		r.Decision, r.Lane, r.Reason, r.Error = routes.Deny, LaneNone, why, err.Error()
-		if why == ReasonDistrustsCA {
+		switch why {
+		case ReasonDistrustsCA:
 			r.Remedy = distrustRemedy
+		case ReasonGuestClock:
+			r.Remedy = clockRemedy
 		}
 	})
 	f.conn.Close()

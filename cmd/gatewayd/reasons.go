@@ -27,6 +27,7 @@ func reasonWords(r routes.Reason) string {
 		"hello_timeout":            "no whole ClientHello in time",
 		"hello_closed":             "the guest went away before its hello was whole",
 		"guest_distrusts_ca":       "the guest's client does not trust the bottle's CA",
+		"guest_clock":              "the certificate is not valid at the guest's time: its clock is more than two years behind, or weeks ahead",
 		"guest_closed":             "the guest went away in the handshake",
 		"handshake_timeout":        "the handshake took too long",
 		"no_common_tls":            "no version, cipher or application protocol in common",

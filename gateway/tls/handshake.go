@@ -20,6 +20,9 @@ const (
 	Other HandshakeFailure = iota
 	// GuestDistrustsCA: the guest refused the leaf: the bottle's CA is not in the trust store that this client reads.
 	GuestDistrustsCA
+	// GuestClock: the guest refused the leaf as not valid at its time. Few clients say so: most send what they send when they
+	// distrust the CA.
+	GuestClock
 	// GuestClosed: the guest went away without an alert, in the middle of the handshake or before a first byte after it.
 	// Node.js and clients of GnuTLS (git, wget on Debian) do the latter when they distrust the certificate, so a connection
 	// that ends without one byte after a good handshake deserves the same advice as GuestDistrustsCA.
@@ -35,6 +38,8 @@ func (f HandshakeFailure) String() string {
 	switch f {
 	case GuestDistrustsCA:
 		return "guest_distrusts_ca"
+	case GuestClock:
+		return "guest_clock"
 	case GuestClosed:
 		return "guest_closed"
 	case HandshakeTimeout:
@@ -97,8 +102,9 @@ func classifyAlert(code uint8, remote bool) HandshakeFailure {
 		return Other
 	}
 	switch code {
-	case alertBadCertificate, alertUnsupportedCert, alertRevokedCert, alertExpiredCert, alertUnknownCert, alertUnknownCA,
-		alertAccessDenied:
+	case alertExpiredCert:
+		return GuestClock
+	case alertBadCertificate, alertUnsupportedCert, alertRevokedCert, alertUnknownCert, alertUnknownCA, alertAccessDenied:
 		return GuestDistrustsCA
 	case alertDecryptError: // the guest has another authority of the same subject
 		return GuestDistrustsCA

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -190,7 +191,7 @@ func TestClassifyAlerts(t *testing.T) {
 	ca := openCA(t, t.TempDir())
 	flight := recorded(t)["curl-tls12"]
 	for code, want := range map[byte]HandshakeFailure{
-		42: GuestDistrustsCA, 43: GuestDistrustsCA, 44: GuestDistrustsCA, 45: GuestDistrustsCA, 46: GuestDistrustsCA,
+		42: GuestDistrustsCA, 43: GuestDistrustsCA, 44: GuestDistrustsCA, 45: GuestClock, 46: GuestDistrustsCA,
 		48: GuestDistrustsCA, 49: GuestDistrustsCA, 51: GuestDistrustsCA,
 		40: NoCommon, 70: NoCommon, 71: NoCommon, 120: NoCommon,
 		0: GuestClosed, 90: GuestClosed,
@@ -320,5 +321,38 @@ func TestWords(t *testing.T) {
 	}
 	if len(seen) != int(NoCommon)+1 || HandshakeFailure(99).String() != "other" {
 		t.Errorf("words %v", seen)
+	}
+}
+
+// TestClassifyClock: a client at whose time the leaf is not valid says so if it is OpenSSL's and the leaf is past its end;
+// what says less is taken for distrust.
+func TestClassifyClock(t *testing.T) {
+	privileged.Require(t, privileged.Program("openssl"))
+	ca := openCA(t, t.TempDir())
+	trust := filepath.Join(t.TempDir(), "trust.pem")
+	write(t, trust, ca.CertPEM())
+	for _, c := range []struct {
+		name string
+		at   time.Duration
+		args []string
+		want HandshakeFailure
+	}{
+		{"years ahead, TLS 1.2", 10 * 365 * 24 * time.Hour, []string{"-tls1_2"}, GuestClock},
+		{"years behind, TLS 1.2", -5 * 365 * 24 * time.Hour, []string{"-tls1_2"}, GuestDistrustsCA},
+		{"years ahead", 10 * 365 * 24 * time.Hour, nil, GuestDistrustsCA},
+	} {
+		got := guestError(t, ca, nil, func(addr string) {
+			at := strconv.FormatInt(time.Now().Add(c.at).Unix(), 10)
+			args := append([]string{"s_client", "-CAfile", trust, "-no-CApath", "-verify_return_error", "-attime", at,
+				"-servername", "a.example.test", "-connect", addr}, c.args...)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if out, err := exec.CommandContext(ctx, "openssl", args...).CombinedOutput(); err == nil {
+				t.Errorf("%s: the client was content: %s", c.name, out)
+			}
+		})
+		if f := ClassifyHandshake(got); f != c.want {
+			t.Errorf("%s: %v is classified %v, want %v", c.name, got, f, c.want)
+		}
 	}
 }

@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	// leafAge is how far in the past a leaf begins: the clock of a guest that was suspended or restored from a snapshot lags.
-	leafAge = 365 * 24 * time.Hour
-	// leafLife is how long a leaf is good for. With leafAge it stays under 398 days, the longest that some clients accept.
+	// leafAge is how far in the past a leaf begins: the clock of a guest that was suspended or restored from a snapshot lags,
+	// by a year and more.
+	leafAge = 2 * 365 * 24 * time.Hour
+	// leafLife is how long a leaf is good for. With leafAge it stays under 825 days, the longest that any client accepts of an
+	// authority which its owner has added; the 398 days of browsers are for authorities that they come with.
 	leafLife = 31 * 24 * time.Hour
 	// leafRenew is how long before its end a leaf is replaced: a guest's clock may also run ahead.
 	leafRenew = 10 * 24 * time.Hour
@@ -32,7 +34,7 @@ type leaf struct {
 
 // Leaf returns a server certificate for name, which must be canonical (routes.CanonicalHost); otherwise the error holds a
 // *routes.NameError. It is minted the first time, at the cost of one ECDSA signature, and then kept among the 512 names last
-// used; calls for one name at one time share the work. Its only identity is a subjectAltName, it began a year ago, and it is
+// used; calls for one name at one time share the work. Its only identity is a subjectAltName, it began two years ago, and it is
 // replaced ten days before it ends. The certificate is shared: do not change it.
 //
 // Leaf asks no policy: call it only for names that the plan has, or, at a limited rate, to explain a denial.
