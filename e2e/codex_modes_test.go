@@ -37,7 +37,7 @@ func TestCodexLent(t *testing.T) {
 	if strings.Contains(got.Refresh, host.Refresh) || got.ID == host.ID {
 		t.Error("more than the access token was lent")
 	}
-	c.mustHaveLane("chatgpt.com", "relay", "fastpath")
+	c.mustHaveLane("chatgpt.com", "fastpath")
 }
 
 // TestCodexSignedInByItself: the bottle has tokens of its own, the host's are
@@ -53,7 +53,7 @@ func TestCodexSignedInByItself(t *testing.T) {
 		t.Errorf("codex exec: %q: %v", problems, r)
 	}
 	c.mustNotHold(r, host)
-	c.mustHaveLane("chatgpt.com", "relay", "fastpath")
+	c.mustHaveLane("chatgpt.com", "fastpath")
 }
 
 // TestCodexAPIKey: a host that signs in with a key.

@@ -63,6 +63,7 @@ func clientByName(name string) (func(context.Context, []string) error, bool) {
 		"sse": sseClient, "socket": socketClient, "grpc": grpcClient,
 		"interim": interimClient, "duplex": duplexClient, "bulk": bulkClient,
 		"raw": rawClient, "steady": steadyClient, "ping": pingClient, "hostile": hostileClient, "crowd": crowdClient, "batch": batchClient,
+		"tunnel": tunnelClient, "clock": clockClient,
 	}[name]
 	return f, ok
 }

@@ -12,20 +12,29 @@ import (
 	"gatewayd/vmimage/initramfs"
 )
 
-// TestVMCodex runs the real CLI inside a VM through injection. The guest holds its binary of some 300 MB in memory, for a
-// moment twice.
-func TestVMCodex(t *testing.T) {
+// codexMemory holds the CLI's binary of some 300 MB, for a moment twice.
+const codexMemory = 1536
+
+// newVMCodex boots a VM that has the CLI, beside stand-ins which accept bearer. The host is signed in as host.
+func newVMCodex(t *testing.T, forward, bearer string, host hostTokens, payload ...initramfs.Payload) (*vmBench, *agentAPI) {
+	t.Helper()
 	binary := requireCodex(t)
 	b := newVMBench(t)
 	api := newAgentAPI(t, b.World)
-	host := newHostTokens(t, time.Now().Add(24*time.Hour), "vm")
 	if err := os.MkdirAll(filepath.Join(b.Gateway.Home(), ".codex"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(b.Gateway.Home(), ".codex/auth.json"), host.authJSON())
-	api.set(func(a *agentAPI) { a.bearer = host.Access })
-	b.boot("bottle: vm\nlink: { tap: "+vmTap+" }\n"+codexManifest, 1536, initramfs.Payload{Host: binary, At: "/bin/codex"})
-	out, errOut, err := b.VM.Output(b.ctx, nil, "/bin/codex", "exec", "--skip-git-repo-check", "say hi")
+	api.set(func(a *agentAPI) { a.bearer = bearer })
+	b.boot("bottle: vm\nlink: { tap: "+vmTap+" }\nagent_provider: { template: codex, forward_host_credentials: "+forward+" }\n",
+		codexMemory, append(payload, initramfs.Payload{Host: binary, At: "/bin/codex"})...)
+	return b, api
+}
+
+// exec has the CLI answer a question, and checks that it got the stand-in's answer and that nothing of the host came along.
+func (b *vmBench) exec(t *testing.T, api *agentAPI, host hostTokens, env ...string) {
+	t.Helper()
+	out, errOut, err := b.VM.Output(b.ctx, env, "/bin/codex", "exec", "--skip-git-repo-check", "say hi")
 	if err != nil || !strings.Contains(string(out), answerText) {
 		t.Errorf("codex exec: %v\n%s\n%s", err, out, errOut)
 	}
@@ -37,4 +46,30 @@ func TestVMCodex(t *testing.T) {
 		t.Error("the VM wrote a token of the host")
 	}
 	t.Logf("%d model requests over WebSocket, %d over HTTPS", sockets, posts)
+}
+
+// TestVMCodex runs the real CLI inside a VM through injection: it holds dummies, and the stand-ins see the host's token.
+func TestVMCodex(t *testing.T) {
+	host := newHostTokens(t, time.Now().Add(24*time.Hour), "vm")
+	b, api := newVMCodex(t, "true", host.Access, host)
+	b.exec(t, api, host)
+	mustHaveLane(t, b.Gateway, "chatgpt.com", "intercept")
+}
+
+// TestVMCodexFastPath runs the real CLI inside a VM that is signed in by itself: nothing is decrypted, and the kernel carries
+// every connection. The stand-ins' authority is the world's own, as that of the real hosts is the public's.
+func TestVMCodexFastPath(t *testing.T) {
+	host, guest := newHostTokens(t, time.Now().Add(24*time.Hour), "host"), newHostTokens(t, time.Now().Add(24*time.Hour), "guest")
+	auth := filepath.Join(t.TempDir(), "auth.json")
+	if err := os.WriteFile(auth, guest.authJSON(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, api := newVMCodex(t, "false", guest.Access, host, initramfs.Payload{Host: auth, At: "/etc/gatewayd/codex/auth.json"})
+	b.exec(t, api, host, "CODEX_CA_CERTIFICATE=/internet-ca.pem")
+	mustHaveLane(t, b.Gateway, "chatgpt.com", "fastpath")
+	for _, r := range readRecords(t, b.Gateway) {
+		if r.Type == "request" || r.Lane != "fastpath" && r.Lane != "none" && r.Type == "flow" {
+			t.Errorf("more than the fast path: %+v", r)
+		}
+	}
 }
