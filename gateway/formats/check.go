@@ -2,9 +2,11 @@ package formats
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"hash/crc32"
+	"math/big"
 	"regexp"
 	"strings"
 )
@@ -15,29 +17,69 @@ const generic = "generic-api-key"
 // advisory tells whether findings of the rule are notes by default.
 func advisory(id string) bool { return id == generic }
 
-// tune gives the rule a check of the secret's structure, where its issuer documents one.
+// verdict says what a text is that has a secret's form. What nobody looked into is genuine.
+type verdict uint8
+
+const (
+	genuine verdict = iota
+	// doubtful texts have the form of one issuer's tokens, and a checksum that is not theirs. They are noted.
+	doubtful
+	// harmless texts are no secrets, or none that the rule is for.
+	harmless
+)
+
+// check looks into a secret's structure. before is what is before it.
+type check func(before, secret []byte) verdict
+
+// checks are those that a rule can name. A rule of an operator's says check = "luhn"; other programs that read the file
+// pass over that.
+var checks = map[string]check{
+	"luhn":        harmlessUnless(luhn),
+	"base58check": harmlessUnless(base58check),
+	"jwt":         harmlessUnless(isJWT),
+	"github":      func(_, secret []byte) verdict { return checksummed(secret) },
+}
+
+// harmlessUnless makes a check of what a secret must be.
+func harmlessUnless(is func([]byte) bool) check {
+	return func(_, secret []byte) verdict {
+		if is(secret) {
+			return genuine
+		}
+		return harmless
+	}
+}
+
+// tune gives a built-in rule a check, where its issuer documents the structure. npm documents a checksum too, but accounts
+// differ of what it covers; and refresh tokens of GitHub's are longer than their rule.
 func (r *rule) tune() {
 	switch r.id {
-	case "github-pat", "github-oauth", "github-app-token", "github-refresh-token":
-		r.check = func(_, secret []byte) bool { return checksummed(secret) }
+	case "github-pat", "github-oauth", "github-app-token":
+		r.check = checks["github"]
 	case "jwt":
-		r.check = func(_, secret []byte) bool { return isJWT(secret) }
+		r.check = checks["jwt"]
 	case "private-key":
-		r.check = func(_, secret []byte) bool { return hasKeyBody(secret) }
+		r.check = harmlessUnless(hasKeyBody)
 	case generic:
-		r.check = func(before, secret []byte) bool { return !isIdentifier(before, secret) }
+		r.check = func(before, secret []byte) verdict {
+			if isIdentifier(before, secret) {
+				return harmless
+			}
+			return genuine
+		}
 	}
 }
 
 // checksummed tells whether the token's last six characters are the CRC-32 of the 30 between its prefix and them, in base
-// 62 (GitHub, "Behind GitHub's new authentication token formats", 2021).
-func checksummed(token []byte) bool {
+// 62 (GitHub, "Behind GitHub's new authentication token formats", 2021). A token of another length has a form that this
+// knows nothing of.
+func checksummed(token []byte) verdict {
 	const random, sum = 30, 6
 	_, body, ok := bytes.Cut(token, []byte("_"))
-	if !ok || len(body) != random+sum {
-		return false
+	if !ok || len(body) != random+sum || base62(crc32.ChecksumIEEE(body[:random])) == string(body[random:]) {
+		return genuine
 	}
-	return base62(crc32.ChecksumIEEE(body[:random])) == string(body[random:])
+	return doubtful
 }
 
 // base62 returns n in six digits, of which capitals come second.
@@ -49,6 +91,50 @@ func base62(n uint32) string {
 		n /= 62
 	}
 	return string(out[:])
+}
+
+// luhn tells whether the digits among b, of which there are 12 to 19, have a check digit as numbers of cards do (ISO/IEC
+// 7812-1 annex B).
+func luhn(b []byte) bool {
+	sum, n := 0, 0
+	for i := len(b) - 1; i >= 0; i-- {
+		d := int(b[i]) - '0'
+		if d < 0 || d > 9 {
+			continue
+		}
+		if n%2 == 1 {
+			if d *= 2; d > 9 {
+				d -= 9
+			}
+		}
+		sum += d
+		n++
+	}
+	return n >= 12 && n <= 19 && sum%10 == 0
+}
+
+// base58check tells whether b is base 58 of bytes whose last four are the first of the others' double SHA-256, as
+// Bitcoin's private keys are.
+func base58check(b []byte) bool {
+	const digits = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+	const most = 128 // digits; the work grows with the square
+	n := new(big.Int)
+	for _, c := range b {
+		d := strings.IndexByte(digits, c)
+		if d < 0 || len(b) > most {
+			return false
+		}
+		n.Add(n.Mul(n, big.NewInt(int64(len(digits)))), big.NewInt(int64(d)))
+	}
+	zeros := len(b) - len(bytes.TrimLeft(b, digits[:1]))
+	raw := append(make([]byte, zeros), n.Bytes()...)
+	if len(raw) <= 4 {
+		return false
+	}
+	payload, sum := raw[:len(raw)-4], raw[len(raw)-4:]
+	once := sha256.Sum256(payload)
+	twice := sha256.Sum256(once[:])
+	return bytes.Equal(twice[:4], sum)
 }
 
 // isJWT tells whether the token's first part is a JOSE header (RFC 7515 section 4).

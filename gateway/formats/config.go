@@ -2,7 +2,9 @@ package formats
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -27,6 +29,7 @@ type ruleTOML struct {
 	Keywords    []string        `toml:"keywords"`
 	Allowlist   allowlistTOML   `toml:"allowlist"`
 	Allowlists  []allowlistTOML `toml:"allowlists"`
+	Check       string          `toml:"check"` // not of gitleaks
 }
 
 type allowlistTOML struct {
@@ -171,10 +174,15 @@ func (b *builder) add(name string, r ruleTOML) {
 	for _, a := range append([]allowlistTOML{r.Allowlist}, r.Allowlists...) {
 		b.allow(&lists, name, r.ID, a)
 	}
+	if r.Check != "" && checks[r.Check] == nil {
+		b.fail(name, r.ID, fmt.Sprintf("check %.40q is unknown: write %s", r.Check, strings.Join(slices.Sorted(maps.Keys(checks)), ", ")))
+	}
 	alternatives, err := parseRegex(r.Regex, r.SecretGroup)
 	for i := 0; i < len(alternatives) && err == nil; i++ {
 		c := &rule{id: r.ID, entropy: r.Entropy, group: r.SecretGroup, lists: lists}
-		c.tune()
+		if c.tune(); r.Check != "" {
+			c.check = checks[r.Check]
+		}
 		err = c.compile(alternatives[i], r.Keywords)
 		b.set.rules = append(b.set.rules, c)
 	}

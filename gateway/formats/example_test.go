@@ -148,7 +148,7 @@ func nearby(r ruleTOML) string {
 // structured repairs what the structure of a token decides and its expression does not.
 func structured(id, text string, rnd *rand.Rand) string {
 	switch id {
-	case "github-pat", "github-oauth", "github-app-token", "github-refresh-token":
+	case "github-pat", "github-oauth", "github-app-token":
 		if i := strings.IndexByte(text, '_'); i >= 0 && len(text) >= i+37 {
 			return text[:i+31] + checksum62(text[i+1:i+31]) + text[i+37:]
 		}
@@ -188,7 +188,7 @@ func reference(s *Set, id string, re *regexp.Regexp, group int, text string) boo
 				break
 			}
 		}
-		if s.genuine(r, []byte(text), match, secret) {
+		if s.verdict(r, []byte(text), match, secret) == genuine {
 			return true
 		}
 	}

@@ -41,25 +41,28 @@ func (l *allowlist) allows(secret, match, line []byte) bool {
 	return slices.ContainsFunc(l.regexes, func(re *regexp.Regexp) bool { return re.Match(text) })
 }
 
-// genuine tells whether the secret that a match of r holds is one: random enough, well formed, and on no allow-list. text
-// is what is around; match and secret are in it.
-func (s *Set) genuine(r *rule, text []byte, match, secret span) bool {
+// verdict says what the secret is that a match of r holds: random enough, well formed, and on no allow-list. text is what
+// is around; match and secret are in it.
+func (s *Set) verdict(r *rule, text []byte, match, secret span) verdict {
 	value := bytes.Trim(text[secret.lo:secret.hi], "\n")
 	if r.entropy > 0 && entropy(value) <= r.entropy {
-		return false
+		return harmless
 	}
-	if r.check != nil && !r.check(text[max(0, match.lo-lineContext):secret.lo], value) {
-		return false
+	v := genuine
+	if r.check != nil {
+		if v = r.check(text[max(0, match.lo-lineContext):secret.lo], value); v == harmless {
+			return v
+		}
 	}
 	line := lineAround(text, match)
 	for _, lists := range [2][]allowlist{r.lists, s.lists} {
 		for i := range lists {
 			if lists[i].allows(value, text[match.lo:match.hi], line) {
-				return false
+				return harmless
 			}
 		}
 	}
-	return true
+	return v
 }
 
 // lineAround returns the line of the match, cut.

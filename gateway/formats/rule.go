@@ -14,7 +14,7 @@ type rule struct {
 	entropy float64 // a secret must have more, in bits per byte; 0 is no bound
 	group   int     // that holds the secret; 0 means the first that is not empty
 	lists   []allowlist
-	check   func(before, secret []byte) bool // tells that the secret is well formed; nil if nobody could
+	check   check // nil if nothing is known of its structure
 
 	anchored
 	machine *automaton // accepts what the rule's expression accepts, and somewhat more

@@ -14,7 +14,7 @@ type Finding struct {
 	// the next call.
 	Text     []byte
 	From, To int
-	// Note tells that the policy wants a note of it and no more.
+	// Note tells that the policy wants a note of it and no more, or that its checksum is wrong.
 	Note bool
 	// Encoding is "base64" or "hex" when the secret was found in what that said, else "". Text is what it said.
 	Encoding string
@@ -86,7 +86,7 @@ type Stream struct {
 
 	last     map[int32]int64 // where the last finding of a rule ended
 	count    map[int32]int
-	verdicts map[uint64]bool
+	verdicts map[uint64]verdict
 	seed     maphash.Seed
 
 	encoded *runs // nil within what was encoded
@@ -361,7 +361,8 @@ func (st *Stream) look(c *candidate, found func(Finding)) {
 
 // lookAt reports whether there was something to report.
 func (st *Stream) lookAt(c *candidate, found func(Finding)) bool {
-	if c.start < st.last[c.rule] || st.policy.notes(c.rule) && st.count[c.rule] >= mostFindings {
+	full := st.count[c.rule] >= mostFindings
+	if c.start < st.last[c.rule] || full && st.policy.notes(c.rule) {
 		return false
 	}
 	r := st.set.rules[c.rule]
@@ -378,25 +379,29 @@ func (st *Stream) lookAt(c *candidate, found func(Finding)) bool {
 	text := st.buf[context : c.closed-st.base]
 	shift := int(from-st.base) - context
 	match, secret = match.plus(shift), secret.plus(shift)
-	if !st.verdict(c.rule, r, text, match, secret) {
+	v := st.verdict(c.rule, r, text, match, secret)
+	if v == harmless || full && v == doubtful {
 		return false
 	}
+	note := v == doubtful || st.policy.notes(c.rule)
 	if st.last == nil {
 		st.last, st.count = map[int32]int64{}, map[int32]int{}
 	}
 	at := st.base + int64(context)
 	st.last[c.rule] = at + int64(match.hi)
-	st.count[c.rule]++
-	found(Finding{Rule: r.id, Text: text, From: secret.lo, To: secret.hi, Note: st.policy.notes(c.rule), Offset: at + int64(secret.lo)})
+	if note {
+		st.count[c.rule]++
+	}
+	found(Finding{Rule: r.id, Text: text, From: secret.lo, To: secret.hi, Note: note, Offset: at + int64(secret.lo)})
 	return true
 }
 
 func (s span) plus(n int) span { return span{s.lo + n, s.hi + n} }
 
-// verdict is Set.genuine, remembered for the same match on the same line: the same identifier often comes many times.
-func (st *Stream) verdict(id int32, r *rule, text []byte, match, secret span) bool {
+// verdict is Set.verdict, remembered for the same match on the same line: the same identifier often comes many times.
+func (st *Stream) verdict(id int32, r *rule, text []byte, match, secret span) verdict {
 	if st.verdicts == nil {
-		st.verdicts, st.seed = map[uint64]bool{}, maphash.MakeSeed()
+		st.verdicts, st.seed = map[uint64]verdict{}, maphash.MakeSeed()
 	}
 	var h maphash.Hash
 	h.SetSeed(st.seed)
@@ -411,7 +416,7 @@ func (st *Stream) verdict(id int32, r *rule, text []byte, match, secret span) bo
 	if len(st.verdicts) >= mostVerdicts {
 		clear(st.verdicts)
 	}
-	v := st.set.genuine(r, text, match, secret)
+	v := st.set.verdict(r, text, match, secret)
 	st.verdicts[key] = v
 	return v
 }

@@ -1,0 +1,74 @@
+package formats
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestChecks holds each check against what must pass and what must not.
+func TestChecks(t *testing.T) {
+	random := "zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ"
+	for _, c := range []struct {
+		check, secret string
+		want          verdict
+	}{
+		{"luhn", "4539 1488 0343 6467", genuine}, // made up, as all here
+		{"luhn", "4539148803436468", harmless},
+		{"luhn", "0000", harmless},
+		{"luhn", "", harmless},
+		{"base58check", "1111111111111111111114oLvT2", genuine}, // twenty-one zeros
+		{"base58check", "1111111111111111111114oLvT3", harmless},
+		{"base58check", "0OIl", harmless},
+		{"base58check", "", harmless},
+		{"jwt", "eyJhbGciOiJub25lIn0.e30.", genuine},
+		{"jwt", "eyJhbGciOiIifQ.e30.", harmless},
+		{"jwt", "eyJ.e30.", harmless},
+		{"github", "gh" + "p_" + random + "0mLq17", genuine},
+		{"github", "gh" + "p_" + random + checksum62(random), genuine},
+		{"github", "gh" + "p_" + random + "0mLq18", doubtful},
+		{"github", "gh" + "r_" + random + random, genuine}, // of a length that is not known
+	} {
+		if got := checks[c.check](nil, []byte(c.secret)); got != c.want {
+			t.Errorf("%s of %q: %d, want %d", c.check, c.secret, got, c.want)
+		}
+	}
+}
+
+// TestDoubtfulIsNoted makes sure that a wrong checksum makes a note and hides nothing behind it.
+func TestDoubtfulIsNoted(t *testing.T) {
+	s := defaultSet(t)
+	random := "zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ"
+	wrong, right := "gh"+"p_"+random+"0mLq18\n", "gh"+"p_"+random+"0mLq17\n"
+	var notes []bool
+	text := ""
+	for range 2 * mostFindings {
+		text += wrong
+	}
+	s.Scan([]byte(text+right), s.Policy(nil, false), func(f Finding) {
+		if f.Rule == "github-pat" {
+			notes = append(notes, f.Note)
+		}
+	})
+	want := slices.Repeat([]bool{true}, mostFindings)
+	if !slices.Equal(notes, append(want, false)) {
+		t.Errorf("notes: %v", notes)
+	}
+}
+
+// TestOwnCheck compiles a rule of an operator's with a check.
+func TestOwnCheck(t *testing.T) {
+	const rule = "[[rules]]\nid = \"card\"\nregex = '(?:card|pan)[ =:]+([0-9][0-9 -]{11,22}[0-9])'\nkeywords = [\"card\", \"pan\"]\ncheck = "
+	s, err := compileOwn(rule + `"luhn"`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := found(s, "card: 4539 1488 0343 6467."); len(got) != 1 {
+		t.Errorf("a card: %q", got)
+	}
+	if got := found(s, "card: 4539 1488 0343 6468."); len(got) != 0 {
+		t.Errorf("no card: %q", got)
+	}
+	if _, err := compileOwn(rule + `"lun"`); err == nil {
+		t.Error("an unknown check is taken")
+	}
+}
