@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -17,6 +18,8 @@ type file struct {
 	Allowlist  allowlistTOML   `toml:"allowlist"`
 	Allowlists []allowlistTOML `toml:"allowlists"`
 	Rules      []ruleTOML      `toml:"rules"`
+
+	text string
 }
 
 type ruleTOML struct {
@@ -44,20 +47,25 @@ type allowlistTOML struct {
 
 // RuleError reports a rule file that cannot be used.
 type RuleError struct {
-	// File is what the caller named the text.
+	// File is what the caller named the text, and Line where in it the fault is, from 1 on; 0 when that is not known.
 	File string
+	Line int
 	// Rule is the id of the rule at fault, or "" when it is the file.
 	Rule string
 	// Problem says what is wrong and what to write instead.
 	Problem string
 }
 
-// Error names file, rule and problem.
+// Error names file, line, rule and problem.
 func (e *RuleError) Error() string {
-	if e.Rule == "" {
-		return fmt.Sprintf("read rules %s: %s", e.File, e.Problem)
+	where := e.File
+	if e.Line > 0 {
+		where = fmt.Sprintf("%s:%d", e.File, e.Line)
 	}
-	return fmt.Sprintf("read rules %s: rule %q: %s", e.File, e.Rule, e.Problem)
+	if e.Rule != "" {
+		where = fmt.Sprintf("%s: rule %q", where, e.Rule)
+	}
+	return fmt.Sprintf("read rules %s: %s", where, e.Problem)
 }
 
 // defaultName is what errors call the built-in rules.
@@ -84,56 +92,80 @@ func Compile(name string, text []byte) (*Set, error) {
 		replaced[r.ID] = true
 	}
 	b := &builder{}
-	b.everywhere(defaultName, builtin)
-	b.everywhere(name, own)
+	b.from(defaultName, builtin)
 	for _, r := range builtin.Rules {
 		if !replaced[r.ID] {
-			b.add(defaultName, r)
+			b.add(r)
 		}
 	}
+	b.from(name, own)
 	for _, r := range own.Rules {
-		b.add(name, r)
+		b.add(r)
 	}
 	return b.finish()
 }
 
 // parseFile decodes one rule file.
 func parseFile(name string, text []byte) (*file, error) {
-	f := &file{}
+	f := &file{text: string(text)}
 	if err := toml.Unmarshal(text, f); err != nil {
-		return nil, &RuleError{File: name, Problem: err.Error()}
+		e := &RuleError{File: name, Problem: err.Error()}
+		if d := (*toml.DecodeError)(nil); errors.As(err, &d) {
+			e.Line, _ = d.Position()
+		}
+		return nil, e
 	}
 	seen := map[string]bool{}
 	for i, r := range f.Rules {
 		if r.ID == "" {
-			return nil, &RuleError{File: name, Problem: fmt.Sprintf("rule %d of the file has no id: give it one, unique in the file", i+1)}
+			return nil, &RuleError{File: name, Line: f.line(ruleHead, i), Problem: "this rule has no id: give it one, unique in the file"}
 		}
 		if seen[r.ID] {
-			return nil, &RuleError{File: name, Rule: r.ID, Problem: "the file has this id twice: rename one of the two"}
+			return nil, &RuleError{File: name, Line: f.lineOf(r.ID, 1), Rule: r.ID, Problem: "the file has this id twice: rename one of the two"}
 		}
 		seen[r.ID] = true
 	}
 	return f, nil
 }
 
+// ruleHead begins a rule in the usual way of writing.
+var ruleHead = regexp.MustCompile(`(?m)^[ \t]*\[\[[ \t]*rules[ \t]*\]\]`)
+
+// line returns the line, from 1 on, of the nth place in the file that re matches, or 0.
+func (f *file) line(re *regexp.Regexp, n int) int {
+	at := re.FindAllStringIndex(f.text, n+1)
+	if len(at) <= n {
+		return 0
+	}
+	return 1 + strings.Count(f.text[:at[n][0]], "\n")
+}
+
+// lineOf returns the line of the nth rule with the id, or 0.
+func (f *file) lineOf(id string, n int) int {
+	return f.line(regexp.MustCompile(`(?m)^[ \t]*["']?id["']?[ \t]*=[ \t]*["']`+regexp.QuoteMeta(id)+`["']`), n)
+}
+
 // builder collects compiled rules. Its first error is the one that finish returns.
 type builder struct {
+	name  string // of file
+	file  *file
 	set   Set
 	lists []allowlist
 	err   error
 }
 
-// everywhere takes the allow-lists that hold for all rules.
-func (b *builder) everywhere(name string, f *file) {
+// from begins with a file, and takes its allow-lists that hold for all rules.
+func (b *builder) from(name string, f *file) {
+	b.name, b.file = name, f
 	for _, a := range append([]allowlistTOML{f.Allowlist}, f.Allowlists...) {
 		if len(a.TargetRules) == 0 {
-			b.allow(&b.lists, name, "", a)
+			b.allow(&b.lists, "", a)
 		}
 	}
 }
 
 // allow compiles one allow-list into to.
-func (b *builder) allow(to *[]allowlist, name, rule string, a allowlistTOML) {
+func (b *builder) allow(to *[]allowlist, rule string, a allowlistTOML) {
 	list := allowlist{all: strings.EqualFold(a.Condition, "and")}
 	if list.all && len(a.Paths)+len(a.Commits) > 0 {
 		return // a condition on a path or a commit is never met
@@ -146,12 +178,12 @@ func (b *builder) allow(to *[]allowlist, name, rule string, a allowlistTOML) {
 	case "line":
 		list.target = targetLine
 	default:
-		b.fail(name, rule, fmt.Sprintf("regexTarget %.40q is unknown: write secret, match or line", a.RegexTarget))
+		b.fail(rule, fmt.Sprintf("regexTarget %.40q is unknown: write secret, match or line", a.RegexTarget))
 	}
 	for _, x := range a.Regexes {
 		re, err := regexp.Compile(x)
 		if err != nil {
-			b.fail(name, rule, "an allow-list's expression cannot be compiled: "+err.Error())
+			b.fail(rule, "an allow-list's expression cannot be compiled: "+err.Error())
 			return
 		}
 		list.regexes = append(list.regexes, re)
@@ -163,19 +195,19 @@ func (b *builder) allow(to *[]allowlist, name, rule string, a allowlistTOML) {
 }
 
 // add compiles one rule.
-func (b *builder) add(name string, r ruleTOML) {
+func (b *builder) add(r ruleTOML) {
 	if r.Regex == "" || r.Path != "" || b.err != nil {
 		if r.Regex == "" && r.Path == "" {
-			b.fail(name, r.ID, "it has no regex: write one, or a path for a rule that is only for files")
+			b.fail(r.ID, "it has no regex: write one, or a path for a rule that is only for files")
 		}
 		return
 	}
 	var lists []allowlist
 	for _, a := range append([]allowlistTOML{r.Allowlist}, r.Allowlists...) {
-		b.allow(&lists, name, r.ID, a)
+		b.allow(&lists, r.ID, a)
 	}
 	if r.Check != "" && checks[r.Check] == nil {
-		b.fail(name, r.ID, fmt.Sprintf("check %.40q is unknown: write %s", r.Check, strings.Join(slices.Sorted(maps.Keys(checks)), ", ")))
+		b.fail(r.ID, fmt.Sprintf("check %.40q is unknown: write %s", r.Check, strings.Join(slices.Sorted(maps.Keys(checks)), ", ")))
 	}
 	alternatives, err := parseRegex(r.Regex, r.SecretGroup)
 	for i := 0; i < len(alternatives) && err == nil; i++ {
@@ -187,13 +219,13 @@ func (b *builder) add(name string, r ruleTOML) {
 		b.set.rules = append(b.set.rules, c)
 	}
 	if err != nil {
-		b.fail(name, r.ID, err.Error())
+		b.fail(r.ID, err.Error())
 	}
 }
 
-func (b *builder) fail(name, rule, problem string) {
+func (b *builder) fail(rule, problem string) {
 	if b.err == nil {
-		b.err = &RuleError{File: name, Rule: rule, Problem: problem}
+		b.err = &RuleError{File: b.name, Line: b.file.lineOf(rule, 0), Rule: rule, Problem: problem}
 	}
 }
 

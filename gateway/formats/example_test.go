@@ -47,9 +47,9 @@ func compileOwn(text string) (*Set, error) {
 		return nil, err
 	}
 	b := &builder{}
-	b.everywhere("own.toml", f)
+	b.from("own.toml", f)
 	for _, r := range f.Rules {
-		b.add("own.toml", r)
+		b.add(r)
 	}
 	return b.finish()
 }

@@ -149,12 +149,12 @@ func FuzzRules(f *testing.F) {
 			return
 		}
 		b := &builder{}
-		b.everywhere("fuzz", own)
+		b.from("fuzz", own)
 		for _, r := range own.Rules {
 			if len(r.Regex) > 200 {
 				return
 			}
-			b.add("fuzz", r)
+			b.add(r)
 		}
 		s, err := b.finish()
 		if err != nil {
