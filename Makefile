@@ -41,10 +41,11 @@ help: ## list the targets
 build: ## build bin/gatewayd (needs Go alone)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/gatewayd ./cmd/gatewayd
 
-generate: ## make the BPF objects, the manifest's schema and the manual page anew (needs clang, llvm and libbpf-dev)
+generate: ## make the BPF objects, the manifest's schema, the manual page and the scanner's tables anew (needs clang, llvm and libbpf-dev)
 	$(GO) generate ./...
 	$(GO) run ./cmd/gatewayd schema > docs/manifest.schema.json.new && mv docs/manifest.schema.json.new docs/manifest.schema.json
 	$(GO) run ./cmd/gatewayd man > docs/gatewayd.8.new && mv docs/gatewayd.8.new docs/gatewayd.8
+	$(GO) test -count=1 -run '^TestTable$$' ./gateway/formats -write
 
 deps: ## install the programs that the tests run (root on a Debian-like system; elsewhere names what is missing)
 	@GATEWAYD_TEST_CODEX= GATEWAYD_CACHE=$(CACHE) .ci/deps

@@ -44,7 +44,7 @@ var directions = []direction{
 		"the search for many exact strings at once is pure, and knows nothing of what they are"},
 	{"gateway/coding", nil, nil,
 		"undoing a content coding is pure: requests are scanned by it and responses masked"},
-	{"gateway/formats", nil, nil,
+	{"gateway/formats", nil, []string{"gateway/pipelock"},
 		"the search for tokens by their form is pure, and knows nothing of hosts and requests"},
 	{"gateway/inject", []string{"gateway/routes", "gateway/needle"}, testWorld,
 		"masking looks for the injected value; of scanning, TLS and names it knows nothing"},

@@ -3,6 +3,9 @@
 package scanner
 
 import (
+	"encoding/base64"
+	"encoding/json"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -11,7 +14,9 @@ import (
 	"testing"
 	"time"
 
-	aho "github.com/petar-dambovaliev/aho-corasick"
+	bobu "github.com/BobuSumisu/aho-corasick"
+	"github.com/cloudflare/ahocorasick"
+	petar "github.com/petar-dambovaliev/aho-corasick"
 	"github.com/zricethezav/gitleaks/v8/detect"
 
 	"gatewayd/gateway/formats"
@@ -57,8 +62,48 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func BenchmarkSource(b *testing.B) {
-	text := source(b)
+// texts returns what is scanned.
+func texts(b *testing.B) map[string]string {
+	code := source(b)
+	request, err := json.Marshal(map[string]any{"model": "m", "prompt_cache_key": "0198c3a2-7d41-7c55-9a3b-5f0e6d7c8b9a", "input": code})
+	if err != nil {
+		b.Fatal(err)
+	}
+	random := make([]byte, len(code)*3/4)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(random) // it never fails
+	const prose = "The quick brown fox jumps over the lazy dog, and nobody minds, which is how it goes with foxes; "
+	return map[string]string{
+		"source":        code,
+		"model request": string(request),
+		"prose":         strings.Repeat(prose, len(code)/len(prose)),
+		"base64":        base64.StdEncoding.EncodeToString(random),
+	}
+}
+
+// BenchmarkKeywords looks for the same literals, in either case, with this and with others' automata.
+func BenchmarkKeywords(b *testing.B) {
+	set, err := formats.Default()
+	if err != nil {
+		b.Fatal(err)
+	}
+	literals := set.Literals()
+	builder := petar.NewAhoCorasickBuilder(petar.Opts{AsciiCaseInsensitive: true, MatchKind: petar.StandardMatch, DFA: true})
+	dfa := builder.Build(literals)
+	trie := bobu.NewTrieBuilder().AddStrings(literals).Build()
+	matcher := ahocorasick.NewStringMatcher(literals)
+	for name, text := range texts(b) {
+		run(b, name+"/this", text, func(s string) { set.CountLiterals([]byte(s)) })
+		run(b, name+"/petar-dambovaliev", text, func(s string) {
+			for it := dfa.IterOverlapping(s); it.Next() != nil; {
+			}
+		})
+		run(b, name+"/BobuSumisu", text, func(s string) { trie.MatchString(strings.ToLower(s)) })
+		run(b, name+"/cloudflare", text, func(s string) { matcher.Match([]byte(strings.ToLower(s))) })
+	}
+}
+
+// BenchmarkScan scans for all rules, with this and with gitleaks' own detector.
+func BenchmarkScan(b *testing.B) {
 	set, err := formats.Default()
 	if err != nil {
 		b.Fatal(err)
@@ -67,16 +112,17 @@ func BenchmarkSource(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	var keywords []string
-	for k := range peer.Config.Keywords {
-		keywords = append(keywords, k)
+	policy := set.Policy(nil, false)
+	for name, text := range texts(b) {
+		run(b, name+"/this", text, func(s string) {
+			stream := set.NewStream(policy)
+			for rest := []byte(s); len(rest) > 0; {
+				n := min(len(rest), 16<<10)
+				stream.Push(rest[:n], func(formats.Finding) {})
+				rest = rest[n:]
+			}
+			stream.End(func(formats.Finding) {})
+		})
+		run(b, name+"/gitleaks", text[:200<<10], func(s string) { peer.DetectString(s) })
 	}
-	builder := aho.NewAhoCorasickBuilder(aho.Opts{AsciiCaseInsensitive: true, MatchKind: aho.StandardMatch, DFA: true})
-	automaton := builder.Build(keywords)
-	run(b, "this", text, func(s string) { set.Scan([]byte(s), formats.Policy{}, func(formats.Finding) {}) })
-	run(b, "keywords alone, petar-dambovaliev", text, func(s string) {
-		for it := automaton.IterOverlapping(s); it.Next() != nil; {
-		}
-	})
-	run(b, "gitleaks", text[:200<<10], func(s string) { peer.DetectString(s) })
 }

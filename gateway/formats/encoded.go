@@ -308,7 +308,11 @@ func skipped(text []byte) int {
 func findRun(text []byte) (at int, ok bool) {
 	before := uint(0) // 1 if the word before i has no such byte
 	for i := 0; i+32 <= len(text); {
-		clean := before | cleanWords((*[32]byte)(text[i:]))<<1
+		words := (*[32]byte)(text[i:])
+		clean := before | cleanWords(words)<<1
+		if clean&(clean>>1) != 0 {
+			clean = before | memberWords(words)<<1
+		}
 		if pairs := clean & (clean >> 1); pairs == 0 {
 			before = clean >> 4
 			i += 32
@@ -354,6 +358,25 @@ func cleanWords(b *[32]byte) uint {
 
 func cleanWord(b []byte) uint {
 	x := binary.LittleEndian.Uint64(b)
-	bad := ((x-'+'*ones)&^x | x) & highs
-	return uint((bad-1)>>63) &^ uint(bad>>63) // 1 for 0: the highest bit of bad-1 is set for it and for what has bad's
+	return noBits(((x-'+'*ones)&^x | x) & highs)
 }
+
+// memberWords returns a bit for each word of eight bytes in b that is characters of base64 throughout.
+func memberWords(b *[32]byte) uint {
+	return memberWord(b[:])<<0 | memberWord(b[8:])<<1 | memberWord(b[16:])<<2 | memberWord(b[24:])<<3
+}
+
+func memberWord(b []byte) uint {
+	x := binary.LittleEndian.Uint64(b)
+	// In what follows the highest bit of each byte is the answer, and no sum is more than 0xff.
+	y := x &^ highs
+	small := y | 0x20*ones
+	letter := (small + (0x80-'a')*ones) &^ (small + (0x7f-'z')*ones)
+	sign := (y + (0x80-'+')*ones) &^ (y + (0x7f-'9')*ones) // '+' to '9', among which are ',' and '.'
+	other := ((y | 0x02*ones) ^ '.'*ones) + 0x7f*ones      // all but those two
+	underscore := ^((y ^ '_'*ones) + 0x7f*ones)
+	return noBits(highs &^ ((letter | sign&other | underscore) &^ x))
+}
+
+// noBits returns 1 for 0 and 0 for all else.
+func noBits(x uint64) uint { return uint((x-1)>>63) &^ uint(x>>63) }

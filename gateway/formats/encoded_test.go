@@ -127,3 +127,26 @@ func FuzzEncoded(f *testing.F) {
 		}
 	})
 }
+
+// TestMemberWords holds the arithmetic on eight bytes against the table, for each byte at each place.
+func TestMemberWords(t *testing.T) {
+	for at := range 32 {
+		for c := range 256 {
+			word := [32]byte([]byte(strings.Repeat("aZ9+/-_z", 4)))
+			word[at] = byte(c)
+			member, clean := uint(15), uint(15)
+			if base64Values[c] == notMember {
+				member &^= 1 << (at / 8)
+			}
+			if c < '+' || c >= 0x80 {
+				clean &^= 1 << (at / 8)
+			}
+			if got := memberWords(&word); got != member {
+				t.Fatalf("%#x at %d: members %04b, want %04b", c, at, got, member)
+			}
+			if got := cleanWords(&word); got != clean {
+				t.Fatalf("%#x at %d: clean %04b, want %04b", c, at, got, clean)
+			}
+		}
+	}
+}

@@ -60,3 +60,36 @@ func (s *Set) Clean(b []byte) bool {
 	}
 	return s.keywords.absent(b)
 }
+
+// Literals returns the texts, in lower case, that a scan begins with: the rules are tried where one of them is, in either
+// case. They are sorted.
+func (s *Set) Literals() []string {
+	if s == nil {
+		return nil
+	}
+	var all []string
+	for _, r := range s.rules {
+		for _, atom := range r.atoms {
+			all = append(all, atom[:min(len(atom), s.keywords.warm+1)])
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// CountLiterals returns at how many places in b a literal ends: the first part of a scan alone, to be measured.
+func (s *Set) CountLiterals(b []byte) (places int) {
+	if s == nil {
+		return 0
+	}
+	h := scratch.Get().(*hits)
+	defer scratch.Put(h)
+	state := uint16(0)
+	for from, n := 0, 0; from < len(b); from += n {
+		n, state = s.keywords.find(b, from, state, h)
+		for _, n := range h.n {
+			places += n
+		}
+	}
+	return places
+}
