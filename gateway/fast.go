@@ -22,7 +22,8 @@ const (
 	ReasonFastSplit  routes.Reason = "fast_no_hello" // no hello in one TLS record; the relay takes others
 )
 
-// fastWithdrawn is how long an address stays with the relay after the fast path refused a connection to it.
+// fastWithdrawn is how long an address stays with the relay after the fast path refused a connection to it, or had no answer
+// for one.
 const fastWithdrawn = 10 * time.Minute
 
 // fastCollect is how often flows that are over are looked for.
@@ -185,7 +186,7 @@ func (g *Gateway) fastOver(e redirect.FastEvent) {
 		g.publish(r)
 		return
 	}
-	if e.Refused && r.Reason != ReasonRevoked {
+	if e.Refused && r.Reason != ReasonRevoked || unanswered(e) {
 		b.withdrawFast(e.Flow.Dst.Addr())
 	}
 	s := b.current()
@@ -194,6 +195,12 @@ func (g *Gateway) fastOver(e redirect.FastEvent) {
 		r.Rule = s.table.DecideFlow(e.Flow.Name, r.Port, routes.HTTPS).Rule
 	}
 	b.record(r)
+}
+
+// unanswered tells a flow of which nothing ever came back. The upstream may be gone, or all the ports be taken that
+// connections to it are translated to; the relay has ports of its own, and words for what is wrong.
+func unanswered(e redirect.FastEvent) bool {
+	return e.Reason == redirect.FastHelloTimeout && e.Flow.DownPackets == 0
 }
 
 // fastRecord returns the record of a flow that is over, short of what a plan says.

@@ -231,3 +231,25 @@ func TestTripCutsTheFastPath(t *testing.T) {
 		t.Errorf("after the release the kernel lets %v be called", got)
 	}
 }
+
+// TestFastUnanswered leaves an address from which nothing came back to the relay, and not one that answered and waited in
+// vain for a hello.
+func TestFastUnanswered(t *testing.T) {
+	w, f := newFastWorld(t)
+	w.apply(t, testBottle(t, routes.Route{Host: "a.test", TLSPassthrough: true}))
+	b := w.g.running()[0]
+	const dead, alive = "93.184.216.34", "93.184.216.35"
+	resolve(t, b, "a.test", dead)
+	resolve(t, b, "a.test", alive)
+	for id, flow := range map[string]redirect.FastFlow{
+		"dead":  {Dst: netip.MustParseAddrPort(dead + ":443"), UpPackets: 5},
+		"alive": {Dst: netip.MustParseAddrPort(alive + ":443"), UpPackets: 2, DownPackets: 1},
+	} {
+		flow.ID, flow.Bottle = id, "dev"
+		f.events <- redirect.FastEvent{Flow: flow, Reason: redirect.FastHelloTimeout}
+		w.records.wait(t, func(r Record) bool { return r.ID == "f-"+id && r.Reason == ReasonHelloTimeout })
+	}
+	if d, a := f.names(dead), f.names(alive); d != nil || len(a) != 1 {
+		t.Errorf("%v and %v may be called", d, a)
+	}
+}
