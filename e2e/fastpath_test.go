@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"testing"
@@ -118,4 +119,35 @@ func (b *bench) fastBytes(host string, n int64) error {
 
 func (b *bench) fastRecords(host string) []record {
 	return slices.DeleteFunc(b.records(), func(r record) bool { return r.Host != host || r.Lane != "fastpath" })
+}
+
+// TestPassthroughToPrivateAddresses passes hosts through whose addresses are private: one because its route allows that, one
+// because the range is allowed to all. Both are the relay's, since nothing is forwarded to such addresses; and one that
+// nothing allows is not reached.
+func TestPassthroughToPrivateAddresses(t *testing.T) {
+	b := newBench(t, map[string]any{"allow_ranges": []string{lab.Public.String(), "10.77.1.0/24"}})
+	ok := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "here") })
+	byRoute := b.serve(&lab.Site{Names: []string{"route.example.org"}, Addr: netip.MustParseAddr("10.77.2.9"), Handler: ok})
+	byRange := b.serve(&lab.Site{Names: []string{"range.example.org"}, Addr: netip.MustParseAddr("10.77.1.9"), Handler: ok})
+	neither := b.serve(&lab.Site{Names: []string{"neither.example.org"}, Addr: netip.MustParseAddr("10.77.3.9"), Handler: ok})
+	b.start(`
+egress:
+  routes:
+    - { host: route.example.org, allow_private: true, pipelock: { tls_passthrough: true } }
+    - { host: range.example.org, pipelock: { tls_passthrough: true } }
+    - { host: neither.example.org, pipelock: { tls_passthrough: true } }
+`)
+	trustInternet(b)
+	for _, host := range []string{"route.example.org", "range.example.org"} {
+		if err := wantStatus(b.get("https://"+host+"/"), http.StatusOK); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+		b.mustHaveLane(host, "relay")
+	}
+	if seen := b.get("https://neither.example.org/"); seen.Status == http.StatusOK {
+		t.Errorf("the host that nothing allows: %+v", seen)
+	}
+	if a, r, n := len(byRoute.Requests()), len(byRange.Requests()), len(neither.Requests()); a != 1 || r != 1 || n != 0 {
+		t.Errorf("the sites saw %d, %d and %d requests", a, r, n)
+	}
 }

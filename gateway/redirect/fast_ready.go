@@ -23,7 +23,7 @@ func fastObstacle(o Options) (obstacle, remedy string) {
 	dev, err := findLink(o.Uplink)
 	switch {
 	case err != nil:
-		return err.Error(), "run as root"
+		return err.Error(), asRoot
 	case dev == nil:
 		return "there is no interface " + o.Uplink, "name the interface of the default route as uplink"
 	case dev.Attrs().Flags&net.FlagUp == 0:
@@ -32,7 +32,7 @@ func fastObstacle(o Options) (obstacle, remedy string) {
 		return "uplink " + o.Uplink + " leads nowhere", "name the interface of the default route as uplink"
 	}
 	if routed, err := routedBy(dev); err != nil {
-		return err.Error(), "run as root"
+		return err.Error(), asRoot
 	} else if !routed {
 		return "no default route is by uplink " + o.Uplink, "ip route show default; name its interface as uplink"
 	}
@@ -60,11 +60,11 @@ func forwardDroppers(instance string) (obstacle, remedy string) {
 	accept := fmt.Sprintf("accept packets with mark %#x/%#x there, and established ones", gatewayMarkMARK_FORWARD, gatewayMarkMARK_MASK)
 	c, err := nftables.New()
 	if err != nil {
-		return fmt.Sprintf("open nftables: %v", err), "modprobe nf_tables"
+		return fmt.Sprintf("open nftables: %v", err), remedyFor(err, "modprobe nf_tables")
 	}
 	chains, err := c.ListChains()
 	if err != nil {
-		return fmt.Sprintf("list nftables chains: %v", err), "modprobe nf_tables"
+		return fmt.Sprintf("list nftables chains: %v", err), remedyFor(err, "modprobe nf_tables")
 	}
 	for _, ch := range chains {
 		if ch.Hooknum == nil || *ch.Hooknum != *nftables.ChainHookForward || ch.Policy == nil ||
@@ -108,7 +108,10 @@ func acceptsMark(rules []*nftables.Rule) bool {
 }
 
 func probeFastPath(o Options) []Check {
-	if obstacle, remedy := fastObstacle(o); obstacle != "" {
+	switch obstacle, remedy := fastObstacle(o); {
+	case obstacle != "" && remedy == asRoot:
+		return []Check{warned("fast path", "needs root to be looked at: "+obstacle, remedy)}
+	case obstacle != "":
 		return []Check{warned("fast path", obstacle+": passed-through flows take the relay", remedy)}
 	}
 	return []Check{passed("fast path", "by "+o.Uplink)}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,7 +65,21 @@ func warned(name, detail, remedy string) Check {
 	return Check{Name: name, Status: Warn, Detail: detail, Remedy: remedy}
 }
 
+// asRoot is the remedy for what the kernel tells nobody else.
+const asRoot = "run as root"
+
+// remedyFor is what to do about err: what is said of others is not known of one that lacks a permission.
+func remedyFor(err error, remedy string) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return asRoot
+	}
+	return remedy
+}
+
 func failed(name string, err error, remedy string) Check {
+	if remedy = remedyFor(err, remedy); errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("needs root: %w", err)
+	}
 	return Check{Name: name, Status: Fail, Detail: err.Error(), Remedy: remedy}
 }
 
@@ -111,7 +126,7 @@ func probeCapabilities(Options) []Check {
 		missing = append(missing, "CAP_BPF")
 	}
 	if len(missing) > 0 {
-		return []Check{failed("capabilities", errors.New("missing "+strings.Join(missing, ", ")), "run as root")}
+		return []Check{failed("capabilities", errors.New("missing "+strings.Join(missing, ", ")), asRoot)}
 	}
 	return []Check{passed("capabilities", "CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN")}
 }
@@ -127,7 +142,7 @@ func probeBPFFS(o Options) []Check {
 // missing can be told, and then loads the programs for good measure.
 func probePrograms(Options) []Check {
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return []Check{failed("programs", fmt.Errorf("raise memory lock limit: %w", err), "run as root")}
+		return []Check{failed("programs", fmt.Errorf("raise memory lock limit: %w", err), asRoot)}
 	}
 	const remedy = "use a kernel with CONFIG_BPF_SYSCALL, CONFIG_NET_CLS_BPF and CONFIG_INET"
 	for _, t := range []ebpf.ProgramType{ebpf.SchedCLS, ebpf.SkLookup} {
@@ -156,7 +171,7 @@ func probeHook(o *gatewayObjects) Check {
 	tcx, err := haveTCX(o.CaptureEgress)
 	switch {
 	case err != nil:
-		return failed("hook", err, "run as root")
+		return failed("hook", err, asRoot)
 	case tcx:
 		return passed("hook", "tcx")
 	}

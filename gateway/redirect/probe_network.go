@@ -51,7 +51,7 @@ func probeTables(o Options) []Check {
 func probeRules(Options) []Check {
 	rules, err := dump(func() ([]netlink.Rule, error) { return netlink.RuleList(netlink.FAMILY_V4) })
 	if err != nil {
-		return []Check{failed("routing rules", fmt.Errorf("list routing rules: %w", err), "run as root")}
+		return []Check{failed("routing rules", fmt.Errorf("list routing rules: %w", err), asRoot)}
 	}
 	var checks []Check
 	for i := range rules {
@@ -114,7 +114,7 @@ func probeUplink(o Options) []Check {
 	dev, err := findLink(o.Uplink)
 	switch {
 	case err != nil:
-		return []Check{failed("uplink", err, "run as root")}
+		return []Check{failed("uplink", err, asRoot)}
 	case dev == nil:
 		return []Check{warned("uplink", "there is no interface "+o.Uplink, "name the interface of the default route: ip route show default")}
 	case !isUp(dev):
