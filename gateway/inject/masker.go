@@ -85,32 +85,62 @@ func (m *Masker) Stream() *Stream {
 type Stream struct {
 	found *needle.Stream
 	out   []byte
+	spans []span
 	// covered is how many bytes at the front of the next window belong to a
 	// secret that was found already, and released how many were let go.
 	covered, released int
 }
 
+// span is where a secret is in a window.
+type span struct{ start, end int }
+
 // Push takes the next bytes and returns those that can be let go, masked,
-// which may be none. They are valid until the next call.
+// which may be none. They are valid until the next call, and as long as p is:
+// where there is nothing to mask they are p's own.
 func (s *Stream) Push(p []byte) []byte {
-	type span struct{ start, end int }
-	var spans []span
+	s.spans = s.spans[:0]
 	if s.covered > 0 {
-		spans = append(spans, span{0, s.covered})
+		s.spans = append(s.spans, span{0, s.covered})
 	}
-	w := s.found.Push(p, func(start, end, _ int) bool {
-		spans = append(spans, span{start, end})
+	w := s.found.PushOver(p, func(start, end, _ int) bool {
+		s.spans = append(s.spans, span{start, end})
 		return true
 	})
-	s.out = append(s.out[:0], w.Bytes[w.From:w.To]...)
 	s.covered, s.released = 0, w.To-w.Next
-	for _, x := range spans {
+	if len(s.spans) == 0 {
+		return w.Bytes[w.From:w.To]
+	}
+	s.out = append(s.out[:0], w.Bytes[w.From:w.To]...)
+	for _, x := range s.spans {
 		if from, to := max(x.start, w.From), min(x.end, w.To); from < to {
 			fill(s.out[from-w.From : to-w.From])
 		}
 		s.covered = max(s.covered, x.end-w.Next)
 	}
 	return s.out
+}
+
+// End takes the last bytes and ends the stream: it is Push and Flush in one.
+func (s *Stream) End(p []byte) []byte {
+	out := s.Push(p)
+	rest := s.found.Rest()
+	if len(rest) > 0 {
+		fill(rest[:min(len(rest), max(0, s.covered-s.released))])
+		s.out = append(append(s.out[:0], out...), rest...)
+		out = s.out
+	}
+	s.covered, s.released = 0, 0
+	return out
+}
+
+// Reset makes the stream one of m, as if it were new, and keeps its memory.
+func (s *Stream) Reset(m *Masker) {
+	if m == nil {
+		s.found.Reset(nil)
+	} else {
+		s.found.Reset(m.set)
+	}
+	s.covered, s.released = 0, 0
 }
 
 // Flush ends the stream and returns what was held back. The next Push begins

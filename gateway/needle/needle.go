@@ -3,8 +3,9 @@
 // longest form.
 //
 // A [Set] is searched by the algorithm of Wu and Manber ("A fast algorithm for
-// multi-pattern searching", 1994): the three bytes at the end of an eight-byte
-// window tell how far the window may move, so many bytes are never looked at.
+// multi-pattern searching", 1994): the three bytes at the end of a
+// window, which is as wide as the shortest needle but at most 32 bytes, tell
+// how far the window may move, so most bytes are never looked at.
 package needle
 
 import (
@@ -37,6 +38,7 @@ type Set struct {
 	// first maps a byte to the needles that begin with it.
 	first   [256][]int32
 	longest int
+	window  int // how many bytes at the front of every needle tell the windows, at least MinLength
 }
 
 type needle struct {
@@ -59,25 +61,39 @@ func NewSet(values []string) *Set {
 			s.longest = max(s.longest, len(all))
 		}
 	}
+	s.window = s.widest()
 	// Sixteen slots for each block keep false hits rare; 12 to 16 bits keep
 	// the table within 4 to 64 KB.
-	width := min(16, max(12, bits.Len(uint(len(s.needles)*(MinLength-block)*16))))
+	width := min(16, max(12, bits.Len(uint(len(s.needles)*(s.window-block)*16))))
 	s.shift, s.down = make([]uint8, 1<<width), uint(32-width)
 	for i := range s.shift {
-		s.shift[i] = MinLength - block + 1
+		s.shift[i] = uint8(s.window - block + 1)
 	}
 	width = max(6, bits.Len(uint(len(s.needles)*4)))
 	s.heads, s.deep = make([]int32, 1<<width), uint(64-width)
 	for i := range s.needles {
 		n := &s.needles[i]
-		for end := block - 1; end < MinLength; end++ {
+		for end := block - 1; end < s.window; end++ {
 			at := s.slot(uint32(n.all[end-2]) | uint32(n.all[end-1])<<8 | uint32(n.all[end])<<16)
-			s.shift[at] = min(s.shift[at], uint8(MinLength-1-end))
+			s.shift[at] = min(s.shift[at], uint8(s.window-1-end))
 		}
 		at := &s.heads[s.headSlot(n.head)]
 		n.next, *at = *at, int32(i+1)
 	}
 	return s
+}
+
+// maxWindow bounds the window: beyond it, little is left to skip, and short
+// texts would be all tail.
+const maxWindow = 32
+
+// widest returns the widest window that every needle fills.
+func (s *Set) widest() int {
+	width := maxWindow
+	for i := range s.needles {
+		width = min(width, len(s.needles[i].all))
+	}
+	return width
 }
 
 // slot hashes a block of three bytes (multiplicative hashing, Knuth volume 3,
@@ -108,24 +124,24 @@ func (s *Set) Scan(b []byte, found func(start, end, id int) bool) (pending int) 
 	}
 	pending = len(b)
 	shift, down := s.shift, s.down
-	i := MinLength - 1 // the window's last byte
+	i := s.window - 1 // the window's last byte
 	for i < len(b) {
 		three := binary.LittleEndian.Uint32(b[i-3:i+1]) >> 8
 		if skip := shift[three*multiplier>>(down&31)]; skip != 0 {
 			i += int(skip)
 			continue
 		}
-		cut, more := s.candidates(b, i-(MinLength-1), found)
+		cut, more := s.candidates(b, i-(s.window-1), found)
 		if !more {
 			return pending
 		}
 		if cut {
-			pending = min(pending, i-(MinLength-1))
+			pending = min(pending, i-(s.window-1))
 		}
 		i++
 	}
 	// Windows that do not fit any more: is the rest the beginning of a head?
-	for start := max(0, i-(MinLength-1)); start < pending; start++ {
+	for start := max(0, i-(s.window-1)); start < pending; start++ {
 		if s.begins(b[start:]) {
 			return start
 		}

@@ -191,7 +191,11 @@ func FuzzStream(f *testing.F) {
 		base := 0 // offset of the window in the text
 		for rest := text; rest != ""; {
 			n := 1 + rng.IntN(min(len(rest), 12))
-			w := stream.Push([]byte(rest[:n]), func(start, end, id int) bool {
+			push, piece := stream.Push, []byte(rest[:n])
+			if rng.IntN(2) == 0 {
+				push = stream.PushOver
+			}
+			w := push(piece, func(start, end, id int) bool {
 				h := hit{base + start, base + end, id}
 				if !found[h] && len(out)-h.start >= leastHeld {
 					t.Fatalf("let go of %d bytes of the occurrence %v before it was found", len(out)-h.start, h)
@@ -206,6 +210,7 @@ func FuzzStream(f *testing.F) {
 			}
 			base += w.Next
 			rest = rest[n:]
+			clear(piece) // nothing of it is needed any more
 		}
 		out = append(out, stream.Rest()...)
 		if string(out) != text {

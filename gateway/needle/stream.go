@@ -18,6 +18,9 @@ type Stream struct {
 // NewStream returns a stream over the set's needles.
 func NewStream(set *Set) *Stream { return &Stream{set: set} }
 
+// Reset makes s a new stream over the set's needles, and keeps its memory.
+func (s *Stream) Reset(set *Set) { s.set, s.buf, s.keep, s.done = set, s.buf[:0], 0, 0 }
+
 // Window is what a Stream looks at: Bytes[:From] was let go before and is
 // remembered, Bytes[From:To] may be let go now, and Bytes[To:] is held back,
 // because an occurrence that begins there may go on. From To on there are
@@ -36,22 +39,40 @@ type Window struct {
 // When found returns false Push stops, and nothing may be let go.
 func (s *Stream) Push(p []byte, found func(start, end, id int) bool) Window {
 	s.buf = append(s.buf[:copy(s.buf, s.buf[s.keep:])], p...)
-	w := Window{Bytes: s.buf, From: s.done}
+	w := s.window(s.buf, found)
+	s.keep = w.Next
+	return w
+}
+
+// PushOver is Push, but the window may be p itself, so that nothing is copied
+// but what is remembered of it: w.Bytes is valid only as long as p is.
+func (s *Stream) PushOver(p []byte, found func(start, end, id int) bool) Window {
+	if s.keep < len(s.buf) {
+		return s.Push(p, found)
+	}
+	w := s.window(p, found)
+	s.buf, s.keep = append(s.buf[:0], p[w.Next:]...), 0
+	return w
+}
+
+// window searches b, which begins with what is remembered.
+func (s *Stream) window(b []byte, found func(start, end, id int) bool) Window {
+	w := Window{Bytes: b, From: s.done}
 	stopped := false
-	s.keep = s.set.Scan(s.buf, func(start, end, id int) bool {
+	pending := s.set.Scan(b, func(start, end, id int) bool {
 		stopped = !found(start, end, id)
 		return !stopped
 	})
 	if stopped {
-		s.keep, w.To = 0, w.From
+		w.To = w.From
 		return w
 	}
-	w.Next = s.keep
-	w.To = max(w.From, s.keep)
-	if len(s.buf)-s.keep < leastHeld {
-		w.To = len(s.buf)
+	w.Next = pending
+	w.To = max(w.From, pending)
+	if len(b)-pending < leastHeld {
+		w.To = len(b)
 	}
-	s.done = w.To - s.keep
+	s.done = w.To - pending
 	return w
 }
 
