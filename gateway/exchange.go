@@ -24,7 +24,8 @@ const maxAnswerBody = 1 << 20
 type exchange struct {
 	s     *session
 	snap  *snapshot // one plan for the whole request
-	w     *tally
+	w     *tally    // is tally
+	tally tally
 	r     *http.Request
 	start time.Time
 	rec   Record
@@ -52,7 +53,8 @@ type exchange struct {
 
 // newExchange returns the exchange of one request.
 func newExchange(s *session, w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{s: s, snap: s.snapshot(), w: &tally{ResponseWriter: w}, r: r, start: time.Now(), rec: s.begin()}
+	x := &exchange{s: s, snap: s.snapshot(), tally: tally{ResponseWriter: w}, r: r, start: time.Now(), rec: s.begin()}
+	x.w = &x.tally
 	x.rec.Plan = x.snap.digest
 	x.rec.Method, x.rec.Host = r.Method, s.host
 	x.rec.Decision, x.rec.Lane = routes.Deny, LaneNone
@@ -103,7 +105,7 @@ func (x *exchange) finish() {
 
 // admit judges the request's head by itself and by the plan.
 func (x *exchange) admit() *denial {
-	for _, step := range []func() *denial{x.recordable, x.address, x.target, x.decide, x.checkUpgrade} {
+	for _, step := range [...]func() *denial{x.recordable, x.address, x.target, x.decide, x.checkUpgrade} {
 		if d := step(); d != nil {
 			return d
 		}

@@ -37,6 +37,7 @@ type engine struct {
 	base     *http.Server // limits that http2.Server takes from there
 	bodies   *bytePool
 	messages *bytePool
+	masks    maskPool
 }
 
 // newEngine returns an engine that logs defects to log.

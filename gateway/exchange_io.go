@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"sync/atomic"
 )
@@ -29,6 +30,23 @@ func (t *tally) Write(p []byte) (int, error) {
 	n, err := t.ResponseWriter.Write(p)
 	t.written += int64(n)
 	return n, err
+}
+
+// FlushError is [http.ResponseController].Flush.
+func (t *tally) FlushError() error {
+	if f, ok := t.ResponseWriter.(interface{ FlushError() error }); ok {
+		return f.FlushError()
+	}
+	return http.NewResponseController(t.ResponseWriter).Flush()
+}
+
+// adopt takes the fields of h for the response's header, which is empty. The response owns them.
+func (t *tally) adopt(h http.Header) {
+	if w, ok := t.ResponseWriter.(interface{ AdoptHeader(http.Header) }); ok {
+		w.AdoptHeader(h)
+		return
+	}
+	maps.Copy(t.Header(), h)
 }
 
 // Unwrap lets [http.ResponseController] reach the writer below.

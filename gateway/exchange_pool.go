@@ -1,6 +1,10 @@
 package gateway
 
-import "sync"
+import (
+	"sync"
+
+	"gatewayd/gateway/inject"
+)
 
 // bytePool lends byte slices of one size.
 type bytePool struct {
@@ -22,3 +26,22 @@ func (p *bytePool) get() *[]byte {
 
 // put takes back what get lent.
 func (p *bytePool) put(b *[]byte) { p.pool.Put(b) }
+
+// maskPool lends masking streams with the memory that they have.
+type maskPool struct{ pool sync.Pool }
+
+// get returns a new stream of m.
+func (p *maskPool) get(m *inject.Masker) *inject.Stream {
+	s, ok := p.pool.Get().(*inject.Stream)
+	if !ok {
+		return m.Stream()
+	}
+	s.Reset(m)
+	return s
+}
+
+// put takes back what get lent. It forgets what went through.
+func (p *maskPool) put(s *inject.Stream) {
+	s.Reset(nil)
+	p.pool.Put(s)
+}

@@ -36,11 +36,15 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 		if d != nil {
 			return x.fail(d)
 		}
-		body = responseBody{src: decoded, mask: x.masker.Stream()}
+		mask := x.s.engine.masks.get(x.masker)
+		defer x.s.engine.masks.put(mask)
+		body = responseBody{src: decoded, mask: mask}
 	}
-	h := x.w.Header()
-	copyResponseHeader(h, resp.Header)
-	if n := resp.ContentLength; n >= 0 && len(resp.Header["Content-Length"]) > 0 {
+	h, announced := resp.Header, len(resp.Header["Content-Length"]) > 0
+	stripResponseHeader(h)
+	x.w.adopt(h)
+	h = x.w.Header()
+	if n := resp.ContentLength; n >= 0 && announced {
 		h.Set("Content-Length", strconv.FormatInt(n, 10))
 	}
 	for key := range resp.Trailer {
@@ -72,16 +76,20 @@ func (x *exchange) broke(err error) bool {
 	return false
 }
 
-// copyResponseHeader copies what a guest may see of an upstream's header. Alt-Svc is left out: it would send the guest to
-// another host, port or protocol, where the plan does not let it go (RFC 7838).
+// stripResponseHeader takes out of an upstream's header what a guest may not see. Alt-Svc would send the guest to another host,
+// port or protocol, where the plan does not let it go (RFC 7838). The rest frames the message between the gateway and its peer.
+func stripResponseHeader(h http.Header) {
+	for _, key := range [...]string{"Alt-Svc", "Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Keep-Alive"} {
+		delete(h, key)
+	}
+}
+
+// copyResponseHeader adds what a guest may see of an upstream's header to the response's.
 func copyResponseHeader(dst, src http.Header) {
 	for key, values := range src {
-		switch key {
-		case "Alt-Svc", "Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Keep-Alive":
-		default:
-			dst[key] = slices.Clone(values)
-		}
+		dst[key] = slices.Clone(values)
 	}
+	stripResponseHeader(dst)
 }
 
 // mask hides the injected credential in a response's header, and returns its body in a form in which it can be hidden: one
@@ -143,14 +151,15 @@ func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
 	if resp.ContentLength == 0 {
 		return nil // nothing to flush: over HTTP/2 the head must end the stream, or gRPC takes it for an answer without trailers
 	}
-	d := &delivery{w: x.w, flush: http.NewResponseController(x.w).Flush}
-	if streams(resp.Header) {
+	d := &delivery{w: x.w}
+	switch {
+	case streams(resp.Header):
 		d.flushHead()
-	} else {
+	case !wholeBuffered(resp):
 		t := time.AfterFunc(headDelay, d.flushHead)
 		defer t.Stop()
+		defer d.end()
 	}
-	defer d.end()
 	buf := x.s.engine.bodies.get()
 	defer x.s.engine.bodies.put(buf)
 	left := resp.ContentLength
@@ -188,18 +197,22 @@ func (b *responseBody) next(buf []byte) ([]byte, error) {
 	if b.mask == nil {
 		return buf[:n], err
 	}
-	out := b.mask.Push(buf[:n])
 	if errors.Is(err, io.EOF) {
-		out = append(slices.Clone(out), b.mask.Flush()...) // cloned: Flush writes where Push's result lies
+		return b.mask.End(buf[:n]), err
 	}
-	return out, err
+	return b.mask.Push(buf[:n]), err
+}
+
+// wholeBuffered reports whether all of a response's body has come with its head, so that reading it does not block.
+func wholeBuffered(resp *http.Response) bool {
+	b, ok := resp.Body.(interface{ Buffered() int })
+	return ok && resp.ContentLength > 0 && int64(b.Buffered()) >= resp.ContentLength
 }
 
 // delivery orders the writes of a body with the flush of a head that waited long enough.
 type delivery struct {
 	mu    sync.Mutex
-	w     io.Writer
-	flush func() error
+	w     *tally
 	begun bool // the head has left, or must be left alone
 }
 
@@ -209,7 +222,7 @@ func (d *delivery) flushHead() {
 	defer d.mu.Unlock()
 	if !d.begun {
 		d.begun = true
-		_ = d.flush() // the next write fails too
+		_ = d.w.FlushError() // the next write fails too
 	}
 }
 
@@ -222,7 +235,7 @@ func (d *delivery) write(p []byte, flush bool) error {
 		return err
 	}
 	if flush {
-		return d.flush()
+		return d.w.FlushError()
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package gateway
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -178,13 +177,7 @@ type auditWriter struct {
 
 // add puts one record into the batch.
 func (w *auditWriter) add(rec Record) {
-	line, err := json.Marshal(rec)
-	if err != nil {
-		w.r.dropped.Add(1)
-		w.r.log.Error("record cannot be written as JSON", slog.String("id", rec.ID), slog.Any("error", err))
-		return
-	}
-	w.batch = append(append(w.batch, line...), '\n')
+	w.batch = append(rec.appendJSON(w.batch), '\n')
 	w.held++
 }
 

@@ -171,7 +171,7 @@ func (b *body) arm(t time.Time) error {
 	if !b.limit.IsZero() && b.limit.Before(t) {
 		t = b.limit
 	}
-	return b.reader.conn.SetReadDeadline(t)
+	return b.reader.until(t)
 }
 
 // isStopped reports whether stop was called.
@@ -205,7 +205,7 @@ func (b *body) end() rest {
 	interrupt := !b.mu.TryLock()
 	if interrupt {
 		b.stopped = true
-		b.reader.conn.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // a connection that is gone has no Read to end
+		_ = b.reader.until(time.Unix(1, 0)) // a connection that is gone has no Read to end
 	}
 	b.gate.Unlock()
 	if interrupt {

@@ -85,7 +85,9 @@ func (h *responseHead) parseFraming() *ProtocolError {
 		if !ok {
 			return refuse(ReasonLength, "Content-Length is not 1–18 digits")
 		}
-		h.header["Content-Length"] = lengths[:1]
+		if len(lengths) > 1 {
+			h.header["Content-Length"] = lengths[:1]
+		}
 		h.framing.length = n
 	}
 	return nil

@@ -138,6 +138,14 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Buffered returns how many bytes have come that were not read, the framing of a chunked body among them.
+func (b *responseBody) Buffered() int {
+	if b.c == nil {
+		return 0
+	}
+	return b.c.reader.buffered()
+}
+
 // next reads at most len(p) bytes and says whether they were the last.
 func (b *responseBody) next(p []byte) (n int, ended bool, err error) {
 	switch {

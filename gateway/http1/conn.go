@@ -18,11 +18,17 @@ type connection struct {
 	reader   reader
 	watch    *watch
 	hijacked bool
+	model    *http.Request // with what all requests have in common
+	writeBy  time.Time     // the write deadline that is set
 }
 
 // serve serves one request after the other. It returns nil when a response was the connection's last.
 func (c *connection) serve(ctx context.Context) error {
 	lim := &c.server.limits
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.model = (&http.Request{ProtoMajor: 1, RemoteAddr: c.remote, Body: http.NoBody}).WithContext(inner)
+	c.watch.cancel = cancel
 	for {
 		if err := c.reader.awaitRequest(lim.Idle); err != nil {
 			return err
@@ -35,7 +41,7 @@ func (c *connection) serve(ctx context.Context) error {
 			}
 			return err
 		}
-		more, err := c.exchange(ctx, h)
+		more, err := c.exchange(h)
 		if !more || err != nil {
 			return err
 		}
@@ -43,13 +49,11 @@ func (c *connection) serve(ctx context.Context) error {
 }
 
 // exchange serves one request. more reports whether the connection can take another.
-func (c *connection) exchange(ctx context.Context, h *head) (more bool, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+func (c *connection) exchange(h *head) (more bool, err error) {
 	w := c.newResponse(h)
-	r, b := c.newRequest(ctx, h, w)
-	c.watch.begin(cancel, b == nil)
-	w.hijack = func() (net.Conn, []byte, error) { return c.hijack(b) }
+	r, b := c.newRequest(h, w)
+	w.body = b
+	c.watch.begin(b == nil)
 
 	aborted := c.handle(w, r)
 
@@ -100,19 +104,21 @@ func (c *connection) handle(w *response, r *http.Request) (aborted bool) {
 // newResponse makes the writer for the request with the head h.
 func (c *connection) newResponse(h *head) *response {
 	return &response{
-		conn: c.conn, lim: &c.server.limits, pool: &c.server.writes,
-		method: h.method, minor: h.minor, keep: !h.close, header: http.Header{},
+		owner: c, conn: c.conn, lim: &c.server.limits, pool: &c.server.writes,
+		method: h.method, minor: h.minor, keep: !h.close,
 	}
 }
 
+// protocols are the versions by their minor number.
+var protocols = [...]string{"HTTP/1.0", "HTTP/1.1"}
+
 // newRequest makes the request that the handler sees, and its body, nil if it has none.
-func (c *connection) newRequest(ctx context.Context, h *head, w *response) (*http.Request, *body) {
-	r := (&http.Request{
-		Method: h.method, URL: h.url, RequestURI: h.target, Host: h.host,
-		Proto: "HTTP/1." + strconv.Itoa(h.minor), ProtoMajor: 1, ProtoMinor: h.minor,
-		Header: h.header, Close: h.close, RemoteAddr: c.remote,
-		Body: http.NoBody,
-	}).WithContext(ctx)
+func (c *connection) newRequest(h *head, w *response) (*http.Request, *body) {
+	r := new(http.Request)
+	*r = *c.model
+	r.Method, r.URL, r.RequestURI, r.Host = h.method, h.url, h.target, h.host
+	r.Proto, r.ProtoMinor = protocols[h.minor], h.minor
+	r.Header, r.Close = h.header, h.close
 	var b *body
 	if h.framing.chunked || h.framing.length > 0 {
 		r.ContentLength = h.framing.length
@@ -146,8 +152,8 @@ func (c *connection) refuse(ctx context.Context, err *ProtocolError) {
 		contentType, content = c.server.ErrorBody(ctx, err)
 	}
 	w := c.newResponse(&head{minor: 1, close: true})
-	w.header.Set("Content-Type", contentType)
-	w.header.Set("Content-Length", strconv.Itoa(len(content)))
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	w.WriteHeader(err.Status)
 	w.Write(content) //nolint:errcheck // finish writes, and there is nobody to tell
 	w.finish()

@@ -20,7 +20,7 @@ func (r *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 			return nil, nil, err
 		}
 	}
-	conn, rest, err := r.hijack()
+	conn, rest, err := r.owner.hijack(r.body)
 	if err != nil {
 		return nil, nil, err
 	}

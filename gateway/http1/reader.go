@@ -19,11 +19,26 @@ type reader struct {
 	lent  *[]byte // what buf came from, nil if buf is none of the pool's
 	buf   []byte  // nil while nothing is buffered and the connection is idle
 	r, w  int
-	first [1]byte // takes the byte that ends an idle time, so that waiting needs no buffer
+	by    time.Time // the read deadline that is set
+	first [1]byte   // takes the byte that ends an idle time, so that waiting needs no buffer
 }
 
 // buffered returns the number of bytes that came and were not used.
 func (b *reader) buffered() int { return b.w - b.r }
+
+// until sets the read deadline.
+func (b *reader) until(t time.Time) error {
+	b.by = t
+	return b.conn.SetReadDeadline(t)
+}
+
+// within makes the read deadline one of about wait from now.
+func (b *reader) within(wait time.Duration) error {
+	if by, due := deadline(b.by, wait); due {
+		return b.until(by)
+	}
+	return nil
+}
 
 // need makes sure that there is a buffer.
 func (b *reader) need() {
@@ -131,7 +146,7 @@ func (b *reader) awaitRequest(idle time.Duration) error {
 	if b.buffered() > 0 {
 		return nil
 	}
-	if err := b.conn.SetReadDeadline(time.Now().Add(idle)); err != nil {
+	if err := b.within(idle); err != nil {
 		return errGuestLeft
 	}
 	if _, ok := b.conn.(*tls.Conn); !ok {
@@ -171,7 +186,7 @@ func (b *reader) readHead(lim *Limits) (*head, error) {
 		}
 		if !timed {
 			timed = true
-			if err := b.conn.SetReadDeadline(time.Now().Add(lim.Head)); err != nil {
+			if err := b.within(lim.Head); err != nil {
 				return nil, errGuestLeft
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"time"
 )
 
 // undeclaredBody is how much of a body without Content-Length is kept to see whether it ends, in which case it is sent with
@@ -28,10 +27,11 @@ const (
 // response is the [http.ResponseWriter] of one request. It also has Flush, FlushError and Hijack. It is the handler's
 // goroutine's, but for the interim 100 Continue, which the body's reader sends; mu orders the two on the connection.
 type response struct {
-	conn   net.Conn
-	lim    *Limits
-	pool   *buffers
-	hijack func() (net.Conn, []byte, error)
+	owner *connection
+	body  *body // the request's, nil if there is none
+	conn  net.Conn
+	lim   *Limits
+	pool  *buffers
 	// awaits reports whether the guest still waits for 100 Continue, nil if it never did. After a final response nobody
 	// knows whether it sends the body, so the connection ends (RFC 9110 section 10.1.1).
 	awaits func() bool
@@ -56,7 +56,15 @@ type response struct {
 }
 
 // Header returns the fields that WriteHeader will send. See [http.ResponseWriter].
-func (r *response) Header() http.Header { return r.header }
+func (r *response) Header() http.Header {
+	if r.header == nil {
+		r.header = http.Header{}
+	}
+	return r.header
+}
+
+// AdoptHeader makes h the header, in place of the one that Header returned so far. The response owns it.
+func (r *response) AdoptHeader(h http.Header) { r.header = h }
 
 // WriteHeader sends an interim response if status is 1xx other than 101, at once (RFC 9110 section 15.2), or else decides
 // on the status; its head leaves with the first bytes of the body, at a flush or at the request's end. A second final status
@@ -251,9 +259,13 @@ func (r *response) write(p []byte) {
 	if r.err != nil {
 		return
 	}
-	if r.err = r.conn.SetWriteDeadline(time.Now().Add(r.lim.Write)); r.err == nil {
-		_, r.err = r.conn.Write(p)
+	if by, due := deadline(r.owner.writeBy, r.lim.Write); due {
+		if r.err = r.conn.SetWriteDeadline(by); r.err != nil {
+			return
+		}
+		r.owner.writeBy = by
 	}
+	_, r.err = r.conn.Write(p)
 }
 
 // release gives the buffer back. r.mu is held, and the buffer is empty or of no more use.

@@ -54,8 +54,8 @@ func (s *Server) start() {
 // nil, may replace each request before the handler sees it.
 //
 // Serve returns nil if the connection ended between requests or was hijacked, a *[ProtocolError] if a request was refused,
-// and else what ended the connection. The context of each request is derived from ctx and ends with the request, or before
-// if the guest leaves.
+// and else what ended the connection. The context of the requests is derived from ctx and ends with the connection: when
+// Serve returns, or before if the guest leaves.
 func (s *Server) Serve(ctx context.Context, conn net.Conn, base func(*http.Request) *http.Request) error {
 	s.once.Do(s.start)
 	c := &connection{server: s, conn: conn, base: base, remote: conn.RemoteAddr().String()}

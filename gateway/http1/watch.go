@@ -15,9 +15,10 @@ type watch struct {
 	timer  *time.Timer
 
 	mu      sync.Mutex
-	idle    sync.Cond // reading became false
-	cancel  context.CancelFunc
-	whole   bool // the body was read to its end, so that the reader is free
+	idle    sync.Cond          // reading became false
+	cancel  context.CancelFunc // ends the requests of the connection
+	running bool               // a request is served
+	whole   bool               // the body was read to its end, so that the reader is free
 	reading bool
 	left    bool // the guest closed the connection
 }
@@ -29,11 +30,11 @@ func newWatch(r *reader, after time.Duration) *watch {
 	return w
 }
 
-// begin starts watching for one request, which ends by cancel. whole says that the request has no body to come.
-func (w *watch) begin(cancel context.CancelFunc, whole bool) {
+// begin starts watching for one request. whole says that the request has no body to come.
+func (w *watch) begin(whole bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.cancel, w.whole = cancel, whole
+	w.running, w.whole = true, whole
 	if !whole {
 		return
 	}
@@ -53,7 +54,7 @@ func (w *watch) schedule() {
 func (w *watch) bodyEnded() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cancel == nil || w.whole {
+	if !w.running || w.whole {
 		return
 	}
 	w.whole = true
@@ -64,13 +65,12 @@ func (w *watch) bodyEnded() {
 // and are kept.
 func (w *watch) run() {
 	w.mu.Lock()
-	cancel := w.cancel
-	if cancel == nil || !w.whole || w.reading || w.reader.buffered() > 0 || w.left {
+	if !w.running || !w.whole || w.reading || w.reader.buffered() > 0 || w.left {
 		w.mu.Unlock()
 		return
 	}
 	w.reading = true
-	w.reader.conn.SetReadDeadline(time.Time{}) //nolint:errcheck // the read fails as well
+	_ = w.reader.until(time.Time{}) // the read fails as well
 	w.mu.Unlock()
 	err := w.reader.fill()
 	w.mu.Lock()
@@ -79,7 +79,7 @@ func (w *watch) run() {
 	w.idle.Broadcast()
 	if err != nil && !isTimeout(err) {
 		w.left = true
-		cancel()
+		w.cancel()
 	}
 }
 
@@ -87,12 +87,12 @@ func (w *watch) run() {
 func (w *watch) end() (left bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.cancel = nil
+	w.running = false
 	if w.timer != nil {
 		w.timer.Stop()
 	}
 	for w.reading {
-		w.reader.conn.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // the read fails as well
+		_ = w.reader.until(time.Unix(1, 0)) // the read fails as well
 		w.idle.Wait()
 	}
 	return w.left

@@ -18,6 +18,9 @@ import (
 // credentialHeader tells whether a header field belongs to the family, in any
 // case and with "_" for "-", which CGI-like servers cannot tell apart.
 func credentialHeader(name string) bool {
+	if !mayCarryCredential(name) {
+		return false
+	}
 	name = strings.ToLower(strings.ReplaceAll(name, "_", "-"))
 	if strings.Contains(name, "authorization") {
 		return true
@@ -31,6 +34,17 @@ func credentialHeader(name string) bool {
 		}
 	}
 	return false
+}
+
+// mayCarryCredential tells most names apart from those that credentialHeader has to look at: these end in "key", "token" or
+// "secret", or have "authorization" in them, which has a z.
+func mayCarryCredential(name string) bool {
+	for _, end := range [...]string{"key", "token", "secret"} {
+		if len(name) >= len(end) && strings.EqualFold(name[len(name)-len(end):], end) {
+			return true
+		}
+	}
+	return len(name) >= len("authorization") && strings.ContainsAny(name, "zZ")
 }
 
 // credentialQuery tells whether a query parameter belongs to the family. name
@@ -50,9 +64,11 @@ func credentialQuery(name string) bool {
 // block.
 func family(h Header, injected string) []string {
 	var names []string
+	own := injected
+	injected = strings.ReplaceAll(injected, "_", "-")
 	is := func(name string) bool {
 		return credentialHeader(name) ||
-			strings.EqualFold(strings.ReplaceAll(name, "_", "-"), strings.ReplaceAll(injected, "_", "-")) && injected != ""
+			len(name) == len(injected) && injected != "" && strings.EqualFold(strings.ReplaceAll(name, "_", "-"), injected)
 	}
 	switch block := h.(type) {
 	case http.Header:
@@ -69,7 +85,7 @@ func family(h Header, injected string) []string {
 		}
 	default:
 		for _, name := range []string{
-			injected, "Authorization", "Proxy-Authorization", "X-Api-Key", "X_api_key", "Api-Key", "Api_key",
+			own, "Authorization", "Proxy-Authorization", "X-Api-Key", "X_api_key", "Api-Key", "Api_key",
 			"X-Goog-Api-Key", "X-Auth-Token", "X-Access-Token", "Private-Token", "X-Amz-Security-Token",
 		} {
 			if name != "" && len(h.Values(name)) > 0 {

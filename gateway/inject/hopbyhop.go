@@ -30,7 +30,7 @@ func (e *ConnectionError) Error() string {
 func StripHopByHop(h http.Header) error {
 	var named []string
 	for _, v := range h["Connection"] {
-		for _, option := range strings.Split(v, ",") {
+		for option := range strings.SplitSeq(v, ",") {
 			option = textproto.TrimString(option)
 			if option == "" {
 				continue
@@ -44,11 +44,11 @@ func StripHopByHop(h http.Header) error {
 	for _, name := range named {
 		h.Del(name)
 	}
-	for _, name := range []string{
+	for _, name := range [...]string{ // canonical, as every name in a header is
 		"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
 		"Te", "Trailer", "Transfer-Encoding", "Upgrade",
 	} {
-		h.Del(name)
+		delete(h, name)
 	}
 	return nil
 }
