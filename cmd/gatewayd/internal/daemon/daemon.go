@@ -25,7 +25,6 @@ import (
 	"gatewayd/cmd/gatewayd/internal/provision"
 	"gatewayd/gateway"
 	"gatewayd/gateway/dns"
-	"gatewayd/gateway/formats"
 	"gatewayd/gateway/redirect"
 	"gatewayd/gateway/routes"
 	gwtls "gatewayd/gateway/tls"
@@ -62,7 +61,7 @@ type daemon struct {
 	gateway  *gateway.Gateway
 	audit    *gateway.FileRecorder // nil without an audit file
 	metrics  *gateway.Metrics
-	formats  *formats.Set
+	rules    *rulebook
 	keeper   *keeper
 	watcher  *manifests.Watcher
 }
@@ -85,11 +84,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 
-	set, err := provision.Formats(o.Config)
-	if err != nil {
+	if d.rules, err = newRulebook(o.Config.PipelockRules); err != nil {
 		return err
 	}
-	d.formats = set
 
 	// ---- Above this line nothing of the machine was changed. ----
 
@@ -184,7 +181,7 @@ func (d *daemon) build(roots *gwtls.Roots) error {
 		return err
 	}
 	d.keeper = &keeper{
-		dir: d.Config.BottlesDir, load: d.load, fleet: d.gateway, log: d.Log,
+		dir: d.Config.BottlesDir, load: d.load, rules: d.rules, fleet: d.gateway, log: d.Log,
 		metrics: newMetrics(d.metrics.Registry(), d.Version),
 		settle:  func(files []string, unsettled bool) { d.watcher.Set(d.Config.BottlesDir, files, unsettled) },
 	}
@@ -205,7 +202,7 @@ func (d *daemon) load(f manifests.File) (string, loaded, error) {
 	if err != nil {
 		return p.Plan.Bottle, loaded{}, err
 	}
-	if err := provision.Scanned(&b, d.Config, p.Manifest.Pipelock.Trip, d.formats); err != nil {
+	if err := provision.Scanned(&b, d.Config, p.Manifest.Pipelock.Trip, d.rules.rules()); err != nil {
 		return p.Plan.Bottle, loaded{}, err
 	}
 	return p.Plan.Bottle, loaded{bottle: b, watch: p.Plan.Watch, notes: p.Plan.Notes}, nil

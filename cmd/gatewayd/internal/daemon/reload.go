@@ -31,6 +31,7 @@ type loaded struct {
 type keeper struct {
 	dir     string
 	load    manifests.Loader[loaded]
+	rules   *rulebook // that load uses; nil when there are none
 	fleet   fleet
 	log     *slog.Logger
 	metrics *metrics
@@ -70,6 +71,7 @@ func (k *keeper) look(ctx context.Context) error {
 		k.log.Warn("directory of the manifests is not there; there are no bottles until it is", "dir", k.dir)
 	}
 	k.missing = missing != nil
+	rules := k.rules.look()
 	k.book.Update(files, k.load)
 	var desired []gateway.Bottle
 	for _, e := range k.book.Entries() {
@@ -80,13 +82,16 @@ func (k *keeper) look(ctx context.Context) error {
 	k.tell()
 	k.show()
 	err = k.fleet.Apply(ctx, desired)
-	if err != nil {
+	switch {
+	case err != nil:
 		k.failed("apply bottles", err)
-	} else {
+	case rules != nil:
+		k.failed("read pipelock.rules", rules)
+	default:
 		k.failure = ""
 		k.metrics.reloaded("ok")
 	}
-	k.settle(k.watched(), err != nil || k.missing || k.book.Unsettled())
+	k.settle(k.watched(), err != nil || rules != nil || k.missing || k.book.Unsettled())
 	return err
 }
 
@@ -100,9 +105,9 @@ func (k *keeper) failed(what string, err error) {
 	k.log.Error(what+" failed; what was in force stays", "err", err)
 }
 
-// watched lists the host files that plans depend on.
+// watched lists the host files that plans and rules depend on.
 func (k *keeper) watched() []string {
-	var out []string
+	out := k.rules.files()
 	for _, e := range k.book.Entries() {
 		out = append(out, e.Value.watch...)
 	}

@@ -58,6 +58,7 @@ func (f *fakeFleet) allows(hosts ...string) string {
 // world is a keeper over a directory, with everything real but the fleet.
 type world struct {
 	t       *testing.T
+	daemon  *daemon
 	keeper  *keeper
 	fleet   *fakeFleet
 	log     *bytes.Buffer
@@ -73,6 +74,7 @@ func newWorld(t *testing.T) *world {
 	d := &daemon{Options: Options{Host: provision.Machine{}, Log: log, Config: config.Config{
 		Instance: "test", StateDir: filepath.Join(dir, "state"), Pool: netip.MustParsePrefix("198.19.0.0/24"),
 	}}}
+	w.daemon = d
 	w.keeper = &keeper{
 		dir: filepath.Join(dir, "bottles"), load: d.load, fleet: w.fleet, log: log,
 		metrics: newMetrics(prometheus.NewRegistry(), "test"),

@@ -28,8 +28,8 @@ func Formats(c config.Config) (*formats.Set, error) {
 	return formats.Compile(c.PipelockRules, text)
 }
 
-// Scanned gives the bottle the rules, and trip, the manifest's word on how many leaks cut it off, if it has one. A route that turns a rule off which there is not is an error: it would turn off
-// nothing.
+// Scanned gives the bottle the rules, and trip, the manifest's word on how many leaks cut it off, if it has one. A route
+// that turns a rule off which there is not is an error: it would turn off nothing.
 func Scanned(b *gateway.Bottle, c config.Config, trip *int, set *formats.Set) error {
 	for _, r := range b.Table.Routes() {
 		for _, id := range r.Pipelock.Disable {
