@@ -24,19 +24,20 @@ endif
 
 FUZZTIME ?= 10s
 
-# Of `make bench`: how often everything is measured and for how long, which loads (rr,crr,…; all when empty), table or json,
-# and the file that the tables are written to when all loads ran.
+# Of `make bench`: how often everything is measured and for how long, which loads (rr,crr,…) over which paths
+# (gatewayd,kernel,…; all when empty, but PATHS=…,flowtable must be named), table or json, and the file that the tables are written to when all loads ran.
 ROUNDS   ?= 5
 SECONDS  ?= 2
 ONLY     ?=
+PATHS    ?=
 OUTPUT   ?= table
 DOCUMENT ?= docs/BENCHMARKS.md
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate deps test test-vm soak lint fuzz demo bench microbench clean install
+.PHONY: help build generate deps test test-vm test-kernels soak lint fuzz demo bench microbench clean install
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/gatewayd (needs Go alone)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/gatewayd ./cmd/gatewayd
@@ -61,6 +62,10 @@ soak: ## hold WebSocket connections open in silence for SILENCE (1h); needs root
 test-vm: deps ## run the tests that boot a VM, those of real clients in it too (root)
 	$(GO) test -tags testvm -timeout 20m -count 1 -v -run '^TestVM' ./e2e
 
+test-kernels: deps ## run the tests that depend on the kernel on this machine's and on Debian's 6.1 and 6.12, and write docs/KERNELS.md (root)
+	GATEWAYD_CACHE=$(CACHE) .ci/deps kernels
+	$(GO) run ./lab/kernels -cache $(CACHE)/kernels -only '$(ONLY)' -document '$(if $(ONLY),,docs/KERNELS.md)'
+
 lint: ## gofmt, go vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt these: $$out"; exit 1; fi
 	$(GO) vet ./...
@@ -79,7 +84,7 @@ demo: build $(if $(VM),deps) ## show on one screen what the gateway does, then l
 
 bench: build ## measure gatewayd beside HAProxy, nginx and plain forwarding, and write docs/BENCHMARKS.md (needs root)
 	$(GO) build -o bin/bench ./bench
-	bin/bench -rounds $(ROUNDS) -seconds $(SECONDS) -only '$(ONLY)' -o $(OUTPUT) -document '$(if $(ONLY),,$(DOCUMENT))' -cache $(CACHE)/bench
+	bin/bench -rounds $(ROUNDS) -seconds $(SECONDS) -only '$(ONLY)' -paths '$(PATHS)' -o $(OUTPUT) -document '$(if $(ONLY)$(PATHS),,$(DOCUMENT))' -cache $(CACHE)/bench
 
 microbench: ## run the benchmarks of the packages
 	$(GO) test -run '^$$' -bench . -benchmem ./...

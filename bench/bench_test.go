@@ -17,6 +17,8 @@ import (
 
 	"gatewayd/gateway/tls"
 	"gatewayd/lab/privileged"
+	"gatewayd/lab/vm"
+	"gatewayd/vmimage/qemu"
 )
 
 func TestMain(m *testing.M) {
@@ -46,18 +48,23 @@ func havePeers() error {
 	return errors.Join(missing...)
 }
 
-// The shortest run has figures in every row, gatewayd's rows name the lanes that its plan claims, and nothing stays.
-func TestShortestRun(t *testing.T) {
-	privileged.Require(t, privileged.Root, privileged.BPF, havePeers)
-	dir := t.TempDir()
-	binary, document := filepath.Join(dir, "gatewayd"), filepath.Join(dir, "BENCHMARKS.md")
-	if out, err := exec.Command("go", "build", "-o", binary, "gatewayd/cmd/gatewayd").CombinedOutput(); err != nil {
+// shortest runs the loads for which take is true, once, and returns the report. flags are added to the command.
+func shortest(t *testing.T, take func(load) bool, flags ...string) Report {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "gatewayd")
+	build := exec.Command("go", "build", "-o", binary, "gatewayd/cmd/gatewayd")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // it runs in a VM too
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build gatewayd: %v\n%s", err, out)
 	}
+	var want []load
+	for _, l := range allLoads() {
+		if l.paths = slices.DeleteFunc(slices.Clone(l.paths), func(via string) bool { return via == viaFlowtable }); take(l) {
+			want = append(want, l)
+		}
+	}
 	var out, progress bytes.Buffer
-	code := run([]string{
-		"-rounds", "1", "-seconds", "1", "-o", "json", "-gatewayd", binary, "-cache", testCache, "-document", document,
-	}, &out, &progress)
+	code := run(append([]string{"-rounds", "1", "-seconds", "1", "-o", "json", "-gatewayd", binary, "-cache", testCache}, flags...), &out, &progress)
 	if code != 0 {
 		t.Fatalf("exit code %d\n%s", code, progress.String())
 	}
@@ -65,17 +72,37 @@ func TestShortestRun(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
-	if len(r.Loads) != len(allLoads()) || r.CPU == "" || r.Kernel == "" || len(r.Versions) != 5 {
+	if len(r.Loads) != len(want) || r.CPU == "" || r.Kernel == "" || len(r.Versions) < 5 {
 		t.Errorf("report of %d loads on %q, %q, with versions %v", len(r.Loads), r.CPU, r.Kernel, r.Versions)
 	}
 	for i, l := range r.Loads {
-		if want := allLoads()[i]; len(l.Rows) != len(want.paths) {
-			t.Errorf("%s has %d rows, want %d", l.Name, len(l.Rows), len(want.paths))
+		if len(l.Rows) != len(want[i].paths) {
+			t.Errorf("%s has %d rows, want %d", l.Name, len(l.Rows), len(want[i].paths))
 		}
 		for _, row := range l.Rows {
 			checkRow(t, l, row)
 		}
 	}
+	return r
+}
+
+// names are those of loads, for -only.
+func names(take func(load) bool) string {
+	var some []string
+	for _, l := range allLoads() {
+		if take(l) {
+			some = append(some, l.name)
+		}
+	}
+	return strings.Join(some, ",")
+}
+
+// The shortest run has figures in every row, gatewayd's rows name the lanes that its plan claims, and nothing stays.
+func TestShortestRun(t *testing.T) {
+	privileged.Require(t, privileged.Root, privileged.BPF, havePeers)
+	document := filepath.Join(t.TempDir(), "BENCHMARKS.md")
+	near := func(l load) bool { return !l.vm() }
+	r := shortest(t, near, "-document", document, "-only", names(near))
 	text, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
@@ -85,8 +112,27 @@ func TestShortestRun(t *testing.T) {
 			t.Errorf("the document does not have %q", want)
 		}
 	}
-	if strings.Contains(string(text), dir) || strings.Contains(string(text), "/tmp/") {
+	if strings.Contains(string(text), filepath.Dir(document)) || strings.Contains(string(text), "/tmp/") {
 		t.Error("the document names a path of this machine")
+	}
+}
+
+// From a VM every lane is taken as its row says, and compared with the VM's other card.
+func TestLoadsFromVM(t *testing.T) {
+	privileged.Require(t, privileged.Root, privileged.BPF, havePeers, privileged.Program(qemu.Program), func() error {
+		_, err := vm.FindKernel()
+		return err
+	})
+	for _, l := range shortest(t, load.vm, "-only", names(load.vm)).Loads {
+		for _, row := range l.Rows {
+			want := []string{strings.TrimPrefix(row.Path, "vm-")}
+			if row.Path == viaVMKernel {
+				want = nil
+			}
+			if !slices.Equal(row.Lanes, want) {
+				t.Errorf("%s over %s: lanes %q", l.Name, row.Path, row.Lanes)
+			}
+		}
 	}
 }
 
@@ -99,10 +145,13 @@ func checkRow(t *testing.T, l LoadReport, row Row) {
 		t.Errorf("%s is absent: %s", name, row.Absent)
 	case row.Value < 0, row.Value == 0 && !grows:
 		t.Errorf("%s: value %v", name, row.Value)
-	case row.Path != viaGatewayd && !grows && l.Name != openName && row.Gatewayd <= 0:
+	case row.Path != viaGatewayd && row.Path != viaVMKernel && !grows && l.Name != openName && row.Gatewayd+row.Forwarding <= 0:
 		t.Errorf("%s: no comparison", name)
-	case row.Path != viaKernel && row.Path != viaIperf && row.ResidentBytes <= 0:
+	case row.Path != viaKernel && row.Path != viaIperf && row.Path != viaVMKernel && row.ResidentBytes <= 0:
 		t.Errorf("%s: no memory", name)
+	}
+	if isVM(row.Path) {
+		return
 	}
 	if !isGatewayd(row.Path) {
 		if len(row.Lanes) > 0 {
@@ -242,7 +291,7 @@ func TestFigure(t *testing.T) {
 
 func TestWrongArguments(t *testing.T) {
 	for _, args := range [][]string{
-		{"-rounds", "0"}, {"-seconds", "61"}, {"-o", "xml"}, {"-only", "rr,nothing"}, {"more"}, {"-gatewayd", "nowhere/gatewayd"},
+		{"-rounds", "0"}, {"-seconds", "61"}, {"-o", "xml"}, {"-only", "rr,nothing"}, {"-paths", "kernel,nothing"}, {"more"}, {"-gatewayd", "nowhere/gatewayd"},
 	} {
 		var out, errOut bytes.Buffer
 		if code := run(args, &out, &errOut); code != 2 || errOut.Len() == 0 {

@@ -48,6 +48,7 @@ type job struct {
 	from     int // number of the first name of the first load
 	count    int // names of the first load
 	streams  int
+	bulk     string // path of the large file
 	duration time.Duration
 	bytes    int64 // of the load that moves so many
 	hello    []byte
@@ -67,6 +68,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 	f.IntVar(&j.count, "count", 0, "number of names")
 	f.IntVar(&j.streams, "streams", 1, "requests at once")
 	f.Int64Var(&j.bytes, "bytes", 0, "how many bytes")
+	f.StringVar(&j.bulk, "bulk", bulkPath, "path of the large file")
 	f.DurationVar(&j.duration, "duration", time.Second, "how long")
 	if err := f.Parse(args); err != nil {
 		return err

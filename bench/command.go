@@ -23,6 +23,7 @@ type options struct {
 	rounds   int
 	duration time.Duration
 	only     string
+	paths    string
 	output   string
 	document string
 	gatewayd string
@@ -41,6 +42,8 @@ func run(args []string, out, errOut io.Writer) int {
 	switch role := os.Getenv(roleVariable); role {
 	case "server":
 		err = serve(ctx)
+	case "steer":
+		err = steer(args)
 	case "client":
 		err = client(ctx, args, os.Stdin, out)
 	case "":
@@ -88,6 +91,7 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 5, "how often everything is measured, 1 to 50")
 	f.IntVar(&seconds, "seconds", 2, "how long one load runs over one path, 1 to 60")
 	f.StringVar(&o.only, "only", "", "loads to measure, comma-separated; all when empty")
+	f.StringVar(&o.paths, "paths", "", "paths to measure, comma-separated, e.g. gatewayd,kernel,flowtable; all but flowtable when empty")
 	f.StringVar(&o.output, "o", "table", "what is printed: table or json")
 	f.StringVar(&o.document, "document", "", "Markdown file to write the tables to")
 	f.StringVar(&o.gatewayd, "gatewayd", "bin/gatewayd", "the gatewayd to measure")
@@ -133,21 +137,46 @@ func (o *options) say(format string, args ...any) {
 	fmt.Fprintf(o.progress, "bench: "+format+"\n", args...)
 }
 
-// loads are the ones asked for.
+// loads are the ones asked for, with the paths asked for.
 func (o *options) loads() ([]load, error) {
 	all := allLoads()
-	if o.only == "" {
-		return all, nil
-	}
-	var some []load
-	for name := range strings.SplitSeq(o.only, ",") {
-		i := slices.IndexFunc(all, func(l load) bool { return l.name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("read arguments: -only names %q, which is no load", name)
+	some := all
+	if o.only != "" {
+		some = nil
+		for name := range strings.SplitSeq(o.only, ",") {
+			i := slices.IndexFunc(all, func(l load) bool { return l.name == name })
+			if i < 0 {
+				return nil, fmt.Errorf("read arguments: -only names %q, which is no load", name)
+			}
+			some = append(some, all[i])
 		}
-		some = append(some, all[i])
 	}
-	return some, nil
+	asked := strings.FieldsFunc(o.paths, func(r rune) bool { return r == ',' })
+	for _, via := range asked {
+		if !slices.ContainsFunc(all, func(l load) bool { return slices.Contains(l.paths, via) }) {
+			return nil, fmt.Errorf("read arguments: -paths names %q, which is no path", via)
+		}
+	}
+	for i := range some {
+		some[i].paths = slices.DeleteFunc(slices.Clone(some[i].paths), func(via string) bool {
+			return len(asked) == 0 && via == viaFlowtable || len(asked) > 0 && !slices.Contains(asked, via)
+		})
+	}
+	return slices.DeleteFunc(some, func(l load) bool { return len(l.paths) == 0 }), nil
+}
+
+// takes says whether some load asked for takes one of the paths.
+func (o *options) takes(paths ...string) bool {
+	loads, _ := o.loads() // wrong arguments were found before
+	return slices.ContainsFunc(loads, func(l load) bool {
+		return slices.ContainsFunc(l.paths, func(via string) bool { return slices.Contains(paths, via) })
+	})
+}
+
+// web says whether some load asked for needs the web server.
+func (o *options) web() bool {
+	loads, _ := o.loads()
+	return slices.ContainsFunc(loads, func(l load) bool { return l.host != rawName })
 }
 
 // measureAll makes the world, measures in interleaved rounds, and removes the world.
@@ -168,6 +197,26 @@ func measureAll(ctx context.Context, o *options) (r *Report, err error) {
 	}
 	r.Versions = w.versions(ctx, o)
 	t := &tally{samples: map[string][]sample{}, absent: map[string]error{}}
+	near := slices.DeleteFunc(slices.Clone(loads), load.vm)
+	err = measureLoads(ctx, w, o, near, t)
+	if far := slices.DeleteFunc(slices.Clone(loads), func(l load) bool { return !l.vm() }); err == nil && len(far) > 0 {
+		// A VM that idles takes time as well: it comes when nothing else is measured any more.
+		if err = w.bootVM(ctx, o); err == nil {
+			if w.vm != nil {
+				r.Versions["the VM"] = "Linux " + w.vm.Kernel + ", " + w.vm.How
+			}
+			err = measureLoads(ctx, w, o, far, t)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(t.failed, err)
+	}
+	r.finish(loads, t)
+	return r, t.failed
+}
+
+// measureLoads measures the loads in interleaved rounds. An error says that there is no going on.
+func measureLoads(ctx context.Context, w *world, o *options, loads []load, t *tally) error {
 	for round := range o.rounds {
 		for _, l := range loads {
 			if l.once && round > 0 {
@@ -177,17 +226,16 @@ func measureAll(ctx context.Context, o *options) (r *Report, err error) {
 				// Each round begins with another path: what comes second finds other caches than what comes first.
 				via := l.paths[(i+round)%len(l.paths)]
 				if ctx.Err() != nil {
-					return nil, context.Cause(ctx)
+					return context.Cause(ctx)
 				}
 				t.take(ctx, w, o, l, via, round)
 				if w.gatewayd.Pid() == 0 {
-					return nil, errors.Join(t.failed, fmt.Errorf("gatewayd has ended: %s", w.gatewayd.Log()))
+					return fmt.Errorf("gatewayd has ended: %s", w.gatewayd.Log())
 				}
 			}
 		}
 	}
-	r.finish(loads, t)
-	return r, t.failed
+	return nil
 }
 
 // tally is what was measured so far.

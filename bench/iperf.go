@@ -10,18 +10,18 @@ import (
 
 const iperfPort = 5201
 
-// startIperf starts iperf3's server beside the bench's own.
-func (w *world) startIperf(ctx context.Context, o *options) error {
+// startIperf starts iperf3's server beside the bench's own at an address.
+func (w *world) startIperf(ctx context.Context, o *options, addr netip.Addr) error {
 	path, err := o.packages.find(ctx, "iperf3")
 	if err != nil {
 		return err
 	}
-	p, err := w.run(ctx, w.Internet.Netns, o.packages.env(), nil, path, "-s", "-B", w.raw.String(), "-p", strconv.Itoa(iperfPort))
+	p, err := w.run(ctx, w.Internet.Netns, o.packages.env(), nil, path, "-s", "-B", addr.String(), "-p", strconv.Itoa(iperfPort))
 	if err != nil {
 		return err
 	}
 	w.iperf = path
-	return p.answers(ctx, w.Internet.Netns, netip.AddrPortFrom(w.raw, iperfPort))
+	return p.answers(ctx, w.Internet.Netns, netip.AddrPortFrom(addr, iperfPort))
 }
 
 // runIperf runs iperf3's client in the peers' bottle, over the forwarding kernel.

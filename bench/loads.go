@@ -1,5 +1,10 @@
 package main
 
+import (
+	"slices"
+	"strings"
+)
+
 // unit is what CPU time is given for.
 type unit struct {
 	name  string
@@ -35,30 +40,54 @@ type load struct {
 	streams int
 }
 
+// vm says whether the load runs in a VM.
+func (l load) vm() bool { return strings.HasPrefix(l.name, "vm-") }
+
+// reference is the path that the others are compared with.
+func (l load) reference() string {
+	if l.vm() {
+		return viaVMKernel
+	}
+	return viaGatewayd
+}
+
 // Paths: what carries a load.
 const (
 	viaGatewayd  = "gatewayd"
 	viaHAProxy   = "haproxy"
 	viaNginx     = "nginx"
 	viaKernel    = "kernel"
+	viaFlowtable = "flowtable" // measured only when asked for: few kernels have it
 	viaReencrypt = "haproxy-reencrypt"
 	viaRelay     = "gatewayd-relay" // gatewayd, to an address that it does not pin
 	viaIperf     = "iperf3"         // iperf3's own client and server, over the forwarding kernel
 )
+
+// Paths from a VM: the bottle's card through gatewayd, and the plain one.
+const (
+	viaVMFast      = "vm-fastpath"
+	viaVMRelay     = "vm-relay"
+	viaVMIntercept = "vm-intercept"
+	viaVMKernel    = "vm-kernel"
+)
+
+var vmPaths = []string{viaVMFast, viaVMRelay, viaVMIntercept, viaVMKernel}
 
 const gigabit = 8e-9
 
 func allLoads() []load {
 	passed := []string{viaGatewayd, viaHAProxy, viaNginx, viaKernel}
 	relayed := append([]string{viaGatewayd, viaRelay}, passed[1:]...)
-	calibrated := append(append([]string{}, relayed...), viaIperf)
+	forwarded := append(slices.Clone(relayed), viaFlowtable)
+	calibrated := append(slices.Clone(forwarded), viaIperf)
+	passedVM := []string{viaVMFast, viaVMRelay, viaVMKernel}
 	opened := []string{viaGatewayd, viaReencrypt}
 	return []load{
 		openLoad(),
 		{name: "hold", title: "Memory for 1,000 open connections, before any other load", value: "KiB each", unit: tooFew,
 			host: rawName, paths: []string{viaGatewayd, viaRelay, viaHAProxy, viaNginx}, once: true, memory: true},
 		{name: "rr", title: "Request and response of 128 bytes over one connection, both ends pinned", value: "µs",
-			unit: requests, host: rawName, paths: relayed, latency: true},
+			unit: requests, host: rawName, paths: forwarded, latency: true},
 		{name: "crr", title: "Connect, hello, answer, close; 4 at once", value: "conn/s",
 			unit: connections, host: rawName, paths: relayed, scale: 1},
 		{name: "tls-new", title: "New TLS connections: DNS known, full handshake, a request of 1 KB, close; 4 at once", value: "conn/s",
@@ -78,5 +107,16 @@ func allLoads() []load {
 			unit: requests, host: apiName, paths: opened, scale: 1, streams: 16},
 		{name: "h2-bulk", title: "Decrypted, HTTP/2, 100 MB down", value: "Gbit/s",
 			unit: gigabytes, host: apiName, paths: opened, scale: gigabit},
+
+		{name: "vm-rr", title: "From a VM: request and response of 128 bytes over one connection", value: "µs",
+			unit: requests, host: rawName, paths: passedVM, latency: true},
+		{name: "vm-up", title: "From a VM: bulk", value: "Gbit/s", unit: gigabytes, host: rawName, paths: passedVM, scale: gigabit},
+		{name: "vm-down", title: "To a VM: bulk", value: "Gbit/s", unit: gigabytes, host: rawName, paths: passedVM, scale: gigabit},
+		{name: "vm-iperf3", title: "From a VM: iperf3, which sends no hello, so a route of `protocol: tcp`", value: "Gbit/s",
+			unit: gigabytes, host: iperfName, paths: []string{viaVMRelay, viaVMKernel}, scale: gigabit},
+		{name: "vm-https", title: "From a VM: wrk over HTTPS to nginx, 1 KB, 16 connections", value: "req/s",
+			unit: requests, host: webName, wrk: true, paths: vmPaths, scale: 1},
+		{name: "vm-h1-bulk", title: "To a VM: HTTP/1.1 over TLS, 8 MB", value: "Gbit/s",
+			unit: gigabytes, host: apiName, paths: []string{viaVMIntercept, viaVMKernel}, scale: gigabit},
 	}
 }

@@ -27,7 +27,7 @@ type sample struct {
 }
 
 // measure does one load over one path once.
-func (w *world) measure(ctx context.Context, o *options, l load, via string, round int) (sample, error) {
+func (w *world) measure(ctx context.Context, o *options, l load, via string, round int) (s sample, err error) {
 	l = l.over(via)
 	if l.name == openName {
 		return w.measureOpen(ctx, o, l, via)
@@ -35,6 +35,13 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	mark, err := w.auditSize()
 	if err != nil {
 		return sample{}, err
+	}
+	if via == viaFlowtable {
+		remove, errSet := w.setFlowtable(ctx, o)
+		if errSet != nil {
+			return sample{}, errSet
+		}
+		defer func() { err = errors.Join(err, remove()) }()
 	}
 	before, _, err := w.spent(via)
 	if err != nil {
@@ -47,6 +54,8 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 		r, grown, err = w.hold(ctx, o, l, via)
 	case via == viaIperf:
 		r, err = w.runIperf(ctx, o, l)
+	case isVM(via):
+		r, err = w.runVM(ctx, o, l, via)
 	case l.wrk:
 		r, err = w.runWrk(ctx, o, l, via)
 	default:
@@ -59,7 +68,7 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	if err != nil {
 		return sample{}, err
 	}
-	s := sample{CPU: after - before, Units: r.Units, Resident: resident, Value: r.Median}
+	s = sample{CPU: after - before, Units: r.Units, Resident: resident, Value: r.Median}
 	switch {
 	case l.memory:
 		s.Value = float64(max(0, grown)) / 1024 / r.Units
@@ -78,7 +87,7 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 // of the machine.
 func (w *world) spent(via string) (cpu float64, resident int64, err error) {
 	switch via {
-	case viaGatewayd, viaRelay:
+	case viaGatewayd, viaRelay, viaVMFast, viaVMRelay, viaVMIntercept:
 		return usage(w.gatewayd.Pid())
 	case viaHAProxy, viaReencrypt:
 		return usage(w.peers["haproxy"].cmd.Process.Pid)

@@ -98,7 +98,9 @@ stream {
 // webConfig is the configuration of nginx as the web server that HTTP loads ask.
 func (w *world) webConfig() string {
 	var servers strings.Builder
-	for _, s := range []struct{ addr, name, base string }{{w.web.String(), webName, "web"}, {w.api.String(), apiName, "api"}} {
+	for _, s := range []struct{ addr, name, base string }{
+		{w.web.String(), webName, "web"}, {relayWebAddr.String(), webName, "web"}, {w.api.String(), apiName, "api"},
+	} {
 		fmt.Fprintf(&servers, `    server {
         listen %s:443 ssl;
         server_name %s;

@@ -67,23 +67,17 @@ func (w *world) makePeerSide(ctx context.Context, o *options) error {
 	if err := w.peerGateway.Do(func() error { return sysctl("net/ipv4/ip_forward", "1") }); err != nil {
 		return err
 	}
-	nft, err := o.packages.find(ctx, "nft")
-	if err != nil {
-		return err
-	}
 	rules, err := w.write("masquerade.nft", peerRules)
 	if err != nil {
 		return err
 	}
-	p, err := w.run(ctx, w.peerGateway, nil, nil, nft, "-f", rules)
-	if err != nil {
-		return err
+	if err := w.nft(ctx, o, w.peerGateway, "-f", rules); err != nil {
+		return fmt.Errorf("set masquerading: %w", err)
 	}
-	<-p.done
-	if !p.cmd.ProcessState.Success() {
-		return fmt.Errorf("set masquerading: %s", p.log.String())
+	if !o.takes(viaFlowtable) {
+		return nil
 	}
-	return nil
+	return w.tryFlowtable(ctx, o)
 }
 
 // join makes a veth pair between two namespaces.

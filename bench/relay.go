@@ -5,16 +5,22 @@ import "net/netip"
 // relayAddr is an address of the internet that no fast path takes, since it is private: gatewayd relays to it.
 var relayAddr = netip.MustParseAddr("10.77.0.9")
 
+// relayWebAddr is another, where the web server is.
+var relayWebAddr = netip.MustParseAddr("10.77.0.10")
+
 // isGatewayd tells whether gatewayd carries a path.
 func isGatewayd(via string) bool {
 	_, open := openPaths[via]
-	return open || via == viaGatewayd || via == viaRelay
+	return open || via == viaGatewayd || via == viaRelay || isVM(via) && via != viaVMKernel
 }
 
 // over is the load as a path has it.
 func (l load) over(via string) load {
 	if via == viaRelay {
 		l.host = relayName
+	}
+	if isVM(via) {
+		l.host = l.vmName(via)
 	}
 	return l
 }

@@ -51,6 +51,8 @@ type Row struct {
 	// Gatewayd is how many times better gatewayd was in the same rounds, GatewaydCPU how many times the CPU time it took.
 	Gatewayd    float64 `json:"gatewayd,omitempty"`
 	GatewaydCPU float64 `json:"gatewayd_cpu,omitempty"`
+	// Forwarding is, of a load from a VM, how many times better this path was than plain forwarding in the same rounds.
+	Forwarding float64 `json:"forwarding,omitempty"`
 	// Low and High are the extremes of Value.
 	Low  float64 `json:"low"`
 	High float64 `json:"high"`
@@ -66,6 +68,9 @@ func newReport(o *options) (*Report, error) {
 	if o.only != "" {
 		r.Command += " ONLY=" + o.only
 	}
+	if o.paths != "" {
+		r.Command += " PATHS=" + o.paths
+	}
 	return r, r.describeMachine()
 }
 
@@ -77,7 +82,7 @@ func (r *Report) finish(loads []load, t *tally) {
 		if l.unit != tooFew {
 			lr.CPUUnit = l.unit.name
 		}
-		own := t.samples[key(l, viaGatewayd)]
+		own := t.samples[key(l, l.reference())]
 		for _, via := range l.paths {
 			lr.Rows = append(lr.Rows, row(l, via, t, own))
 		}
@@ -101,7 +106,7 @@ func row(l load, via string, t *tally, own []sample) Row {
 		for lane, n := range s.Lanes {
 			lanes[lane] += n
 		}
-		if via == viaGatewayd || i >= len(own) {
+		if via == l.reference() || i >= len(own) {
 			continue
 		}
 		if own[i].Value == 0 || s.Value == 0 {
@@ -111,13 +116,23 @@ func row(l load, via string, t *tally, own []sample) Row {
 		if l.lessIsBetter() {
 			factor = 1 / factor
 		}
+		if l.vm() {
+			factor = 1 / factor
+		}
 		better = append(better, factor)
-		if via != viaKernel && via != viaIperf && l.unit.cpu(s) > 0 {
+		if l.vm() {
+			continue
+		}
+		if via != viaKernel && via != viaIperf && via != viaFlowtable && l.unit.cpu(s) > 0 {
 			dearer = append(dearer, l.unit.cpu(own[i])/l.unit.cpu(s))
 		}
 	}
 	out.Lanes = slices.Sorted(maps.Keys(lanes))
 	out.Value, out.CPU, out.ResidentBytes = middle(values), middle(cpus), int64(middle(resident))
+	if l.vm() {
+		out.Forwarding = middle(better)
+		return out
+	}
 	out.Gatewayd, out.GatewaydCPU = middle(better), middle(dearer)
 	return out
 }

@@ -13,9 +13,9 @@ import (
 // label is a row's name for people: gatewayd's says which lane carried the load.
 func (row Row) label() string {
 	switch row.Path {
-	case viaGatewayd:
+	case viaGatewayd, viaVMFast, viaVMRelay, viaVMIntercept:
 		if len(row.Lanes) == 0 {
-			return "gatewayd"
+			return "gatewayd (" + row.Path + ")"
 		}
 		return "gatewayd, " + strings.Join(row.Lanes, " and ")
 	case viaHAProxy:
@@ -24,8 +24,12 @@ func (row Row) label() string {
 		return "nginx, stream by SNI"
 	case viaRelay:
 		return "gatewayd, relay (its address is not pinned)"
+	case viaVMKernel:
+		return "kernel forwarding, the same VM's other card"
 	case viaKernel:
 		return "kernel forwarding (the limit)"
+	case viaFlowtable:
+		return "kernel forwarding with nft's flowtable"
 	case viaIperf:
 		return "kernel forwarding, iperf3 for client and server"
 	case viaReencrypt:
@@ -55,11 +59,14 @@ func (l LoadReport) cells(row Row) []string {
 	switch {
 	case l.CPUUnit == "":
 		out[3] = "–"
-	case row.Path == viaKernel || row.Path == viaIperf:
+	case slices.Contains([]string{viaKernel, viaIperf, viaFlowtable, viaVMKernel}, row.Path):
 		out[3] += " (softirq)"
 	}
 	if row.ResidentBytes > 0 {
 		out[4] = figure(float64(row.ResidentBytes) / (1 << 20))
+	}
+	if row.Forwarding > 0 {
+		out[5] = figure(row.Forwarding) + "×"
 	}
 	if row.Gatewayd > 0 {
 		out[5] = figure(row.Gatewayd) + "×"
@@ -75,7 +82,11 @@ func (l LoadReport) head() []string {
 	if l.LessIsBetter {
 		better = "less is better"
 	}
-	return []string{"path", l.Unit + ", " + better, "range", l.cpuHead(), "RSS, MiB", "gatewayd is", "gatewayd's CPU"}
+	compared := "gatewayd is"
+	if slices.ContainsFunc(l.Rows, func(r Row) bool { return isVM(r.Path) }) {
+		compared = "of plain forwarding"
+	}
+	return []string{"path", l.Unit + ", " + better, "range", l.cpuHead(), "RSS, MiB", compared, "gatewayd's CPU"}
 }
 
 func (l LoadReport) cpuHead() string {
@@ -122,6 +133,7 @@ A bottle, a gateway and an internet, each a network namespace, joined by veth pa
 - All loads but those over HTTPS use a client and a server of the bench's own, on every path alike: a real ClientHello of Go's TLS client (TLS 1.3, with a post-quantum share, so two segments), an answer of 128 bytes, then TLS records of plain bytes without TLS's cryptography, whose cost would hide that of the way. iperf3 sends no hello, so no gate that decides by name would pass it; its rows are over plain forwarding and say how the bench's own bulk client compares with it on the same way. In request and response, client and server are each pinned to a CPU of their own where there are two.
 - The loads over HTTPS ask nginx, with TLS 1.3, X25519, P-256 certificates and AES-128-GCM. "Decrypted" compares equal work: both ends TLS, the server's certificate verified, a credential set. gatewayd also writes a record for each request, limits and masks.
 - A guest finds HAProxy and nginx by their addresses and gatewayd by its DNS, transparently; in the load "first" all ask DNS, the peers' bottle through forwarding.
+- The loads from a VM run in a microVM under QEMU that has two cards: its bottle's tap, and a tap on the same gateway from which the kernel forwards and masquerades. The VM's default route says which a load takes, so that it is the same VM beside itself, and "of plain forwarding" compares each lane with its other card in the same rounds. Where QEMU emulates (TCG), the guest's own work weighs far more than the way, and only the ratios mean something; the list of versions says which it was. iperf3 has a route of ` + "`protocol: tcp`" + `, which the relay carries; through the fast path and the relay a client of the bench's own sends a real hello first, and no iperf3 can go through interception, which speaks HTTP: the file of 8 MB stands there.
 - gatewayd and the peers run with as many threads as they choose. A rate on CPUs that the load's own ends share says as much about these; the CPU column does not.
 
 `

@@ -45,6 +45,7 @@ type world struct {
 
 	raw, web, api netip.Addr
 	iperf         string
+	vm            *guestVM // nil until a load needs it
 	wrk           string
 	dummy         string // what the bottle sends for a credential
 
@@ -123,8 +124,10 @@ func (w *world) makeServers(ctx context.Context, o *options) error {
 			return err
 		}
 	}
-	if err := w.startIperf(ctx, o); err != nil {
-		w.absent[viaIperf] = err
+	if o.takes(viaIperf) {
+		if err := w.startIperf(ctx, o, w.raw); err != nil {
+			w.absent[viaIperf] = err
+		}
 	}
 	return w.makeWeb(ctx, o)
 }
@@ -145,9 +148,9 @@ func (w *world) makeRaw(ctx context.Context, o *options, addr netip.Addr) error 
 	return err
 }
 
-// makeWeb starts the web server at two addresses; both are added by listening there once.
+// makeWeb starts the web server at its addresses, which are added by listening there once.
 func (w *world) makeWeb(ctx context.Context, o *options) error {
-	for name, addr := range map[string]netip.Addr{webName: w.web, apiName: w.api} {
+	for addr, name := range map[netip.Addr]string{w.web: webName, w.api: apiName, relayWebAddr: webName} {
 		l, err := w.Internet.Listen(netip.AddrPortFrom(addr, 443))
 		if err != nil {
 			return err
@@ -168,12 +171,17 @@ func (w *world) makeWeb(ctx context.Context, o *options) error {
 	if _, err := w.write("www"+smallPath, strings.Repeat("x", smallSize)); err != nil {
 		return err
 	}
-	large, err := w.write("www"+bulkPath, "")
-	if err != nil {
-		return err
+	for path, size := range bulkFiles {
+		large, err := w.write("www"+path, "")
+		if err != nil {
+			return err
+		}
+		if err := os.Truncate(large, size); err != nil {
+			return fmt.Errorf("make large file: %w", err)
+		}
 	}
-	if err := os.Truncate(large, bulkSize); err != nil {
-		return fmt.Errorf("make large file: %w", err)
+	if !o.web() {
+		return nil
 	}
 	path, err := o.packages.find(ctx, "nginx")
 	if err != nil {
@@ -195,26 +203,42 @@ func (w *world) makeWeb(ctx context.Context, o *options) error {
 
 // startPeers starts HAProxy and nginx beside the forwarding kernel. What cannot be started is absent, with the reason.
 func (w *world) startPeers(ctx context.Context, o *options) error {
-	if path, err := o.packages.find(ctx, "haproxy"); err != nil {
-		w.absent["haproxy"] = err
-	} else {
-		config, err := w.write("haproxy.cfg", w.haproxyConfig())
+	for _, peer := range []struct {
+		name  string
+		takes bool
+		start func(context.Context, *options, string) error
+	}{
+		{"haproxy", o.takes(viaHAProxy, viaReencrypt), w.startHAProxy}, {"nginx", o.takes(viaNginx), w.startNginx},
+	} {
+		if !peer.takes {
+			continue
+		}
+		path, err := o.packages.find(ctx, peer.name)
 		if err != nil {
+			w.absent[peer.name] = err
+			continue
+		}
+		if err := peer.start(ctx, o, path); err != nil {
 			return err
 		}
-		p, err := w.run(ctx, w.peerGateway, o.packages.env(), nil, path, "-db", "-q", "-f", config)
-		if err != nil {
-			return err
-		}
-		if err := p.answers(ctx, w.peerGateway, netip.AddrPortFrom(peerNear.Addr(), haproxyPort)); err != nil {
-			return err
-		}
-		w.peers["haproxy"] = p
 	}
-	path, err := o.packages.find(ctx, "nginx")
+	return nil
+}
+
+func (w *world) startHAProxy(ctx context.Context, o *options, path string) error {
+	config, err := w.write("haproxy.cfg", w.haproxyConfig())
 	if err != nil {
-		return err // the web server has found it before
+		return err
 	}
+	p, err := w.run(ctx, w.peerGateway, o.packages.env(), nil, path, "-db", "-q", "-f", config)
+	if err != nil {
+		return err
+	}
+	w.peers["haproxy"] = p
+	return p.answers(ctx, w.peerGateway, netip.AddrPortFrom(peerNear.Addr(), haproxyPort))
+}
+
+func (w *world) startNginx(ctx context.Context, o *options, path string) error {
 	config, err := w.write("stream/nginx.conf", w.streamConfig(o.packages.module(path)))
 	if err != nil {
 		return err

@@ -24,11 +24,11 @@ const vmInit = "vm-init"
 
 // vmRun is what `vm run` was asked for.
 type vmRun struct {
-	kernel, accel string
-	payload       []string
-	memory        int
-	offload       bool
-	verbose       bool
+	kernel, accel, machine string
+	payload                []string
+	memory                 int
+	offload                bool
+	verbose                bool
 }
 
 // vmCommand boots bottles.
@@ -70,6 +70,7 @@ where it works. Nothing is kept of the VM's files.`,
 	f.StringArrayVar(&r.payload, "payload", nil, "put `HOST:GUEST`, a file or directory, into the VM; may be given again")
 	f.IntVar(&r.memory, "memory", qemu.DefaultMemoryMiB, "the VM's memory in `MiB`; it holds all files of the VM, for a moment twice")
 	f.StringVar(&r.accel, "accel", "", "kvm or tcg (emulation); without it, KVM where it works")
+	f.StringVar(&r.machine, "machine", "", "microvm or q35, QEMU's machine type; without it, microvm where it boots")
 	f.BoolVar(&r.offload, "offload", true, "let the VM hand over segments that are still to be cut")
 	f.BoolVarP(&r.verbose, "verbose", "v", false, "show the console from the kernel's first line")
 	return c
@@ -78,6 +79,9 @@ where it works. Nothing is kept of the VM's files.`,
 func (r vmRun) check() error {
 	if r.accel != "" && r.accel != qemu.KVM && r.accel != qemu.TCG {
 		return usagef("--accel %s: write kvm or tcg", r.accel)
+	}
+	if r.machine != "" && r.machine != qemu.Microvm && r.machine != qemu.Q35 {
+		return usagef("--machine %s: write microvm or q35", r.machine)
 	}
 	if r.memory < 128 || r.memory > 1<<20 {
 		return usagef("--memory %d: write a number of MiB from 128 on", r.memory)
@@ -116,7 +120,7 @@ func (a *app) runVM(ctx context.Context, r vmRun, bottle string, command []strin
 	if command, err = r.fill(&spec, command); err != nil {
 		return err
 	}
-	return a.bootVM(ctx, r, spec, qemu.Config{Tap: p.Plan.Link.Tap, MAC: in.Network.MAC}, command)
+	return a.bootVM(ctx, r, spec, qemu.Card{Tap: p.Plan.Link.Tap, MAC: in.Network.MAC, VnetHdr: true, Offload: r.offload}, command)
 }
 
 // fill adds the init and the payload, and returns the command to run.
@@ -144,7 +148,8 @@ func (r vmRun) fill(spec *initramfs.Spec, command []string) ([]string, error) {
 }
 
 // bootVM boots, runs the command on the console and switches off.
-func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, c qemu.Config, command []string) (err error) {
+func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, card qemu.Card, command []string) (err error) {
+	c := qemu.Config{Cards: []qemu.Card{card}, MemoryMiB: r.memory, Accel: r.accel, Type: r.machine}
 	if _, err := exec.LookPath(qemu.Program); err != nil {
 		return qemu.ErrNoQEMU
 	}
@@ -167,7 +172,7 @@ func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, c qemu.C
 	if state, err := term.GetState(int(os.Stdin.Fd())); err == nil {
 		defer func() { _ = term.Restore(int(os.Stdin.Fd()), state) }()
 	}
-	c.Init, c.VnetHdr, c.Offload, c.MemoryMiB, c.Accel = []string{initramfs.InitPath, vmInit}, true, r.offload, r.memory, r.accel
+	c.Init = []string{initramfs.InitPath, vmInit}
 	c.ConsoleIn, c.ConsoleOut, c.Verbose = os.Stdin, a.out, r.verbose
 	m, err := qemu.Start(ctx, c)
 	if err != nil {

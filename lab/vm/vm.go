@@ -35,6 +35,12 @@ type Options struct {
 	MemoryMiB int
 	// Kernel is a directory of a kernel; "" looks where KernelsVariable says.
 	Kernel string
+	// Type is a machine type of QEMU; "" is any that works.
+	Type string
+	// NoOffload makes the guest cut segments and sum checksums itself.
+	NoOffload bool
+	// Cards are the guest's network cards after the bottle's.
+	Cards []qemu.Card
 	// Modules are loaded besides initramfs.DefaultModules.
 	Modules []string
 }
@@ -92,8 +98,9 @@ func Boot(ctx context.Context, w *lab.World, g *lab.Gatewayd, o Options) (*VM, e
 	}
 	defer os.Remove(initrd) // QEMU has read it by then
 	v.Machine, err = qemu.Start(ctx, qemu.Config{
-		Kernel: kernel, Initrd: initrd, Init: []string{initramfs.InitPath, "vm-init"}, Tap: o.Tap, MAC: mac,
-		VnetHdr: true, Offload: true, MemoryMiB: o.MemoryMiB, Launch: w.Gateway.Do,
+		Kernel: kernel, Initrd: initrd, Init: []string{initramfs.InitPath, "vm-init"},
+		Cards:     append([]qemu.Card{{Tap: o.Tap, MAC: mac, VnetHdr: true, Offload: !o.NoOffload}}, o.Cards...),
+		MemoryMiB: o.MemoryMiB, Type: o.Type, Launch: w.Gateway.Do,
 	})
 	return v, err
 }

@@ -78,8 +78,13 @@ func (s *session) say(m control.Message) error {
 	return control.Write(s.out, m)
 }
 
-// prepare sets up the network and reads the environment.
+// prepare sets up the network and reads the environment. A VM that is no bottle has no guest files, and its network is what
+// the programs in it make of it.
 func (s *session) prepare(dir string) error {
+	s.env = []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/root", "LANG=C.UTF-8", "TERM=linux"}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return os.Setenv("PATH", strings.TrimPrefix(s.env[0], "PATH="))
+	}
 	n, err := readNetwork(dir)
 	if err != nil {
 		return err
@@ -91,7 +96,6 @@ func (s *session) prepare(dir string) error {
 	if err != nil {
 		return err
 	}
-	s.env = []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=/root", "LANG=C.UTF-8", "TERM=linux"}
 	for line := range strings.Lines(string(env)) {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
 			s.env = append(s.env, line)

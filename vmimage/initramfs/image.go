@@ -44,7 +44,7 @@ type Spec struct {
 	Init string
 	// Modules are put where the init finds them, in this order.
 	Modules []Module
-	// Files are the bottle's guest files.
+	// Files are the bottle's guest files. A VM that is no bottle has none.
 	Files []vmimage.File
 	// At is where the guest finds Files; "" is vmimage.DefaultAt.
 	At string
@@ -103,11 +103,13 @@ func (s Spec) guestFiles() ([]Entry, error) {
 			bundle = f.Data
 		}
 	}
-	if bundle == nil {
+	if bundle == nil && len(s.Files) > 0 {
 		return nil, errors.New("the guest files hold no " + plan.BundleFile)
 	}
-	for _, name := range []string{"etc/ssl/certs/ca-certificates.crt", "etc/ssl/cert.pem", "etc/pki/tls/certs/ca-bundle.crt"} {
-		entries = append(entries, Entry{Path: name, Mode: 0o644, Data: bundle})
+	if bundle != nil {
+		for _, name := range []string{"etc/ssl/certs/ca-certificates.crt", "etc/ssl/cert.pem", "etc/pki/tls/certs/ca-bundle.crt"} {
+			entries = append(entries, Entry{Path: name, Mode: 0o644, Data: bundle})
+		}
 	}
 	return append(entries,
 		Entry{Path: "etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\n")},

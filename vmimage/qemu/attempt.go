@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,10 +22,10 @@ const (
 	TCG = "tcg" // emulation: slow, and works everywhere
 )
 
-// Machine types. microvm has no PCI bus and boots fastest.
+// Machine types that a Config may ask for. Microvm has no PCI bus and boots fastest.
 const (
-	microvm = "microvm"
-	q35     = "q35"
+	Microvm = "microvm"
+	Q35     = "q35"
 )
 
 // attempt is one way to boot.
@@ -36,30 +37,49 @@ type attempt struct {
 
 // attempts are the ways to boot, best first. A kernel under KVM speaks within a second; one that does not never will,
 // which is how KVM inside some virtual machines fails. An emulated microvm may hang where its clock is calibrated.
-func attempts(accel string, kvmWorks func() bool) []attempt {
+func attempts(accel, kind string, kvmWorks func() bool) []attempt {
 	var list []attempt
 	if accel == KVM || accel == "" && kvmWorks() {
-		list = append(list, attempt{microvm, KVM, 4 * time.Second, 20 * time.Second})
+		list = append(list, attempt{Microvm, KVM, 4 * time.Second, 20 * time.Second})
 	}
-	if accel == KVM {
-		return append(list, attempt{q35, KVM, 8 * time.Second, 30 * time.Second})
+	if accel == KVM || kind == Q35 && len(list) > 0 {
+		list = append(list, attempt{Q35, KVM, 8 * time.Second, 30 * time.Second})
 	}
-	return append(list,
-		attempt{microvm, TCG, 15 * time.Second, 40 * time.Second},
-		attempt{q35, TCG, 30 * time.Second, 90 * time.Second})
+	if accel != KVM {
+		list = append(list, attempt{Microvm, TCG, 15 * time.Second, 40 * time.Second}, attempt{Q35, TCG, 30 * time.Second, 90 * time.Second})
+	}
+	return slices.DeleteFunc(list, func(a attempt) bool { return kind != "" && a.machine != kind })
 }
 
 // arguments is QEMU's command line. The control port is descriptor 3, the console its standard input and output.
 func (c Config) arguments(a attempt) []string {
 	bus := "pci"
-	if a.machine == microvm {
+	if a.machine == Microvm {
 		bus = "device"
 	}
 	cpu := "max"
 	if a.accel == KVM {
 		cpu = "host"
 	}
-	card := "virtio-net-" + bus + ",netdev=net0,mac=" + c.MAC.String()
+	args := []string{
+		"-M", a.machine, "-accel", a.accel, "-cpu", cpu, "-m", strconv.Itoa(c.MemoryMiB), "-smp", strconv.Itoa(max(1, c.CPUs)),
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-kernel", c.Kernel.Image, "-initrd", c.Initrd, "-append", c.commandLine(a),
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-chardev", "socket,id=control,fd=3", "-device", "virtio-serial-" + bus,
+		"-device", "virtserialport,chardev=control,name=" + control.PortName,
+	}
+	for i, card := range c.Cards {
+		id := "net" + strconv.Itoa(i)
+		args = append(args, "-netdev", "tap,id="+id+",script=no,downscript=no,ifname="+card.Tap+",vnet_hdr="+onOff(card.VnetHdr),
+			"-device", card.device(bus, id))
+	}
+	return args
+}
+
+// device is the card as the guest sees it.
+func (c Card) device(bus, id string) string {
+	card := "virtio-net-" + bus + ",netdev=" + id + ",mac=" + c.MAC.String()
 	if bus == "pci" {
 		card += ",romfile=" // nothing boots from the network
 	}
@@ -67,22 +87,14 @@ func (c Config) arguments(a attempt) []string {
 		card += ",csum=off,gso=off,guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off," +
 			"host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off,mrg_rxbuf=off"
 	}
-	return []string{
-		"-M", a.machine, "-accel", a.accel, "-cpu", cpu, "-m", strconv.Itoa(c.MemoryMiB), "-smp", "1",
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-kernel", c.Kernel.Image, "-initrd", c.Initrd, "-append", c.commandLine(a),
-		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-		"-chardev", "socket,id=control,fd=3", "-device", "virtio-serial-" + bus,
-		"-device", "virtserialport,chardev=control,name=" + control.PortName,
-		"-netdev", "tap,id=net0,script=no,downscript=no,ifname=" + c.Tap + ",vnet_hdr=" + onOff(c.VnetHdr), "-device", card,
-	}
+	return card
 }
 
 // commandLine is the kernel's. A restart ends the VM, and triple faults restart every machine. Files of the archive live
 // in a ramfs since a tmpfs would be full at half the memory.
 func (c Config) commandLine(a attempt) string {
 	words := []string{"console=ttyS0", "panic=-1", "reboot=t", "rootfstype=ramfs"}
-	if a.machine == microvm && a.accel == TCG {
+	if a.machine == Microvm && a.accel == TCG {
 		// An emulated microvm has nothing to measure its clock by; the emulated clock is the host's.
 		words = append(words, "tsc_early_khz="+strconv.Itoa(hostClock("/proc/cpuinfo")))
 	}
@@ -140,7 +152,7 @@ func kvmWorks(ctx context.Context, program string) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeDeadline)
 	defer cancel()
-	err = exec.CommandContext(ctx, program, "-M", q35, "-accel", KVM, "-m", "16", "-nodefaults", "-no-user-config", "-display", "none",
+	err = exec.CommandContext(ctx, program, "-M", Q35, "-accel", KVM, "-m", "16", "-nodefaults", "-no-user-config", "-display", "none",
 		"-bios", rom, "-device", "isa-debug-exit,iobase=0xf4,iosize=4").Run()
 	var exit *exec.ExitError
 	return errors.As(err, &exit) && exit.ExitCode() == probeValue<<1|1

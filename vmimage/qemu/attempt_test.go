@@ -18,40 +18,48 @@ import (
 func TestWaysToBoot(t *testing.T) {
 	yes, no := func() bool { return true }, func() bool { return false }
 	for _, c := range []struct {
-		accel string
-		works func() bool
-		want  string
+		accel, kind string
+		works       func() bool
+		want        string
 	}{
-		{"", yes, "microvm under kvm, microvm under tcg, q35 under tcg"},
-		{"", no, "microvm under tcg, q35 under tcg"},
-		{TCG, yes, "microvm under tcg, q35 under tcg"},
-		{KVM, no, "microvm under kvm, q35 under kvm"},
+		{"", "", yes, "microvm under kvm, microvm under tcg, q35 under tcg"},
+		{"", "", no, "microvm under tcg, q35 under tcg"},
+		{TCG, "", yes, "microvm under tcg, q35 under tcg"},
+		{KVM, "", no, "microvm under kvm, q35 under kvm"},
+		{"", Q35, yes, "q35 under kvm, q35 under tcg"},
+		{"", Q35, no, "q35 under tcg"},
+		{KVM, Q35, no, "q35 under kvm"},
+		{TCG, Microvm, yes, "microvm under tcg"},
 	} {
 		var got []string
-		for _, a := range attempts(c.accel, c.works) {
+		for _, a := range attempts(c.accel, c.kind, c.works) {
 			got = append(got, a.String())
 		}
 		if s := strings.Join(got, ", "); s != c.want {
-			t.Errorf("%q: %s", c.accel, s)
+			t.Errorf("%q, %q: %s", c.accel, c.kind, s)
 		}
 	}
 }
 
 func TestArguments(t *testing.T) {
-	c := Config{Tap: "gw-x", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, VnetHdr: true, Offload: true, MemoryMiB: 512, Init: []string{"gatewayd", "vm-init"}}
-	pci := c.arguments(attempt{machine: q35, accel: TCG})
+	c := Config{Cards: []Card{{Tap: "gw-x", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, VnetHdr: true, Offload: true}}, MemoryMiB: 512, Init: []string{"gatewayd", "vm-init"}}
+	pci := c.arguments(attempt{machine: Q35, accel: TCG})
 	if !slices.Contains(pci, "virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,romfile=") || !slices.Contains(pci, "tap,id=net0,script=no,downscript=no,ifname=gw-x,vnet_hdr=on") {
 		t.Errorf("%q", pci)
 	}
 	if i := slices.Index(pci, "-append"); strings.Contains(pci[i+1], "tsc_early_khz") || !strings.HasSuffix(pci[i+1], "rdinit=/gatewayd -- vm-init") {
 		t.Errorf("%q", pci[i+1])
 	}
-	c.Offload, c.VnetHdr = false, false
-	plain := strings.Join(c.arguments(attempt{machine: microvm, accel: TCG}), " ")
+	c.Cards[0].Offload, c.Cards[0].VnetHdr = false, false
+	plain := strings.Join(c.arguments(attempt{machine: Microvm, accel: TCG}), " ")
 	for _, want := range []string{"virtio-net-device", "guest_tso4=off", "vnet_hdr=off", "tsc_early_khz="} {
 		if !strings.Contains(plain, want) {
 			t.Errorf("no %s in %s", want, plain)
 		}
+	}
+	c.Cards = nil
+	if none := strings.Join(c.arguments(attempt{machine: Microvm, accel: TCG}), " "); strings.Contains(none, "virtio-net") || strings.Contains(none, "-netdev") {
+		t.Errorf("a card nobody asked for in %s", none)
 	}
 }
 

@@ -27,6 +27,15 @@ const Program = "qemu-system-x86_64"
 // DefaultMemoryMiB is what a guest gets unless told otherwise.
 const DefaultMemoryMiB = 512
 
+// Card is a network card of the guest.
+type Card struct {
+	// Tap is a tap of the network namespace where QEMU starts, and MAC the guest's address there. VnetHdr says that the tap
+	// has virtio headers (IFF_VNET_HDR). Offload lets the guest hand over segments that are still to be cut, which needs them.
+	Tap              string
+	MAC              net.HardwareAddr
+	VnetHdr, Offload bool
+}
+
 // Config says what to boot.
 type Config struct {
 	// Kernel, and Initrd, the path of an archive that initramfs.Write made for it.
@@ -34,15 +43,12 @@ type Config struct {
 	Initrd string
 	// Init is how the guest's kernel calls the init: its path from the root, and its arguments.
 	Init []string
-	// Tap is a tap of the network namespace where QEMU starts, and MAC the guest's address there. VnetHdr says that the tap
-	// has virtio headers (IFF_VNET_HDR). Offload lets the guest hand over segments that are still to be cut, which needs them.
-	Tap              string
-	MAC              net.HardwareAddr
-	VnetHdr, Offload bool
-	// MemoryMiB is the guest's memory; 0 is DefaultMemoryMiB.
-	MemoryMiB int
-	// Accel is KVM, TCG or "", which is KVM where it works, else TCG.
-	Accel string
+	// Cards are the guest's network cards, eth0 first. There may be none.
+	Cards []Card
+	// MemoryMiB is the guest's memory; 0 is DefaultMemoryMiB. CPUs is how many it has; 0 is one.
+	MemoryMiB, CPUs int
+	// Accel is KVM, TCG or "", which is KVM where it works, else TCG. Type is Microvm, Q35 or "", which tries the first first.
+	Accel, Type string
 	// ConsoleIn and ConsoleOut are connected to the VM's serial line; ConsoleOut only once a command runs on it, or from the
 	// beginning with Verbose. Both may be nil.
 	ConsoleIn  *os.File
@@ -110,7 +116,7 @@ func Start(ctx context.Context, c Config) (*Machine, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	var failed error
-	for _, a := range attempts(c.Accel, func() bool { return kvmWorks(ctx, program) }) {
+	for _, a := range attempts(c.Accel, c.Type, func() bool { return kvmWorks(ctx, program) }) {
 		m, err := c.boot(ctx, program, a)
 		if err == nil {
 			return m, nil

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// stream is what a test's binary prints with -test.v=test2json, where the converter's mark is the byte 0x16.
+const stream = "\x16=== RUN   TestGood\n" +
+	"\x16=== ATTR  TestGood prog.verified 513\n" +
+	"\x16=== RUN   TestGood/old\n" +
+	"    good_test.go:7: skipped: tcx is missing (Linux 6.6)\n" +
+	"\x16--- SKIP: TestGood/old (0.00s)\n" +
+	"\x16=== NAME  TestGood\n" +
+	"\x16--- PASS: TestGood (0.25s)\n" +
+	"\x16=== RUN   TestBad\n" +
+	"    bad_test.go:9: got 1, want 2\n" +
+	"\x16--- FAIL: TestBad (0.50s)\n" +
+	"\x16=== RUN   TestPlain\n" +
+	"    plain_test.go:9: first\n" +
+	"    plain_test.go:10: skipped: program nft is missing\n" +
+	"\x16--- SKIP: TestPlain (0.00s)\n" +
+	"\x16=== RUN   TestCrash\n" +
+	"panic: oh\n"
+
+func TestResults(t *testing.T) {
+	tests, err := convert(t.Context(), strings.NewReader(stream))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []struct{ name, outcome, reason string }{
+		{"TestGood/old", skipped, "^tcx is missing"}, {"TestGood", passed, "^$"}, {"TestBad", failed, "got 1, want 2"},
+		{"TestPlain", skipped, "^program nft is missing$"}, {"TestCrash", failed, "panic: oh"},
+	}
+	if len(tests) != len(want) {
+		t.Fatalf("%d tests: %+v", len(tests), tests)
+	}
+	for i, w := range want {
+		if got := tests[i]; got.Name != w.name || got.Outcome != w.outcome || !regexp.MustCompile(w.reason).MatchString(got.Reason) {
+			t.Errorf("%+v, want %+v", got, w)
+		}
+	}
+	if got := tests[1]; got.Attributes["prog.verified"] != "513" || got.Seconds != 0.25 {
+		t.Errorf("%+v", got)
+	}
+	if _, err := readResults(strings.NewReader("{]")); err == nil {
+		t.Error("a broken stream was read")
+	}
+}
+
+func TestReport(t *testing.T) {
+	r := Report{Suites: []Suite{{Name: "e2e", Why: "they are slow", LeftOut: []string{"TestV", "TestW"}}}, Kernels: []Kernel{{Name: "6.1", Release: "6.1.0-9", How: "microvm under tcg", Packages: []Package{
+		{Name: "gateway/redirect", Seconds: 61.4, Tests: []Test{
+			{Name: programsTest, Outcome: passed, Attributes: map[string]string{"prog.verified": "513", "prog.stack": "72+8"}},
+			{Name: "TestX", Outcome: skipped, Reason: "no nft"}, {Name: "TestY", Outcome: skipped, Reason: "no nft"},
+		}},
+	}}}}
+	text := r.markdown()
+	for _, want := range []string{
+		"| 6.1.0-9 | microvm under tcg | gateway/redirect | 1 | 0 | 2 | 61 |",
+		"- 6.1.0-9, gateway/redirect: no nft: `TestX`, `TestY`\n",
+		"- of e2e, since they are slow: TestV, TestW\n",
+		"| `prog` | 6.1.0-9 | 513 |  |  | 72+8 |\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the document does not have %q:\n%s", want, text)
+		}
+	}
+	if err := r.failure(); err != nil {
+		t.Error(err)
+	}
+	p := &r.Kernels[0].Packages[0]
+	p.Tests = append(p.Tests, Test{Name: "TestZ", Outcome: failed})
+	if err := r.failure(); err == nil || !strings.Contains(err.Error(), "TestZ of gateway/redirect failed on Linux 6.1.0-9") {
+		t.Errorf("a failed test: %v", err)
+	}
+	p.Tests = p.Tests[1:3]
+	if err := r.failure(); err == nil || !strings.Contains(err.Error(), "no test of gateway/redirect passed") {
+		t.Errorf("nothing passed: %v", err)
+	}
+}
+
+// What a kernel lacks is left out there and nowhere else, and -run is for the tests of all packages.
+func TestArguments(t *testing.T) {
+	s := suite{pkg: "x", only: "^TestB$"}
+	old := machine{name: "6.1", dir: "bookworm", lacks: map[string]map[string]string{"x": {"/^tcx$": "too old"}}}
+	if got := s.arguments(&options{}, old); !slices.Contains(got, "-test.skip=/^tcx$") || !slices.Contains(got, "-test.run=^TestB$") {
+		t.Errorf("%q", got)
+	}
+	got := s.arguments(&options{tests: "^TestA$"}, machine{name: "host"})
+	if !slices.Contains(got, "-test.run=^TestA$") || slices.ContainsFunc(got, func(a string) bool { return strings.HasPrefix(a, "-test.skip") }) {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestWrongArguments(t *testing.T) {
+	for _, args := range [][]string{{"more"}, {"-only", "5.4"}, {"-only", "6.1", "-document", "x"}, {"-run", "x", "-document", "x"}} {
+		var out, errOut bytes.Buffer
+		if code := run(args, &out, &errOut); code != 2 || errOut.Len() == 0 {
+			t.Errorf("%q: exit code %d, %q", args, code, errOut.String())
+		}
+	}
+}

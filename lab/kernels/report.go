@@ -1,0 +1,177 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Report is what the tests showed on all kernels.
+type Report struct {
+	Date    string
+	Suites  []Suite
+	Kernels []Kernel
+}
+
+// Suite is a package, and the tests of it that run on no kernel here, with the reason.
+type Suite struct {
+	Name, Why string
+	LeftOut   []string
+}
+
+// Kernel is what they showed on one.
+type Kernel struct {
+	// Name is short, Release what uname -r prints, How says what it ran on.
+	Name, Release, How string
+	Packages           []Package
+	Loads              []Load
+}
+
+// Package is the tests of one package on one kernel.
+type Package struct {
+	Name    string
+	Seconds float64
+	Tests   []Test
+}
+
+func newReport() *Report { return &Report{Date: time.Now().UTC().Format("2006-01-02 15:04 UTC")} }
+
+func (p *Package) count(outcome string) int {
+	n := 0
+	for _, t := range p.Tests {
+		if t.Outcome == outcome {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *Package) failed() bool { return p.count(failed) > 0 }
+
+func (p *Package) counts() string {
+	return fmt.Sprintf("%d passed, %d failed, %d skipped in %.0f s", p.count(passed), p.count(failed), p.count(skipped), p.Seconds)
+}
+
+// failure names the tests that failed.
+func (r *Report) failure() error {
+	var errs []error
+	for _, k := range r.Kernels {
+		for _, p := range k.Packages {
+			for _, t := range p.Tests {
+				if t.Outcome == failed {
+					errs = append(errs, fmt.Errorf("%s of %s failed on Linux %s", t.Name, p.Name, k.Release))
+				}
+			}
+			if p.count(passed) == 0 {
+				errs = append(errs, fmt.Errorf("no test of %s passed on Linux %s", p.Name, k.Release))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+const preface = `# Kernels
+
+Written by ` + "`make test-kernels`" + `; every run of all tests on all kernels writes it anew.
+
+gatewayd's floor is Linux 6.1. The tests that depend on the kernel run here on this machine's own and on those of two Debian releases, under QEMU, where the tests' binaries and the few programs that they start lie in the VM's memory. An emulated machine (TCG) is many times slower than a real one: its seconds say nothing of speed. A skip is of a whole test or of one of its subtests, and has its reason below.
+
+`
+
+// markdown is the document.
+func (r *Report) markdown() string {
+	var b strings.Builder
+	b.WriteString(preface)
+	fmt.Fprintf(&b, "## Tests\n\nRun on %s.\n\n| kernel | on | package | passed | failed | skipped | seconds |\n|---|---|---|---:|---:|---:|---:|\n", r.Date)
+	for _, k := range r.Kernels {
+		for _, p := range k.Packages {
+			fmt.Fprintf(&b, "| %s | %s | %s | %d | %d | %d | %.0f |\n", k.Release, k.How, p.Name, p.count(passed), p.count(failed), p.count(skipped), p.Seconds)
+		}
+	}
+	r.skips(&b)
+	r.programs(&b)
+	r.forwarding(&b)
+	return b.String()
+}
+
+// mostNames is up to how many tests that are left out have their names listed.
+const mostNames = 80
+
+// skips lists what did not run, one line for each reason.
+func (r *Report) skips(b *strings.Builder) {
+	b.WriteString("\n### What was skipped\n\n")
+	none := true
+	for _, k := range r.Kernels {
+		for _, p := range k.Packages {
+			byReason := map[string][]string{}
+			for _, t := range p.Tests {
+				if t.Outcome == skipped {
+					byReason[t.Reason] = append(byReason[t.Reason], "`"+t.Name+"`")
+				}
+			}
+			for _, why := range slices.Sorted(maps.Keys(byReason)) {
+				none = false
+				fmt.Fprintf(b, "- %s, %s: %s: %s\n", k.Release, p.Name, cmp.Or(why, "no reason given"), strings.Join(byReason[why], ", "))
+			}
+		}
+	}
+	if none {
+		b.WriteString("Nothing.\n")
+	}
+	b.WriteString("\n### What is left to `make test`\n\n")
+	for _, s := range r.Suites {
+		if n := len(s.LeftOut); n > mostNames {
+			fmt.Fprintf(b, "- %d tests of %s: %s\n", n, s.Name, s.Why)
+		} else if n > 0 {
+			fmt.Fprintf(b, "- of %s, since %s: %s\n", s.Name, s.Why, strings.Join(s.LeftOut, ", "))
+		}
+	}
+}
+
+// programsTest is the test that reports the programs' sizes as its attributes, one for each program and figure.
+const programsTest = "TestProgramSizes"
+
+// figures are the attributes behind a program's name and a full stop, and their columns.
+var figures = []struct{ key, title string }{
+	{"verified", "instructions verified"}, {"instructions", "instructions"}, {"jited", "bytes JITed"}, {"stack", "stack, bytes"},
+}
+
+// programs is the table of the BPF programs.
+func (r *Report) programs(b *strings.Builder) {
+	b.WriteString("\n## Programs\n\nAs each kernel's verifier and compiler saw them. The verifier gives up at 1,000,000 instructions, and at 512 bytes of stack of one function and those that it calls; a stack is given function by function.\n\n| program | kernel |")
+	for _, f := range figures {
+		b.WriteString(" " + f.title + " |")
+	}
+	b.WriteString("\n|---|---|" + strings.Repeat("---:|", len(figures)) + "\n")
+	var lines []string
+	for n, k := range r.Kernels {
+		for _, p := range k.Packages {
+			for _, t := range p.Tests {
+				if t.Name != programsTest {
+					continue
+				}
+				for key := range t.Attributes {
+					if name, ok := strings.CutSuffix(key, "."+figures[0].key); ok {
+						lines = append(lines, fmt.Sprintf("%s\x00%d\x00%s", name, n, programRow(name, k.Release, t.Attributes)))
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(lines)
+	for _, l := range lines {
+		b.WriteString(l[strings.LastIndexByte(l, 0)+1:])
+	}
+}
+
+func programRow(name, release string, attributes map[string]string) string {
+	row := fmt.Sprintf("| `%s` | %s |", name, release)
+	for _, f := range figures {
+		row += " " + attributes[name+"."+f.key] + " |"
+	}
+	return row + "\n"
+}
