@@ -77,7 +77,7 @@ func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
 		return nil, fmt.Errorf("build snapshot: %w", errors.Join(errs...))
 	}
 	tokens := canaries(b)
-	s.names = pipelock.New(nameCanaries(tokens))
+	s.names = pipelock.New(nameCanaries(tokens)).WithFormats(b.Formats, b.Formats.Policy(nil, false))
 	exact := pipelock.New(tokens)
 	for i := range all {
 		if r := &all[i]; r.Scan() {

@@ -30,14 +30,15 @@ func nameCanaries(tokens []pipelock.Token) []pipelock.Token {
 // nameLeak looks for tokens in a name that only a wildcard allows, which is the one kind of name that a guest can make
 // up. It returns what was found, in words fit for a record, or "".
 func (s *snapshot) nameLeak(name string) string {
-	found := s.names.Scan(name, "name", []byte(name))
-	if len(found) == 0 { // a token longer than a label has dots in it
-		found = s.names.Scan(name, "name", []byte(strings.ReplaceAll(name, ".", "")))
+	// A token longer than a label has dots in it.
+	for _, text := range []string{name, strings.ReplaceAll(name, ".", "")} {
+		for _, f := range s.names.Scan(name, "name", []byte(text)) {
+			if f.Action == pipelock.Block {
+				return findingText(f)
+			}
+		}
 	}
-	if len(found) == 0 {
-		return ""
-	}
-	return findingText(found[0])
+	return ""
 }
 
 // findingText is a finding as a record has it.

@@ -26,11 +26,13 @@ func inLabels(s, suffix string) string {
 func TestNameLeak(t *testing.T) {
 	b := testBottle(t, routes.Route{Host: "*.wild.test", TLSPassthrough: true})
 	b.CanaryTokens = []pipelock.Token{{Name: "token", Value: longToken, Homes: []string{"home.wild.test"}}}
+	b.Formats = builtinSet(t)
 	s, err := newSnapshot(b, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for what, label := range map[string]string{
+		"form":   "gl" + "pat-1x2y3z4w5v6u7t8s9r0q",
 		"base32": strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString([]byte(longToken))),
 		"hex":    hex.EncodeToString([]byte(longToken)),
 	} {
@@ -39,7 +41,7 @@ func TestNameLeak(t *testing.T) {
 			t.Errorf("%s in %s: found %q; want a finding that does not repeat it", what, name, got)
 		}
 	}
-	for _, name := range []string{"www.wild.test", "cdn-0123456789abcdef.wild.test", "a.b.c.wild.test"} {
+	for _, name := range []string{"www.wild.test", "cdn-0123456789abcdef.wild.test", "a.b.c.wild.test", "api-key-9f86d081884c7d659a2feaa0c55ad015.wild.test", "0198d3f2-7c3e-7a41-9d58-3b6f0d7c21ab.auth-token.wild.test"} {
 		if got := s.nameLeak(name); got != "" {
 			t.Errorf("%s: found %q", name, got)
 		}
