@@ -78,7 +78,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 	}
 	loads := map[string]func(context.Context, *job) (Result, error){
 		"rr": requestResponse, "crr": connectRequest, "up": upload, "down": download, "first": firstConnection,
-		"h1-bulk": httpBulk, "h2-bulk": httpBulk, "h2-small": httpSmall,
+		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk, "h2-small": httpSmall,
 		"tls-new": newTLS, volumeName: volume,
 	}
 	do, ok := loads[j.load]

@@ -44,6 +44,8 @@ func run(args []string, out, errOut io.Writer) int {
 		err = serve(ctx)
 	case "steer":
 		err = steer(args)
+	case "taker":
+		err = take(ctx)
 	case "client":
 		err = client(ctx, args, os.Stdin, out)
 	case "":

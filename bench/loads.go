@@ -82,7 +82,7 @@ func allLoads() []load {
 	calibrated := append(slices.Clone(forwarded), viaIperf)
 	passedVM := []string{viaVMFast, viaVMRelay, viaVMKernel}
 	opened := []string{viaGatewayd, viaReencrypt}
-	return []load{
+	return append([]load{
 		openLoad(),
 		{name: "hold", title: "Memory for 1,000 open connections, before any other load", value: "KiB each", unit: tooFew,
 			host: rawName, paths: []string{viaGatewayd, viaRelay, viaHAProxy, viaNginx}, once: true, memory: true},
@@ -118,5 +118,5 @@ func allLoads() []load {
 			unit: requests, host: webName, wrk: true, paths: vmPaths, scale: 1},
 		{name: "vm-h1-bulk", title: "To a VM: HTTP/1.1 over TLS, 8 MB", value: "Gbit/s",
 			unit: gigabytes, host: apiName, paths: []string{viaVMIntercept, viaVMKernel}, scale: gigabit},
-	}
+	}, scanLoads()...)
 }

@@ -87,7 +87,7 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 // of the machine.
 func (w *world) spent(via string) (cpu float64, resident int64, err error) {
 	switch via {
-	case viaGatewayd, viaRelay, viaVMFast, viaVMRelay, viaVMIntercept:
+	case viaGatewayd, viaRelay, viaUnscanned, viaQuiet, viaVMFast, viaVMRelay, viaVMIntercept:
 		return usage(w.gatewayd.Pid())
 	case viaHAProxy, viaReencrypt:
 		return usage(w.peers["haproxy"].cmd.Process.Pid)
@@ -124,7 +124,7 @@ func (w *world) clientCommand(o *options, l load, via string, round int) (lab.Gu
 	g := w.guest(via)
 	g.Env = append(append([]string{}, g.Env...), roleVariable+"=client")
 	resolver, ca := g.Resolver, w.file("ca.pem")
-	if isGatewayd(via) && l.host == apiName { // the others are not decrypted
+	if isGatewayd(via) && decrypts(l.host) { // the others are not decrypted
 		ca = w.bottle.Files + "/ca.pem"
 	}
 	if !isGatewayd(via) {

@@ -49,16 +49,22 @@ backend web
 
 frontend reencrypt
     mode http
-    bind %[2]s:%[8]d ssl crt %[9]s alpn h2,http/1.1
+    bind %[2]s:%[8]d ssl crt %[9]s crt %[15]s alpn h2,http/1.1
     http-request set-header Authorization "Bearer %[10]s"
+    use_backend taker if { ssl_fc_sni %[14]s }
     default_backend api
 
 backend api
     mode http
     http-reuse always
     server api %[11]s:443 ssl verify required ca-file %[12]s sni str(%[13]s) verifyhost %[13]s alpn http/1.1
+
+backend taker
+    mode http
+    http-reuse always
+    server taker %[16]s:443 ssl verify required ca-file %[12]s sni str(%[14]s) verifyhost %[14]s alpn http/1.1
 `, cipherSuite, peerNear.Addr(), haproxyPort, rawName, webName, w.raw, w.web, reencryptPort, w.file("api.pem"), realToken,
-		w.api, w.file("ca.pem"), apiName)
+		w.api, w.file("ca.pem"), apiName, scannedName, w.file(scannedName+".pem"), w.taker)
 }
 
 // nginxTemp keeps nginx away from the system's directories.

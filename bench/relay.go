@@ -11,13 +11,18 @@ var relayWebAddr = netip.MustParseAddr("10.77.0.10")
 // isGatewayd tells whether gatewayd carries a path.
 func isGatewayd(via string) bool {
 	_, open := openPaths[via]
-	return open || via == viaGatewayd || via == viaRelay || isVM(via) && via != viaVMKernel
+	return open || via == viaGatewayd || via == viaRelay || via == viaUnscanned || via == viaQuiet || isVM(via) && via != viaVMKernel
 }
 
 // over is the load as a path has it.
 func (l load) over(via string) load {
-	if via == viaRelay {
+	switch via {
+	case viaRelay:
 		l.host = relayName
+	case viaUnscanned:
+		l.host = unscannedName
+	case viaQuiet:
+		l.streams = quietStreams
 	}
 	if isVM(via) {
 		l.host = l.vmName(via)

@@ -26,6 +26,10 @@ func (row Row) label() string {
 		return "gatewayd, relay (its address is not pinned)"
 	case viaVMKernel:
 		return "kernel forwarding, the same VM's other card"
+	case viaUnscanned:
+		return "gatewayd, decrypted and not scanned"
+	case viaQuiet:
+		return "gatewayd, with nothing beside"
 	case viaKernel:
 		return "kernel forwarding (the limit)"
 	case viaFlowtable:

@@ -43,11 +43,11 @@ type world struct {
 
 	peerGateway, peerBottle *lab.Namespace
 
-	raw, web, api netip.Addr
-	iperf         string
-	vm            *guestVM // nil until a load needs it
-	wrk           string
-	dummy         string // what the bottle sends for a credential
+	raw, web, api, taker netip.Addr
+	iperf                string
+	vm                   *guestVM // nil until a load needs it
+	wrk                  string
+	dummy                string // what the bottle sends for a credential
 
 	peers   map[string]*program // nil where absent
 	absent  map[string]error    // why
@@ -128,6 +128,9 @@ func (w *world) makeServers(ctx context.Context, o *options) error {
 		if err := w.startIperf(ctx, o, w.raw); err != nil {
 			w.absent[viaIperf] = err
 		}
+	}
+	if err := w.makeTaker(ctx, o); err != nil {
+		return err
 	}
 	return w.makeWeb(ctx, o)
 }
@@ -268,6 +271,7 @@ func (w *world) startGatewayd(ctx context.Context, o *options, names int) error 
 	}
 	fmt.Fprintf(&m, "    - { host: %s, allow_private: true, pipelock: { tls_passthrough: true } }\n", relayName)
 	fmt.Fprintf(&m, "    - { host: %s, auth: { scheme: bearer, secret: { env: BENCH_TOKEN } } }\n", apiName)
+	m.WriteString(scanRoutes())
 	g, err := w.NewGatewayd(o.gatewayd, nil)
 	if err != nil {
 		return err
