@@ -18,9 +18,10 @@ type Capture struct {
 	conn *packet.Conn
 	done chan struct{}
 
-	mu   sync.Mutex
-	data bytes.Buffer
-	full bool
+	mu      sync.Mutex
+	data    bytes.Buffer
+	largest int
+	full    bool
 }
 
 // NewCapture starts to keep the frames of an interface of the namespace.
@@ -50,6 +51,7 @@ func (c *Capture) read() {
 			return // closed
 		}
 		c.mu.Lock()
+		c.largest = max(c.largest, n)
 		if c.data.Len()+n <= captureMost {
 			c.data.Write(buf[:n])
 		} else {
@@ -74,4 +76,12 @@ func (c *Capture) Stop() ([]byte, error) {
 		return nil, fmt.Errorf("stop capture: %d frames lost, full: %v", stats.Drops, c.full)
 	}
 	return c.data.Bytes(), nil
+}
+
+// Largest is the length in bytes of the longest frame so far, with its Ethernet
+// header.
+func (c *Capture) Largest() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.largest
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -29,6 +30,8 @@ const maxOutput = 16 << 20
 type Options struct {
 	// Bottle is the name in the manifest, whose link is Tap.
 	Bottle, Tap string
+	// Pod puts the VM into a pod's namespace instead, on a tap without virtio headers, with what the pod's eth0 says.
+	Pod *lab.Pod
 	// Payload is what the guest gets besides its guest files and gatewayd.
 	Payload []initramfs.Payload
 	// MemoryMiB is 512 if 0.
@@ -88,8 +91,8 @@ func Boot(ctx context.Context, w *lab.World, g *lab.Gatewayd, o Options) (*VM, e
 	if v.Env, err = v.environment(); err != nil {
 		return nil, err
 	}
-	mac, err := v.mac()
-	if err != nil {
+	c := qemu.Config{Kernel: kernel, Init: []string{initramfs.InitPath, "vm-init"}, MemoryMiB: o.MemoryMiB, Type: o.Type}
+	if err := o.connect(w, v, &c, spec.Files); err != nil {
 		return nil, err
 	}
 	initrd := filepath.Join(w.Dir, "initramfs-"+o.Bottle)
@@ -97,12 +100,34 @@ func Boot(ctx context.Context, w *lab.World, g *lab.Gatewayd, o Options) (*VM, e
 		return nil, err
 	}
 	defer os.Remove(initrd) // QEMU has read it by then
-	v.Machine, err = qemu.Start(ctx, qemu.Config{
-		Kernel: kernel, Initrd: initrd, Init: []string{initramfs.InitPath, "vm-init"},
-		Cards:     append([]qemu.Card{{Tap: o.Tap, MAC: mac, VnetHdr: true, Offload: !o.NoOffload}}, o.Cards...),
-		MemoryMiB: o.MemoryMiB, Type: o.Type, Launch: w.Gateway.Do,
-	})
+	c.Initrd = initrd
+	v.Machine, err = qemu.Start(ctx, c)
 	return v, err
+}
+
+// connect says where the VM's cards go, and what the guest must know of it.
+func (o Options) connect(w *lab.World, v *VM, c *qemu.Config, files []vmimage.File) (err error) {
+	card := qemu.Card{Tap: o.Tap, VnetHdr: true, Offload: !o.NoOffload}
+	c.Launch = w.Gateway.Do
+	if o.Pod != nil {
+		card, c.Launch = qemu.Card{Tap: lab.PodTap, MAC: o.Pod.MAC}, o.Pod.Netns.Do
+	} else if card.MAC, err = v.mac(); err != nil {
+		return err
+	}
+	c.Cards = append([]qemu.Card{card}, o.Cards...)
+	if o.Pod == nil {
+		return nil
+	}
+	for i, f := range files {
+		if f.Path != "network.json" {
+			continue
+		}
+		files[i].Data, err = json.Marshal(map[string]any{
+			"interface": "eth0", "address": o.Pod.Guest, "gateway": o.Pod.Gateway, "dns": o.Pod.Gateway, "mac": o.Pod.MAC.String(), "mtu": o.Pod.MTU,
+		})
+		return err
+	}
+	return errors.New("the guest files lack network.json")
 }
 
 // readFiles reads the guest files back.

@@ -1,0 +1,127 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"gatewayd/lab"
+	"gatewayd/lab/vm"
+	"gatewayd/vmimage/initramfs"
+)
+
+// TestVMPod boots a VM as smolmachines does, in a namespace that gatewayd made.
+func TestVMPod(t *testing.T) {
+	b := newVMBench(t)
+	b.bootPod("link: { netns: "+b.World.BottleNetns("vm")+" }\n", "gw-vm")
+	b.checkPod(t, 1500)
+}
+
+// bootPod starts gatewayd with the link, and boots the VM in the namespace, in a
+// runtime's part.
+func (b *vmBench) bootPod(link, hostEnd string) {
+	t := b.t
+	t.Helper()
+	b.serveSites()
+	b.Gateway.Env = append(b.Gateway.Env, "VM_TOKEN="+vmToken)
+	b.startGateway("bottle: vm\n" + link + vmRoutes)
+	pod, err := lab.OpenPod(b.World.BottleNetns("vm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.link, b.pod = hostEnd, pod
+	b.startVM(vm.Options{Bottle: "vm", Pod: pod, Modules: []string{"8021q"}, Payload: []initramfs.Payload{{Host: staticClient(t), At: guestClient}}})
+	t.Logf("guest %s, gateway %s, MTU %d", pod.Guest, pod.Gateway, pod.MTU)
+}
+
+// checkPod tries every lane from inside, with hellos that take more than one
+// frame, and then what root in the guest should not do. mtu is the link's.
+func (b *vmBench) checkPod(t *testing.T, mtu int) {
+	netns, tap := b.World.Gateway, b.link
+	if b.pod != nil {
+		netns, tap = b.pod.Netns, lab.PodTap
+	}
+	frames, err := lab.NewCapture(netns, tap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.checkLanes(t)
+	data, err := frames.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := frames.Largest(); b.pod != nil && n > mtu+14 {
+		t.Errorf("a frame of %d bytes on a link of %d without offload", n, mtu)
+	}
+	if n := longestHello(data); n <= mtu-40 {
+		t.Errorf("the longest hello has %d bytes: it fits one segment of %d", n, mtu-40)
+	} else {
+		t.Logf("the longest hello has %d bytes, segments at most %d", n, mtu-40)
+	}
+	t.Run("hostile root", b.hostile)
+}
+
+// checkLanes has one request by each way that there is.
+func (b *vmBench) checkLanes(t *testing.T) {
+	dummy := b.dummy()
+	for range 2 { // the second finds pins and destinations
+		if seen := b.get("-ca", "/internet-ca.pem", "https://packages.example.org/"); seen.Status != 200 {
+			t.Errorf("passed through: %+v", seen)
+		}
+	}
+	if seen := b.get("https://scanned.example.org/"); seen.Status != 200 {
+		t.Errorf("intercepted: %+v", seen)
+	}
+	if seen := b.get("-ca", "/internet-ca.pem", "https://shared.example.org/"); seen.Status != 200 {
+		t.Errorf("relayed: %+v", seen)
+	}
+	seen := b.get("-header", "Authorization: Bearer "+dummy, "https://api.example.org/one")
+	if requests := b.api.Requests(); seen.Status != 200 || len(requests) == 0 || requests[len(requests)-1].Header.Get("Authorization") != "Bearer "+vmToken {
+		t.Errorf("injected: %+v, %v", seen, requests)
+	}
+	if seen := b.get("https://evil.example.org/"); seen.Status != 403 || !strings.Contains(seen.Body, "host: evil.example.org") {
+		t.Errorf("denied: %+v", seen)
+	}
+	if seen := b.get("-header", "X-Note: "+dummy, "https://files.example.org/"); seen.Status != 403 {
+		t.Errorf("leak: %+v", seen)
+	}
+	if seen := b.get("-udp", "packages.example.org:443"); !seen.Refused {
+		t.Errorf("QUIC: %+v", seen)
+	}
+	records := &bench{t: t, World: b.World, Gateway: b.Gateway}
+	records.mustHaveLane("packages.example.org", "fastpath")
+	records.mustHaveLane("shared.example.org", "relay")
+	records.mustHaveLane("scanned.example.org", "intercept")
+	records.mustHaveLane("api.example.org", "intercept")
+}
+
+// dummy is what the guest holds in place of the token.
+func (b *vmBench) dummy() string {
+	b.t.Helper()
+	for _, kv := range b.VM.Env {
+		if v, ok := strings.CutPrefix(kv, "VM_TOKEN="); ok {
+			return v
+		}
+	}
+	b.t.Fatalf("the guest holds no dummy: %q", b.VM.Env)
+	return ""
+}
+
+// longestHello finds the records that hold ClientHellos in captured frames and
+// returns the length of the longest, by what its header says.
+func longestHello(data []byte) int {
+	longest := 0
+	for {
+		i := bytes.Index(data, []byte{0x16, 3, 1})
+		if i < 0 || len(data) < i+11 {
+			return longest
+		}
+		// The record's length, its one message's, and the message's version.
+		n := int(binary.BigEndian.Uint16(data[i+3:]))
+		if data[i+5] == 1 && data[i+6] == 0 && int(binary.BigEndian.Uint16(data[i+7:]))+4 == n && data[i+9] == 3 && data[i+10] == 3 {
+			longest = max(longest, n+5)
+		}
+		data = data[i+3:]
+	}
+}
