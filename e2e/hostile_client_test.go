@@ -253,6 +253,9 @@ func hostileVLAN(ctx context.Context, link netlink.Link, evil netip.Addr) error 
 
 // hostileIPv6 turns IPv6 on, and sends to a router that it makes up.
 func hostileIPv6(link netlink.Link) error {
+	if link.Attrs().MTU < 1280 {
+		return nil // no kernel has IPv6 there (RFC 8200, section 5)
+	}
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", []byte("0"), 0o644); err != nil {
 		return err
 	}

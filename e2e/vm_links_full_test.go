@@ -3,8 +3,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"gatewayd/lab/vm"
@@ -53,4 +55,47 @@ func TestVMTapWithoutOffload(t *testing.T) {
 	b.startVM(vm.Options{Bottle: "vm", Tap: vmTap, NoOffload: true, Modules: []string{"8021q"},
 		Payload: []initramfs.Payload{{Host: staticClient(t), At: guestClient}}})
 	b.checkPod(t, 1280)
+}
+
+// TestVMReturnsWithAnotherMAC kills a VM while root in it does what it should
+// not, and boots it again with another MAC: the old one's frames were as futile
+// as the new one's are.
+func TestVMReturnsWithAnotherMAC(t *testing.T) {
+	b := newVMBench(t)
+	b.serveSites()
+	b.Gateway.Env = append(b.Gateway.Env, "VM_TOKEN="+vmToken)
+	b.link = vmTap
+	options := vm.Options{Bottle: "vm", Tap: vmTap, Modules: []string{"8021q"}, Payload: []initramfs.Payload{{Host: staticClient(t), At: guestClient}}}
+	manifest := "bottle: vm\nlink: { tap: " + vmTap + ", mac: '%s' }\n" + vmRoutes
+	b.startGateway(fmt.Sprintf(manifest, "02:00:00:00:01:01"))
+	b.startVM(options)
+	running := make(chan error, 1)
+	go func() {
+		_, _, err := b.VM.Output(b.ctx, []string{clientVariable + "=hostile"}, guestClient, b.evil.Addr.String(), b.packages.Addr.String())
+		running <- err
+	}()
+	eventually(t, func() error { // it has begun
+		if b.packages.Connections() == 0 {
+			return errors.New("nothing has come from the VM")
+		}
+		return nil
+	})
+	if err := b.VM.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-running; err == nil {
+		t.Error("the VM was killed after its program had ended")
+	}
+	if err := b.Gateway.WriteManifest("vm", fmt.Sprintf(manifest, "02:00:00:00:02:02")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		out, err := b.Gateway.Command(b.ctx, "bottles", "-o", "json")
+		if err == nil && !strings.Contains(string(out), "02:00:00:00:02:02") {
+			err = errors.New("the new MAC is not in force")
+		}
+		return err
+	})
+	b.startVM(options)
+	b.checkPod(t, 1500)
 }

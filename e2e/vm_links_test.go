@@ -47,6 +47,11 @@ func (b *vmBench) checkPod(t *testing.T, mtu int) {
 		t.Fatal(err)
 	}
 	b.checkLanes(t)
+	if mtu >= 1280 { // QUIC has no smaller datagrams (RFC 9000, section 14), and fragments are dropped
+		if seen := b.get("-udp", "packages.example.org:443"); !seen.Refused {
+			t.Errorf("QUIC: %+v", seen)
+		}
+	}
 	data, err := frames.Stop()
 	if err != nil {
 		t.Fatal(err)
@@ -85,9 +90,6 @@ func (b *vmBench) checkLanes(t *testing.T) {
 	}
 	if seen := b.get("-header", "X-Note: "+dummy, "https://files.example.org/"); seen.Status != 403 {
 		t.Errorf("leak: %+v", seen)
-	}
-	if seen := b.get("-udp", "packages.example.org:443"); !seen.Refused {
-		t.Errorf("QUIC: %+v", seen)
 	}
 	records := &bench{t: t, World: b.World, Gateway: b.Gateway}
 	records.mustHaveLane("packages.example.org", "fastpath")

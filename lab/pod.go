@@ -146,7 +146,12 @@ func (w *World) MakePod(bottle string, guest netip.Prefix, gateway netip.Addr, m
 			if err := configure(podLink, guest); err != nil {
 				return err
 			}
-			return addRoute(netip.MustParsePrefix("0.0.0.0/0"), gateway)
+			eth0, err := netlink.LinkByName(podLink)
+			if err != nil {
+				return fmt.Errorf("find %s: %w", podLink, err)
+			}
+			// Of 32 bits the gateway is on the link for this route alone.
+			return netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: gateway.AsSlice(), Flags: int(netlink.FLAG_ONLINK)})
 		})
 	}
 	if err != nil {

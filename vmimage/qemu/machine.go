@@ -264,6 +264,10 @@ func (m *Machine) Close() error {
 	return m.kill()
 }
 
+// Kill ends QEMU at once, if it runs, and waits for it: the guest has no time for anything. A Close afterwards does
+// nothing.
+func (m *Machine) Kill() error { return m.kill() }
+
 // kill ends QEMU, if it runs, and waits for it.
 func (m *Machine) kill() error {
 	err := m.cmd.Process.Signal(syscall.SIGKILL)
