@@ -97,5 +97,8 @@ func TestVMReturnsWithAnotherMAC(t *testing.T) {
 		return err
 	})
 	b.startVM(options)
-	b.checkPod(t, 1500)
+	if seen := b.get("-ca", "/internet-ca.pem", "https://packages.example.org/"); seen.Status != 200 {
+		t.Errorf("with the new MAC: %+v", seen)
+	}
+	b.hostile(t)
 }
