@@ -149,6 +149,9 @@ func (x *exchange) cutOff() *denial {
 
 // describe says in a record what was found.
 func describe(f *pipelock.Finding) string {
+	if f.Encoding != "" {
+		return fmt.Sprintf("%s in %s, as %s: %s", f.Rule, f.Place, f.Encoding, f.Excerpt)
+	}
 	return fmt.Sprintf("%s in %s: %s", f.Rule, f.Place, f.Excerpt)
 }
 

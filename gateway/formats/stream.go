@@ -90,6 +90,10 @@ type Stream struct {
 	seed     maphash.Seed
 
 	encoded *runs // nil within what was encoded
+
+	// work is what the stream has cost beyond the one pass over its bytes: steps of rules' automata, and bytes that rules'
+	// expressions were tried on.
+	work struct{ steps, tried int64 }
 }
 
 // NewStream returns a stream of the set's rules under the policy.
@@ -234,6 +238,7 @@ func (st *Stream) begin(end int, state uint16) {
 			m := st.set.rules[e.rule].machine
 			start := st.base + int64(at)
 			s, n, refused := m.skim(m.start(before), st.buf[at:min(at+traceFrom, len(st.buf))])
+			st.work.steps += int64(n) + 1
 			if refused {
 				continue
 			}
@@ -265,6 +270,8 @@ func (st *Stream) follow(c *candidate) bool {
 	limit := c.start + int64(r.longest)
 	end := min(st.base+int64(len(st.buf)), limit)
 	ahead := st.buf[c.pos-st.base : end-st.base]
+	from := c.pos
+	defer func() { st.work.steps += c.pos - from }()
 	for len(ahead) > 0 {
 		n := min(len(ahead), int(traceStep-c.pos%traceStep))
 		for i, b := range ahead[:n] {
@@ -371,6 +378,7 @@ func (st *Stream) lookAt(c *candidate, found func(Finding)) bool {
 		from--
 	}
 	window := st.buf[from-st.base : c.closed-st.base]
+	st.work.tried += int64(len(window))
 	match, secret, ok := r.parts(window, c.first, c.atEnd)
 	if !ok {
 		return false
