@@ -15,6 +15,7 @@ import (
 	"image/png"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"mime/multipart"
 	"net/http"
@@ -204,7 +205,7 @@ func corpus(t testing.TB) map[string]shape {
 	for _, p := range pictures {
 		images.bodies = append(images.bodies, []byte(`{"type":"input_image","image_url":"data:image/png;base64,`+base64.StdEncoding.EncodeToString(p)+`"}`))
 	}
-	return map[string]shape{
+	all := map[string]shape{
 		"model, own source":      requests(t, own),
 		"model, standard":        requests(t, files(t, std, "vendor", ".go")),
 		"model, lock files":      requests(t, append(sums, lockFile())),
@@ -217,6 +218,8 @@ func corpus(t testing.TB) map[string]shape {
 		"package, as JSON":       {asJSON, [][]byte{[]byte(`{"_attachments":{"a-1.0.0.tgz":{"data":"` + base64.StdEncoding.EncodeToString(gitPack(t, own[20:40])) + `"}},"shasum":"` + strings.Repeat("0a", 20) + `"}`)}},
 		"form of a sign-in page": {http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, [][]byte{[]byte("grant_type=refresh_token&refresh_token=placeholder&client_id=app_demo&scope=openid+profile")}},
 	}
+	maps.Copy(all, moreShapes(own))
+	return all
 }
 
 // TestOrdinaryWorkPasses pins what is found in what agents send.
@@ -224,7 +227,7 @@ func TestOrdinaryWorkPasses(t *testing.T) {
 	s := formScanner(t).withoutTokens()
 	// The standard library has one private key as an example that is none by its form. Notes are of test vectors.
 	blocks := map[string]int{"model, standard": 1}
-	notes := map[string]int{"model, standard": 12, "model, own source": 8, "source as it is": 8}
+	notes := map[string]int{"model, standard": 12, "model, own source": 8, "source as it is": 8, "own source, base64": 8}
 	for name, sh := range corpus(t) {
 		size, blocked, noted := 0, 0, 0
 		for _, body := range sh.bodies {
