@@ -41,8 +41,8 @@ func readNetwork(dir string) (network, error) {
 	return n, nil
 }
 
-// setUp gives the card its address and writes resolv.conf.
-func (n network) setUp() error {
+// setUp gives the card its address, and writes resolv.conf and hosts to the directory etc.
+func (n network) setUp(etc string) error {
 	prefix, err := netip.ParsePrefix(n.Address)
 	if err != nil {
 		return fmt.Errorf("read network.json: address: %w", err)
@@ -51,10 +51,10 @@ func (n network) setUp() error {
 	if err != nil {
 		return fmt.Errorf("read network.json: gateway: %w", err)
 	}
-	if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver "+n.DNS+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(etc, "resolv.conf"), []byte("nameserver "+n.DNS+"\n"), 0o644); err != nil {
 		return err
 	}
-	if err := os.WriteFile("/etc/hosts", []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(etc, "hosts"), []byte("127.0.0.1 localhost\n"), 0o644); err != nil {
 		return err
 	}
 	lo, err := netlink.LinkByName("lo")

@@ -89,7 +89,7 @@ func (s *session) prepare(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := n.setUp(); err != nil {
+	if err := n.setUp("/etc"); err != nil {
 		return err
 	}
 	env, err := os.ReadFile(filepath.Join(dir, "env"))
