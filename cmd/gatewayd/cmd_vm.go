@@ -55,8 +55,10 @@ func (a *app) vmRunCommand() *cobra.Command {
 		Long: `Run boots a small VM from a distribution's kernel and an archive that holds the bottle's guest files
 and what --payload names, on the tap that a running gatewayd has made for the bottle. COMMAND runs on
 the VM's console with the bottle's environment; without one, busybox's shell does (Debian's
-busybox-static). The VM ends with the command, whose exit status is that of this program. KVM is used
-where it works. Nothing is kept of the VM's files.`,
+busybox-static). The VM ends with the command, whose exit status is that of this program: 128 and the
+number of the signal that ended it, 127 if the VM has no such command, 126 if it is no program. On a
+terminal all keys go to the command, Ctrl-C too; SIGINT and SIGTERM to this program switch the VM off,
+and it ends with 130. KVM is used where it works. Nothing is kept of the VM's files.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("gatewayd vm run takes a bottle, and a command after --")
@@ -120,7 +122,11 @@ func (a *app) runVM(ctx context.Context, r vmRun, bottle string, command []strin
 	if command, err = r.fill(&spec, command); err != nil {
 		return err
 	}
-	return a.bootVM(ctx, r, spec, qemu.Card{Tap: p.Plan.Link.Tap, MAC: in.Network.MAC, VnetHdr: true, Offload: r.offload}, command)
+	err = a.bootVM(ctx, r, spec, qemu.Card{Tap: p.Plan.Link.Tap, MAC: in.Network.MAC, VnetHdr: true, Offload: r.offload}, command)
+	if ctx.Err() != nil {
+		return &exitError{code: exitInterrupted, err: errors.New("interrupted; the VM is gone")}
+	}
+	return err
 }
 
 // fill adds the init and the payload, and returns the command to run.
@@ -179,7 +185,11 @@ func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, card qem
 		return err
 	}
 	code, err := m.Run(ctx, qemu.Command{Argv: command, Console: true}, nil, nil)
-	if err := errors.Join(err, m.Close()); err != nil {
+	closed := m.Close()
+	if start := new(qemu.StartError); errors.As(err, &start) {
+		return &exitError{code: code, err: errors.Join(err, closed)}
+	}
+	if err := errors.Join(err, closed); err != nil {
 		return err
 	}
 	if code != 0 {

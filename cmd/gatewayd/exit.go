@@ -21,6 +21,8 @@ const (
 	exitRefused    = 3 // the configuration or a manifest is refused
 	exitNotRunning = 4 // no daemon answers
 	exitDenied     = 5 // explain: the answer is deny
+
+	exitInterrupted = 130 // vm run: a signal came, as shells say it of SIGINT
 )
 
 // exitError carries an exit code. A nil err means that all there was to say has been said.

@@ -106,6 +106,7 @@ func manualFiles(b *bytes.Buffer) {
 		{fmt.Sprint(exitRefused), "The configuration or a manifest is refused, or there is no such bottle."},
 		{fmt.Sprint(exitNotRunning), "No daemon answers."},
 		{fmt.Sprint(exitDenied), "explain: the answer is deny."},
+		{fmt.Sprint(exitInterrupted), "vm run: a signal came. Otherwise vm run ends with the status of the command in the VM."},
 	})
 	terms("ENVIRONMENT", [][2]string{
 		{"NO_COLOR", "If set, tables on a terminal have no colour."},

@@ -21,7 +21,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"gatewayd": main})
+	testscript.Main(m, map[string]func(){"gatewayd": main, "qemu-system-x86_64": fakeQEMU})
 }
 
 // The scripts in testdata/script specify the program as its users meet it: what it prints, with which code it ends, and
@@ -34,10 +34,12 @@ func TestScripts(t *testing.T) {
 			return os.MkdirAll(filepath.Join(e.WorkDir, "home"), 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"await":     await,
 			"baseimage": baseImage,
 			"exits":     exits,
 			"leaves":    leaves,
 			"mode":      mode,
+			"static":    static,
 		},
 		RequireExplicitExec: true,
 	})

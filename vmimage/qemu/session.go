@@ -2,9 +2,9 @@ package qemu
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 
 	"gatewayd/vmimage/control"
@@ -15,6 +15,14 @@ type lostError struct{ err error }
 
 func (e *lostError) Error() string { return "the VM's control port ended: " + e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
+
+// StartError says that the guest could not start a program. Run returns with it the status that a shell would.
+type StartError struct{ Text string }
+
+// Error is what the guest said, which may be anything of at most a line of the control port.
+func (e *StartError) Error() string {
+	return "start program in the VM: " + strconv.QuoteToGraphic(e.Text)
+}
 
 // session is the host's end of the control port.
 type session struct {
@@ -119,7 +127,7 @@ func (s *session) run(ctx context.Context, c Command, stdout, stderr io.Writer) 
 		case !ok:
 			return 127, fmt.Errorf("run program in the VM: %w", s.failure())
 		case m.Text != "":
-			return m.Code & 0xff, fmt.Errorf("run program in the VM: %w", errors.New(m.Text))
+			return m.Code & 0xff, &StartError{Text: m.Text}
 		}
 		return m.Code & 0xff, nil
 	case <-ctx.Done():
