@@ -24,25 +24,40 @@ func newFormStream(st *Stream) *formStream {
 	return &formStream{st: st, view: view{escapes: st.written}, found: st.s.formats.NewStream(st.s.policy)}
 }
 
-// push takes the next bytes and returns those that can be let go, or what keeps them.
+// push takes the next bytes and returns those that can be let go, or what keeps them. They may lie in p.
 func (f *formStream) push(p []byte) ([]byte, *LeakError) {
-	f.held = append(f.held[:copy(f.held, f.held[f.next-f.gone:])], p...)
-	f.gone = f.next
+	all := f.with(p)
 	free := f.found.Push(f.view.decode(p), f.take)
 	if f.leak != nil {
 		return nil, f.leak
 	}
-	end := f.gone + int64(len(f.held))
+	end := f.gone + int64(len(all))
 	if f.next = max(f.gone, f.view.origin(free)); free == f.view.given || end-f.next < leastHeld {
-		f.next = end
+		f.held, f.gone, f.next = f.held[:0], end, end
+		return all, nil
+	}
+	if len(f.held) == 0 {
+		f.held = append(f.held, p...)
 	}
 	return f.held[:f.next-f.gone], nil
 }
 
+// with returns what was held back and p behind it: p itself, if nothing was.
+func (f *formStream) with(p []byte) []byte {
+	f.held = f.held[:copy(f.held, f.held[f.next-f.gone:])]
+	f.gone = f.next
+	if len(f.held) == 0 {
+		return p
+	}
+	f.held = append(f.held, p...)
+	return f.held
+}
+
 // flush takes the next bytes and returns all that is held.
 func (f *formStream) flush(p []byte) ([]byte, *LeakError) {
-	if _, leak := f.push(p); leak != nil {
-		return nil, leak
+	free, leak := f.push(p)
+	if leak != nil || len(f.held) == 0 {
+		return free, leak
 	}
 	f.next = f.gone + int64(len(f.held))
 	return f.held, nil
@@ -50,11 +65,11 @@ func (f *formStream) flush(p []byte) ([]byte, *LeakError) {
 
 // end takes the last bytes and returns what was held back. The next push begins a new stream.
 func (f *formStream) end(p []byte) ([]byte, *LeakError) {
-	f.held = append(f.held[:copy(f.held, f.held[f.next-f.gone:])], p...)
+	rest := f.with(p)
 	f.found.Push(f.view.decode(p), f.take)
 	f.found.Push(f.view.carry, f.take)
 	f.found.End(f.take)
-	rest, leak := f.held, f.leak
+	leak := f.leak
 	*f = *newFormStream(f.st)
 	return rest, leak
 }

@@ -32,8 +32,13 @@ type view struct {
 // mark says that byte given of the text is byte read of the stream, and so on behind it up to the next mark.
 type mark struct{ given, read int64 }
 
-// decode returns the text of the next bytes. It is valid until the next call.
+// decode returns the text of the next bytes: p itself if that has no escapes. It is valid until the next call.
 func (v *view) decode(p []byte) []byte {
+	if len(v.carry) == 0 && v.special(p) < 0 {
+		v.read += int64(len(p))
+		v.given += int64(len(p))
+		return p
+	}
 	v.out = v.out[:0]
 	if len(v.carry) > 0 {
 		p = append(v.carry, p...)
@@ -47,15 +52,17 @@ func (v *view) decode(p []byte) []byte {
 		}
 		v.plain(p[:i])
 		p = p[i:]
-		text, n := v.unescape(p)
+		c, times, n := v.unescape(p)
 		if n == 0 { // cut
 			v.carry = bytes.Clone(p)
 			return v.out
 		}
-		v.out = append(v.out, text...)
+		for range times {
+			v.out = append(v.out, c)
+		}
 		v.read += int64(n)
-		v.given += int64(len(text))
-		if n != len(text) {
+		v.given += int64(times)
+		if n != times {
 			v.marks = append(v.marks, mark{v.given, v.read})
 		}
 		p = p[n:]
@@ -77,52 +84,64 @@ func (v *view) special(p []byte) int {
 	return bytes.IndexByte(p, '\\')
 }
 
-// unescape returns the text of the escape that p begins with, and its length. The length is 0 when more bytes are needed.
-func (v *view) unescape(p []byte) (text []byte, n int) {
+// unescape returns what the escape that p begins with stands for, c so many times, and its length. The length is 0 when more
+// bytes are needed.
+func (v *view) unescape(p []byte) (c byte, times, n int) {
 	switch p[0] {
 	case '+':
-		return []byte{' '}, 1
+		return ' ', 1, 1
 	case '&':
-		return []byte{'\n'}, 1
+		return '\n', 1, 1
 	case '\\':
 		return unescapeJSON(p)
 	}
 	value, n := hexDigits(p[1:], 2)
 	switch {
 	case n < 0:
-		return nil, 0
+		return 0, 0, 0
 	case n == 0:
-		return p[:1], 1
+		return p[0], 1, 1
 	}
-	return []byte{value}, 1 + n
+	return value, 1, 1 + n
 }
 
 // unescapeJSON is unescape for a run of backslashes and what follows it.
-func unescapeJSON(p []byte) (text []byte, n int) {
+func unescapeJSON(p []byte) (c byte, times, n int) {
 	run := 1
 	for run < len(p) && run < longestRun && p[run] == '\\' {
 		run++
 	}
 	switch {
 	case run == longestRun:
-		return p[:run/2], run / 2
+		return '\\', run / 2, run / 2
 	case run == len(p):
-		return nil, 0
+		return 0, 0, 0
 	}
-	if i := bytes.IndexByte([]byte(`"/bfnrt`), p[run]); i >= 0 {
-		return []byte("\"/\b\f\n\r\t"[i : i+1]), run + 1
-	}
-	if p[run] != 'u' {
-		return p[:1], run
-	}
-	switch value, n := hexDigits(p[run+1:], 4); {
-	case n < 0:
-		return nil, 0
-	case n == 0:
-		return p[:1], run
+	switch c = p[run]; c {
+	case '"', '/':
+	case 'n':
+		c = '\n'
+	case 't':
+		c = '\t'
+	case 'r':
+		c = '\r'
+	case 'b':
+		c = '\b'
+	case 'f':
+		c = '\f'
+	case 'u':
+		switch value, n := hexDigits(p[run+1:], 4); {
+		case n < 0:
+			return 0, 0, 0
+		case n == 0:
+			return '\\', 1, run
+		default:
+			return value, 1, run + 1 + n
+		}
 	default:
-		return []byte{value}, run + 1 + n
+		return '\\', 1, run
 	}
+	return c, 1, run + 1
 }
 
 // hexDigits reads digits hexadecimal digits and returns their value, 0xff for one beyond ASCII: no token has it, whichever
