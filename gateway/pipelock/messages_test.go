@@ -172,21 +172,23 @@ func FuzzGRPC(f *testing.F) {
 	f.Add(grpcMessage(1, compress(f, "gzip", protoMessage(formTokens()["gitlab-pat"]))), "gzip", 1)
 	f.Add(append(grpcMessage(0, nil), 0, 0, 0), "zstd", 2)
 	f.Fuzz(func(t *testing.T, body []byte, coding string, size int) {
-		for _, media := range []string{"application/grpc", "application/grpc-web-text"} {
-			s, h := formScanner(t), grpcHeader(media, coding)
-			whole, err := s.RequestBody(other, h, bytes.NewReader(body))
-			if err != nil {
-				return
-			}
-			want, wantErr := io.ReadAll(whole)
-			cut, err := s.RequestBody(other, h, &pieceReader{bytes.NewReader(body), 1 + int(uint(size)%32)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := io.ReadAll(cut)
-			if (err == nil) != (wantErr == nil) || !bytes.HasPrefix(body, got) || !bytes.HasPrefix(body, want) || err == nil && (len(got) != len(body) || len(want) != len(body)) {
-				t.Fatalf("%x: whole %v after %d bytes, in pieces %v after %d", body, wantErr, len(want), err, len(got))
-			}
+		media := "application/grpc"
+		if size%3 == 0 {
+			media = "application/grpc-web-text"
+		}
+		s, h := formScanner(t), grpcHeader(media, coding)
+		whole, err := s.RequestBody(other, h, bytes.NewReader(body))
+		if err != nil {
+			return
+		}
+		want, wantErr := io.ReadAll(whole)
+		cut, err := s.RequestBody(other, h, &pieceReader{bytes.NewReader(body), 1 + int(uint(size)%32)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(cut)
+		if (err == nil) != (wantErr == nil) || !bytes.HasPrefix(body, got) || !bytes.HasPrefix(body, want) || err == nil && (len(got) != len(body) || len(want) != len(body)) {
+			t.Fatalf("%x: whole %v after %d bytes, in pieces %v after %d", body, wantErr, len(want), err, len(got))
 		}
 	})
 }
