@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"gatewayd/lab/privileged"
 )
 
 // pod is a namespace such as a CNI plugin leaves it, with the host's end of its
@@ -347,5 +350,57 @@ func TestAdoptTwice(t *testing.T) {
 		if err := l.Validate(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// cniPlugins is where Debian has them.
+const cniPlugins = "/usr/lib/cni/"
+
+// cni runs a CNI plugin on the namespace, as containerd does.
+func cni(t *testing.T, command, plugin, netns, data string) {
+	t.Helper()
+	cmd := exec.Command(cniPlugins + plugin)
+	cmd.Env = append(os.Environ(), "CNI_COMMAND="+command, "CNI_CONTAINERID=test", "CNI_NETNS="+netns, "CNI_IFNAME="+guestInterface, "CNI_PATH="+cniPlugins)
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion": "0.4.0", "name": "bottle-dev", "type": %q, "bridge": "cni0", "isGateway": true, "mtu": 1450,
+		"ipam": {"type": "host-local", "dataDir": %q, "subnet": "198.18.90.0/24", "routes": [{"dst": "0.0.0.0/0"}]}}`, plugin, data))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", plugin, command, err, out)
+	}
+}
+
+// TestAdoptCNI adopts what the real plugin ptp makes, and refuses what bridge
+// makes.
+func TestAdoptCNI(t *testing.T) {
+	privileged.Require(t, privileged.File(cniPlugins+"ptp"), privileged.File(cniPlugins+"bridge"), privileged.File(cniPlugins+"host-local"))
+	for _, plugin := range []string{"ptp", "bridge"} {
+		t.Run(plugin, func(t *testing.T) {
+			s := newStage(t)
+			dir := t.TempDir()
+			netns := filepath.Join(dir, "pod")
+			must(t, makeNetns(netns))
+			defer func() { must(t, removeNetns(netns)) }()
+			cni(t, "ADD", plugin, netns, dir)
+			defer cni(t, "DEL", plugin, netns, dir)
+			l, err := Adopt(netns)
+			if plugin == "bridge" {
+				if br, _ := findLink("cni0"); br != nil {
+					defer netlink.LinkDel(br)
+				}
+				if err == nil || !strings.Contains(err.Error(), "nomaster") {
+					t.Errorf("adopted %+v, %v", l, err)
+				}
+				return
+			}
+			must(t, err)
+			l.Bottle, l.InterceptPort, l.DNSPort = "dev", 15001, 53
+			if l.MTU != 1450 || l.Bits != 24 || l.Gateway.String() != "198.18.90.1" || l.Guest.String() != "198.18.90.2" {
+				t.Errorf("adopted %+v", l)
+			}
+			s.set(l)
+			s.listeners(l)
+			if got := s.enter(l).ask(netip.AddrPortFrom(called, 443)); got == "" {
+				t.Error("the bottle was not answered")
+			}
+		})
 	}
 }
