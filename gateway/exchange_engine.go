@@ -12,6 +12,7 @@ import (
 
 	"gatewayd/gateway/http1"
 	"gatewayd/gateway/routes"
+	gwtls "gatewayd/gateway/tls"
 )
 
 // Bounds of one HTTP/2 connection of a guest (RFC 9113 section 10.5). CONTINUATION floods, rapid resets and floods of
@@ -26,7 +27,7 @@ const (
 	h2Ping           = 30 * time.Second // after this long without a frame, the guest is asked whether it is there
 	h2PingWait       = 15 * time.Second
 	h2Write          = 5 * time.Minute // without progress of a write
-	deliveryBuffer   = 32 << 10        // bytes of a response body under way
+	deliveryBuffer   = 64 << 10        // bytes of a response body under way
 	websocketMessage = 16 << 10        // bytes of a WebSocket message under way
 )
 
@@ -38,6 +39,7 @@ type engine struct {
 	bodies   *bytePool
 	messages *bytePool
 	masks    maskPool
+	wires    gwtls.WireBuffers
 }
 
 // newEngine returns an engine that logs defects to log.

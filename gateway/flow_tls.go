@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"slices"
 	"time"
 
@@ -206,9 +205,13 @@ func (f *flow) handshake(ctx context.Context, hello gwtls.Hello, read []byte) (*
 		f.refuse(ReasonNoLeaf, err)
 		return nil, false
 	}
-	f.upBytes.Add(int64(-len(read))) // the handshake reads them again, through the counter
-	var raw net.Conn = &countedConn{Conn: gwtls.Replay(f.conn, read), f: f}
-	conn := tls.Server(raw, cfg)
+	f.upBytes.Add(int64(-len(read))) // the wire counts them again
+	wire, err := gwtls.NewWire(f.conn, &f.b.engine.wires, true, read, &f.upBytes, &f.downBytes)
+	if err != nil {
+		f.refuse(ReasonGuestClosed, err)
+		return nil, false
+	}
+	conn := tls.Server(wire, cfg)
 	if err := conn.HandshakeContext(hctx); err != nil {
 		f.refuseHandshake(err)
 		return nil, false

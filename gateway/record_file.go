@@ -23,6 +23,8 @@ const auditQueue = 8192
 const (
 	auditBatch = 64 << 10
 	auditRetry = time.Second
+	// auditLinger is how long a record waits for others, so that they leave in one write.
+	auditLinger = 5 * time.Millisecond
 )
 
 // FileRecorder appends records to a file, one JSON object per line. Writing is done by a goroutine of its own behind a
@@ -150,12 +152,15 @@ func (r *FileRecorder) Close(ctx context.Context) error {
 // run writes until Close.
 func (r *FileRecorder) run(file *os.File) {
 	w := &auditWriter{r: r, file: file}
+	pause := time.NewTimer(auditLinger)
+	defer pause.Stop()
 	defer close(r.done)
 	defer func() { w.file.Close() }()
 	for {
 		select {
 		case rec := <-r.queue:
 			w.add(rec)
+			r.linger(pause)
 			w.drain()
 		case reply := <-r.again:
 			reply <- w.reopen()
@@ -163,6 +168,15 @@ func (r *FileRecorder) run(file *os.File) {
 			w.drain()
 			return
 		}
+	}
+}
+
+// linger waits for more records, or for Close.
+func (r *FileRecorder) linger(pause *time.Timer) {
+	pause.Reset(auditLinger)
+	select {
+	case <-pause.C:
+	case <-r.quit:
 	}
 }
 

@@ -107,6 +107,7 @@ type ClientConn struct {
 	client *Client
 	conn   net.Conn
 	raw    io.Closer // what aborting closes: the transport beneath, which does not wait for a peer
+	ahead  ahead     // raw, if it can tell
 	reader reader
 	// release is called when an exchange is over, once for each; reusable says that the connection can take another one.
 	release func(reusable bool)
@@ -124,11 +125,18 @@ type ClientConn struct {
 }
 
 // NewConn returns the client's half of conn, over which nothing was said yet, for good. raw is closed, from any goroutine, to
-// end an exchange; it may be conn itself. release is called when an exchange is over, by the goroutine that ended it; if
+// end an exchange; it may be conn itself. If it has a method Whole() bool, that tells whether a read of conn has all that it
+// needs, and a body's pieces are read together as far as they are there. release is called when an exchange is over, by the goroutine that ended it; if
 // the connection cannot be used again, it has been closed.
 func (c *Client) NewConn(conn net.Conn, raw io.Closer, release func(reusable bool)) *ClientConn {
-	return &ClientConn{client: c, conn: conn, raw: raw, reader: reader{conn: conn, pool: &c.reads}, release: release}
+	cc := &ClientConn{client: c, conn: conn, raw: raw, reader: reader{conn: conn, pool: &c.reads}, release: release}
+	cc.ahead, _ = raw.(ahead)
+	return cc
 }
+
+// ahead is a transport that can tell whether another piece, such as a TLS record, has come whole, so that a read does not
+// block.
+type ahead interface{ Whole() bool }
 
 // Close ends the connection. It may be called from any goroutine, and during an exchange, which then fails.
 func (c *ClientConn) Close() {

@@ -171,10 +171,26 @@ func (b *responseBody) next(p []byte) (n int, ended bool, err error) {
 func (b *responseBody) data(p []byte) (n int, err error) {
 	for {
 		n, err = b.c.reader.read(p)
-		if n > 0 || !b.again(err) {
-			return n, err
+		if n == 0 && b.again(err) {
+			continue
 		}
+		return b.gather(p, n, err)
 	}
+}
+
+// bulkPiece is the size of a read from which on a body is taken for bulk, in which a piece may wait for the next one.
+const bulkPiece = 8 << 10
+
+// gather reads what has come whole behind a large piece of n bytes. Small ones, such as events, go on at once: what comes
+// behind them may be a record of TLS's own, behind which a read would wait.
+func (b *responseBody) gather(p []byte, n int, err error) (int, error) {
+	for last := n; err == nil && last >= bulkPiece && len(p)-n >= readBuffer; n += last {
+		if b.c.ahead == nil || b.c.reader.buffered() > 0 || !b.c.ahead.Whole() {
+			break
+		}
+		last, err = b.c.reader.read(p[n:])
+	}
+	return n, err
 }
 
 // line is [chunkSource].line.
