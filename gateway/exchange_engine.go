@@ -77,12 +77,18 @@ func sessionOf(ctx context.Context) *session { return ctx.Value(sessionKey{}).(*
 
 // serve serves s on conn until the connection ends or ctx does. It closes conn.
 func (e *engine) serve(ctx context.Context, conn net.Conn, s *session) {
-	ctx, cancel := context.WithCancel(context.WithValue(ctx, sessionKey{}, s))
-	defer cancel()
-	if c, ok := conn.(*tls.Conn); !ok || c.ConnectionState().NegotiatedProtocol != alpnH2 {
-		_ = e.h1.Serve(ctx, conn, nil) // the flow's record tells how it ended, and refusals have records of their own
+	ctx = context.WithValue(ctx, sessionKey{}, s)
+	if s.h2 {
+		e.serveH2(ctx, conn)
 		return
 	}
+	_ = e.h1.Serve(ctx, conn, nil) // the flow's record tells how it ended, and refusals have records of their own
+}
+
+// serveH2 is serve for a connection that agreed on HTTP/2.
+func (e *engine) serveH2(ctx context.Context, conn net.Conn) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	e.h2.ServeConn(conn, &http2.ServeConnOpts{Context: ctx, BaseConfig: e.base, Handler: e.base.Handler})

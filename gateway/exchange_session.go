@@ -37,6 +37,7 @@ type session struct {
 	host     string // canonical server name of the connection; "" if each request names its own
 	port     uint16
 	protocol routes.Protocol
+	h2       bool            // the connection agreed on HTTP/2
 	tripped  func() bool     // the bottle is cut off
 	denied   *routes.Verdict // of the whole connection; nil if requests are decided on
 
@@ -49,7 +50,7 @@ func (f *flow) session(denied *routes.Verdict) *session {
 		snapshot: f.b.current, tripped: f.b.isTripped, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record,
 		ready:  f.b.g.auditReady,
 		begin:  func() Record { return f.b.newRequestRecord(f) },
-		bottle: f.b.name, host: f.host, port: f.port, protocol: f.protocol, denied: denied,
+		bottle: f.b.name, host: f.host, port: f.port, protocol: f.protocol, h2: f.alpn == alpnH2, denied: denied,
 	}
 }
 

@@ -46,9 +46,9 @@ func (f *flow) serveTLS(ctx context.Context) {
 	case routes.Passthrough:
 		f.relayName(ctx, v, read)
 	case routes.Intercept:
-		f.intercept(ctx, v, hello, read)
+		f.intercept(ctx, v, hello.ALPN, read)
 	default:
-		f.explain(ctx, v, hello, read)
+		f.explain(ctx, v, hello.ALPN, read)
 	}
 }
 
@@ -131,9 +131,9 @@ func helloReason(err error) routes.Reason {
 }
 
 // intercept terminates the guest's TLS with a leaf for the decided name and hands the connection to the HTTP lane.
-func (f *flow) intercept(ctx context.Context, v routes.Verdict, hello gwtls.Hello, read []byte) {
+func (f *flow) intercept(ctx context.Context, v routes.Verdict, alpn []string, read []byte) {
 	f.verdict(v, LaneIntercept)
-	conn, ok := f.handshake(ctx, hello, read)
+	conn, ok := f.handshake(ctx, alpn, read)
 	if !ok {
 		return
 	}
@@ -145,7 +145,7 @@ func (f *flow) intercept(ctx context.Context, v routes.Verdict, hello gwtls.Hell
 
 // explain terminates the TLS of a denied flow, so that each of its requests can be answered with the reason. The number
 // of leaves minted for names outside the plan is limited for each bottle; beyond it the flow is just refused.
-func (f *flow) explain(ctx context.Context, v routes.Verdict, hello gwtls.Hello, read []byte) {
+func (f *flow) explain(ctx context.Context, v routes.Verdict, alpn []string, read []byte) {
 	f.verdict(v, LaneNone)
 	remedy := v.Remedy()
 	f.note(func(r *Record) { r.Decision, r.Remedy = routes.Deny, remedy })
@@ -153,7 +153,7 @@ func (f *flow) explain(ctx context.Context, v routes.Verdict, hello gwtls.Hello,
 		f.refuse(ReasonDenialBudget, nil)
 		return
 	}
-	conn, ok := f.handshake(ctx, hello, read)
+	conn, ok := f.handshake(ctx, alpn, read)
 	if !ok {
 		return
 	}
@@ -188,7 +188,7 @@ func (f *flow) closeTLS(conn *tls.Conn) {
 }
 
 // handshake makes the TLS connection with the guest, for the flow's host. When it reports false the flow was refused.
-func (f *flow) handshake(ctx context.Context, hello gwtls.Hello, read []byte) (*tls.Conn, bool) {
+func (f *flow) handshake(ctx context.Context, alpn []string, read []byte) (*tls.Conn, bool) {
 	hctx, cancel := context.WithTimeout(ctx, f.b.g.waits.Handshake)
 	defer cancel()
 	if !f.b.meter.handshakes.take(hctx) {
@@ -200,7 +200,7 @@ func (f *flow) handshake(ctx context.Context, hello gwtls.Hello, read []byte) (*
 		f.refuse(ReasonNoLeaf, errors.New("the bottle has no CA"))
 		return nil, false
 	}
-	cfg, err := f.snap.ca.ServerConfig(f.host, offerALPN(hello.ALPN))
+	cfg, err := f.snap.ca.ServerConfig(f.host, offerALPN(alpn))
 	if err != nil {
 		f.refuse(ReasonNoLeaf, err)
 		return nil, false

@@ -27,7 +27,7 @@ func (c *connection) serve(ctx context.Context) error {
 	lim := &c.server.limits
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
-	c.model = (&http.Request{ProtoMajor: 1, RemoteAddr: c.remote, Body: http.NoBody}).WithContext(inner)
+	c.model = modelRequest(inner, c.remote)
 	c.watch.cancel = cancel
 	for {
 		if err := c.reader.awaitRequest(lim.Idle); err != nil {
@@ -46,6 +46,14 @@ func (c *connection) serve(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// modelRequest makes what all requests of a connection have in common. It is a function of its own so that its frame is not
+// on the stack of every idle connection, which the runtime halves only while less than a quarter of it is in use.
+//
+//go:noinline
+func modelRequest(ctx context.Context, remote string) *http.Request {
+	return (&http.Request{ProtoMajor: 1, RemoteAddr: remote, Body: http.NoBody}).WithContext(ctx)
 }
 
 // exchange serves one request. more reports whether the connection can take another.

@@ -1,0 +1,108 @@
+package gateway
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"gatewayd/gateway/routes"
+)
+
+// What intercepted connections may cost.
+const (
+	idleBytes     = 20 << 10 // of heap and stacks for one that is idle
+	requestAllocs = 70       // heap objects for one request, scanned, injected and masked, with the server's and the client's few
+)
+
+// terse is a server that answers every request with 1 KB and allocates nothing for it.
+func terse(t *testing.T, w *world) uint16 {
+	cert := w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")
+	config := &tls.Config{Certificates: []tls.Certificate{cert}}
+	answer := []byte("HTTP/1.1 200 OK\r\nServer: terse\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024))
+	return serveEach(t, "127.0.0.1", func(c *net.TCPConn) {
+		conn := tls.Server(c, config)
+		in := bufio.NewReader(conn)
+		for {
+			line, err := in.ReadSlice('\n')
+			if err != nil {
+				return
+			}
+			if len(line) > 2 {
+				continue
+			}
+			if _, err := conn.Write(answer); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// TestInterceptCosts looks at what requests and idle connections take of memory.
+func TestInterceptCosts(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector takes memory of its own")
+	}
+	w := newWorld(t, nil)
+	w.names.set("api.test", "127.0.0.1")
+	port := terse(t, w)
+	r := routes.Route{Host: "api.test", Port: port, Auth: authRoute(t, "api.test", port).Auth}
+	b := testBottle(t, r)
+	w.apply(t, b)
+	defer w.apply(t) // ends the connections to the server, which waits for that
+	raw := fmt.Sprintf("GET /v1/items/42?fields=name HTTP/1.1\r\nHost: api.test:%d\r\nUser-Agent: test/1.0\r\nAccept: */*\r\nX-Request-Id: 4f1c2d3e\r\n\r\n", port)
+
+	s := &stage{world: w, b: b, port: port}
+	conn, in := s.raw(t, "api.test", port)
+	once := func() {
+		if _, err := io.WriteString(conn, raw); err != nil {
+			t.Fatal(err)
+		}
+		if err := skipResponse(in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	once()
+	allocs := testing.AllocsPerRun(200, once)
+	t.Logf("%.0f objects for one request", allocs)
+	if allocs > requestAllocs {
+		t.Errorf("one request takes %.0f heap objects, want at most %d", allocs, requestAllocs)
+	}
+
+	const count = 200
+	before := inUse()
+	for range count {
+		near := w.sockets.call(t, b.Link, anywhere(port))
+		client := tls.Client(near, &tls.Config{RootCAs: bottlePool(t, b), ServerName: "api.test"})
+		if _, err := io.WriteString(client, raw); err != nil {
+			t.Fatal(err)
+		}
+		if err := skipResponse(bufio.NewReader(client)); err != nil {
+			t.Fatal(err)
+		}
+		defer near.Close() // what the client has of TLS goes here, so that the gateway's side alone is counted
+	}
+	// What is remembered of its one request is not the connection's: the bottle's ring is bounded, and the test has a list.
+	// Nor are the client's socket and the test's note to close it.
+	others := 2*int(reflect.TypeFor[Record]().Size()) + 800
+	each := (inUse()-before)/count - others
+	t.Logf("%d bytes for each of %d idle connections", each, count)
+	if each > idleBytes {
+		t.Errorf("an idle connection holds %d bytes, want at most %d", each, idleBytes)
+	}
+}
+
+// inUse is what heap and stacks hold after everything that nobody needs is gone.
+func inUse() int {
+	runtime.GC()
+	runtime.GC() // pools are emptied by the second
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc + m.StackInuse)
+}
