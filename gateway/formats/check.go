@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"hash/crc32"
 	"math/big"
-	"regexp"
 	"strings"
 )
 
@@ -172,23 +171,71 @@ func isBase64(b []byte) bool {
 	return true
 }
 
-var (
-	uuid = regexp.MustCompile(`(?i)^\W?[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\W?$`)
-	// digest is what precedes the value of a hash that has a label: of Go's modules, and of subresource integrity.
-	digest = regexp.MustCompile(`(?i)(?:\bh1:|\bsha(?:1|256|384|512)[-:=]|\bintegrity\W{1,4}|\bmd5[-:=]|checksum\W{1,4})$`)
-	// label is a hash's label within the value.
-	label = regexp.MustCompile(`(?i)^(?:h1:|sha(?:1|256|384|512)[-:=])`)
-)
-
 // isIdentifier tells whether a value is one of those that look like a key and open nothing: a UUID, or a hash in
 // hexadecimal or with a label.
 func isIdentifier(before, secret []byte) bool {
-	if uuid.Match(secret) || label.Match(secret) || digest.Match(before) {
+	if isUUID(secret) || labelled(before) {
+		return true
+	}
+	if i := bytes.IndexAny(secret, "-:="); i >= 0 && labelled(secret[:i+1]) {
 		return true
 	}
 	switch len(secret) {
 	case 32, 40, 56, 64, 96, 128: // MD5, SHA-1, SHA-224, SHA-256, SHA-384, SHA-512
-		return strings.Trim(strings.ToLower(string(secret)), "0123456789abcdef") == ""
+		return isHex(secret)
 	}
 	return false
+}
+
+func isHex(b []byte) bool {
+	for _, c := range b {
+		if hexValues[c] == notMember {
+			return false
+		}
+	}
+	return true
+}
+
+// isUUID tells whether b is one (RFC 9562 section 4), with at most one other character on either side.
+func isUUID(b []byte) bool {
+	const length = 36
+	for from := range 2 {
+		if rest := len(b) - from - length; rest < 0 || rest > 1 {
+			continue
+		}
+		u := b[from : from+length]
+		if u[8] == '-' && u[13] == '-' && u[18] == '-' && u[23] == '-' && isHex(u[:8]) && isHex(u[9:13]) && isHex(u[14:18]) && isHex(u[19:23]) && isHex(u[24:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// labelled tells whether before ends with what precedes a hash: its algorithm's name, as of Go's modules or subresource
+// integrity, or a word for it and up to four signs.
+func labelled(before []byte) bool {
+	const longest = 16 // of all that is looked at
+	text := bytes.ToLower(before[max(0, len(before)-longest):])
+	if len(text) == 0 {
+		return false
+	}
+	if c := text[len(text)-1]; c == '-' || c == ':' || c == '=' {
+		for _, name := range []string{"sha1", "sha256", "sha384", "sha512", "md5", "h1"} {
+			if endsWithWord(text[:len(text)-1], name) && (name != "h1" || c == ':') {
+				return true
+			}
+		}
+	}
+	signs := 0
+	for signs < min(4, len(text)) && kindOf(text[len(text)-1-signs]) != atWord {
+		signs++
+	}
+	text = text[:len(text)-signs]
+	return signs > 0 && (endsWithWord(text, "integrity") || bytes.HasSuffix(text, []byte("checksum")))
+}
+
+// endsWithWord tells whether text ends with word and no longer one.
+func endsWithWord(text []byte, word string) bool {
+	at := len(text) - len(word)
+	return at >= 0 && string(text[at:]) == word && (at == 0 || kindOf(text[at-1]) != atWord)
 }

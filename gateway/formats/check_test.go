@@ -2,6 +2,7 @@ package formats
 
 import (
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -70,5 +71,43 @@ func TestOwnCheck(t *testing.T) {
 	}
 	if _, err := compileOwn(rule + `"lun"`); err == nil {
 		t.Error("an unknown check is taken")
+	}
+}
+
+// TestIdentifiers has what looks like a key and opens nothing, and what only looks like that.
+func TestIdentifiers(t *testing.T) {
+	const id, sum = "0198c3a2-7d41-7c55-9a3b-5f0e6d7c8b9a", "q7Xv2LmN9bT4sKd8WzR1yHc5JfGp3A"
+	for _, c := range []struct {
+		before, secret string
+		want           bool
+	}{
+		{"", id, true},
+		{"", strings.ToUpper(id), true},
+		{"", "=" + id, true},
+		{"", id + "=", true},
+		{"", "==" + id, false},
+		{"", id[1:], false},
+		{"", strings.Replace(id, "-", "a", 1), false},
+		{"", strings.Repeat("0a", 20), true},
+		{"", strings.Repeat("0a", 21), false},
+		{"", strings.Repeat("0g", 20), false},
+		{"", "sha512-" + sum, true},
+		{"", "SHA256:" + sum, true},
+		{"", "h1:" + sum, true},
+		{"", "h1=" + sum, false},
+		{"", "xsha1-" + sum, false},
+		{"example.test/auth v1.0.0 h1:", sum, true},
+		{`"integrity": "`, sum, true},
+		{`"integrity":    "`, sum, false},
+		{"disintegrity: ", sum, false},
+		{"key_checksum = ", sum, true},
+		{"checksum", sum, false},
+		{"key = ", sum, false},
+		{"", sum, false},
+		{"", "", false},
+	} {
+		if got := isIdentifier([]byte(c.before), []byte(c.secret)); got != c.want {
+			t.Errorf("%q behind %q: %v", c.secret, c.before, got)
+		}
 	}
 }

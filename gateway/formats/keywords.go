@@ -221,10 +221,12 @@ func (k *keywords) absent(b []byte) bool {
 	h := scratch.Get().(*hits)
 	defer scratch.Put(h)
 	state := uint16(0)
-	for from, n := 0, 0; from < len(b); from += n {
-		if n, state = k.find(b, from, state, h); h.n != [lanes]int{} {
+	for from := 0; from < len(b); {
+		n, behind := k.find(b, from, state, h)
+		if h.n != [lanes]int{} {
 			return false
 		}
+		from, state = from+n, behind
 	}
 	return true
 }

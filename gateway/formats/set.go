@@ -85,11 +85,12 @@ func (s *Set) CountLiterals(b []byte) (places int) {
 	h := scratch.Get().(*hits)
 	defer scratch.Put(h)
 	state := uint16(0)
-	for from, n := 0, 0; from < len(b); from += n {
-		n, state = s.keywords.find(b, from, state, h)
-		for _, n := range h.n {
-			places += n
+	for from := 0; from < len(b); {
+		n, behind := s.keywords.find(b, from, state, h)
+		for _, hits := range h.n {
+			places += hits
 		}
+		from, state = from+n, behind
 	}
 	return places
 }

@@ -150,13 +150,14 @@ func (st *Stream) add(p []byte, found func(Finding)) bool {
 func (st *Stream) scan(from int, found func(Finding)) {
 	st.advance()
 	h := scratch.Get().(*hits)
-	for n := 0; from < len(st.buf); from += n {
-		n, st.word = st.set.keywords.find(st.buf, from, st.word, h)
+	for from < len(st.buf) {
+		n, behind := st.set.keywords.find(st.buf, from, st.word, h)
 		for l := range h.at {
 			for _, x := range h.at[l][:h.n[l]] {
 				st.begin(x.end, x.state)
 			}
 		}
+		from, st.word = from+n, behind
 	}
 	scratch.Put(h)
 	st.judge(found)

@@ -1,0 +1,48 @@
+package pipelock
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// cpu returns the processor time that this process has used.
+func cpu(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkCorpus scans what agents send as the gateway does: known values, escapes, forms and what is encoded.
+func BenchmarkCorpus(b *testing.B) {
+	s := formScanner(b)
+	all := corpus(b)
+	for _, name := range []string{"model, own source", "source as it is", "lock files", "other lock files", "minified", "conversations", "base64 images", "images", "git pack", "own source, base64"} {
+		body, header := bytes.Join(all[name].bodies, []byte("\n")), all[name].header
+		for len(body) < 1<<20 {
+			body = append(body, body...)
+		}
+		body = body[:min(len(body), 4<<20)]
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			s, h := s.withoutTokens(), http.Header{"Content-Type": header["Content-Type"]}
+			begin := cpu(b)
+			for b.Loop() {
+				r, err := s.RequestBody(other, h, bytes.NewReader(body))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, r); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(len(body))*float64(b.N)/1e6/(cpu(b)-begin).Seconds(), "MB/cpu-s")
+		})
+	}
+}
