@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,9 +57,15 @@ func (a *app) vmRunCommand() *cobra.Command {
 and what --payload names, on the tap that a running gatewayd has made for the bottle. COMMAND runs on
 the VM's console with the bottle's environment; without one, busybox's shell does (Debian's
 busybox-static). The VM ends with the command, whose exit status is that of this program: 128 and the
-number of the signal that ended it, 127 if the VM has no such command, 126 if it is no program. On a
-terminal all keys go to the command, Ctrl-C too; SIGINT and SIGTERM to this program switch the VM off,
-and it ends with 130. KVM is used where it works. Nothing is kept of the VM's files.`,
+number of the signal that ended it, 127 if the VM has no such command, 126 if it is no program.
+
+On a terminal all keys go to the command, Ctrl-C too, but for Ctrl-A x, which ends the VM (Ctrl-A
+twice is one Ctrl-A). SIGINT and SIGTERM to this program switch the VM off, and it ends with 130. The
+console is a terminal: the end of a pipe's input does not reach the command.
+
+A payload may be a whole system, DIR:/ with what debootstrap or an unpacked image has in DIR; programs
+then run as there. Otherwise they must be static or bring their libraries. KVM is used where it works.
+Nothing is kept of the VM's files.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("gatewayd vm run takes a bottle, and a command after --")
@@ -70,7 +77,7 @@ and it ends with 130. KVM is used where it works. Nothing is kept of the VM's fi
 	f := c.Flags()
 	f.StringVar(&r.kernel, "kernel", "/", "`directory` with boot/vmlinuz-* and lib/modules, an unpacked kernel package for instance")
 	f.StringArrayVar(&r.payload, "payload", nil, "put `HOST:GUEST`, a file or directory, into the VM; may be given again")
-	f.IntVar(&r.memory, "memory", qemu.DefaultMemoryMiB, "the VM's memory in `MiB`; it holds all files of the VM, for a moment twice")
+	f.IntVar(&r.memory, "memory", 0, "the VM's memory in `MiB`; it holds all files of the VM, for a moment twice. Without it, what they need, at least 512")
 	f.StringVar(&r.accel, "accel", "", "kvm or tcg (emulation); without it, KVM where it works")
 	f.StringVar(&r.machine, "machine", "", "microvm or q35, QEMU's machine type; without it, microvm where it boots")
 	f.BoolVar(&r.offload, "offload", true, "let the VM hand over segments that are still to be cut")
@@ -85,7 +92,7 @@ func (r vmRun) check() error {
 	if r.machine != "" && r.machine != qemu.Microvm && r.machine != qemu.Q35 {
 		return usagef("--machine %s: write microvm or q35", r.machine)
 	}
-	if r.memory < 128 || r.memory > 1<<20 {
+	if r.memory != 0 && r.memory < 128 || r.memory > 1<<20 {
 		return usagef("--memory %d: write a number of MiB from 128 on", r.memory)
 	}
 	return nil
@@ -155,7 +162,7 @@ func (r vmRun) fill(spec *initramfs.Spec, command []string) ([]string, error) {
 
 // bootVM boots, runs the command on the console and switches off.
 func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, card qemu.Card, command []string) (err error) {
-	c := qemu.Config{Cards: []qemu.Card{card}, MemoryMiB: r.memory, Accel: r.accel, Type: r.machine}
+	c := qemu.Config{Cards: []qemu.Card{card}, Accel: r.accel, Type: r.machine}
 	if _, err := exec.LookPath(qemu.Program); err != nil {
 		return qemu.ErrNoQEMU
 	}
@@ -174,12 +181,16 @@ func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, card qem
 	if err := spec.WriteFile(c.Initrd); err != nil {
 		return err
 	}
+	if c.MemoryMiB, err = r.fitMemory(c.Initrd); err != nil {
+		return err
+	}
 	// A console on a terminal is put into raw mode by QEMU, and left so if QEMU is killed.
 	if state, err := term.GetState(int(os.Stdin.Fd())); err == nil {
 		defer func() { _ = term.Restore(int(os.Stdin.Fd()), state) }()
 	}
 	c.Init = []string{initramfs.InitPath, vmInit}
 	c.ConsoleIn, c.ConsoleOut, c.Verbose = os.Stdin, a.out, r.verbose
+	c.Escape = term.IsTerminal(int(os.Stdin.Fd()))
 	m, err := qemu.Start(ctx, c)
 	if err != nil {
 		return err
@@ -196,6 +207,19 @@ func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, card qem
 		return &exitError{code: code}
 	}
 	return nil
+}
+
+// fitMemory returns how much memory the VM gets that boots from an archive.
+func (r vmRun) fitMemory(archive string) (int, error) {
+	info, err := os.Stat(archive)
+	if err != nil {
+		return 0, err
+	}
+	need := initramfs.MemoryMiB(info.Size())
+	if r.memory != 0 && r.memory < need {
+		return 0, usagef("--memory %d: the VM's files have %d MiB, and it needs %d", r.memory, info.Size()>>20, need)
+	}
+	return cmp.Or(r.memory, max(need, qemu.DefaultMemoryMiB)), nil
 }
 
 // vmInitCommand is the init of the VM.

@@ -27,7 +27,12 @@ func manual(root *cobra.Command) []byte {
 		if !c.IsAvailableCommand() || c.Name() == "help" || c.Name() == "completion" {
 			continue
 		}
-		manualCommand(&b, c)
+		manualCommand(&b, c, "")
+		for _, sub := range c.Commands() {
+			if sub.IsAvailableCommand() {
+				manualCommand(&b, sub, c.Name()+" ")
+			}
+		}
 	}
 	section(&b, "OPTIONS")
 	b.WriteString("Every command takes these; each but \\fB\\-\\-config\\fR is also a key of the configuration file, and wins over it.\n")
@@ -36,9 +41,9 @@ func manual(root *cobra.Command) []byte {
 	return b.Bytes()
 }
 
-// manualCommand writes one command.
-func manualCommand(b *bytes.Buffer, c *cobra.Command) {
-	fmt.Fprintf(b, ".SS %s\n", roff(c.Use))
+// manualCommand writes one command; of is the command that it belongs to, if any.
+func manualCommand(b *bytes.Buffer, c *cobra.Command, of string) {
+	fmt.Fprintf(b, ".SS %s\n", roff(of+c.Use))
 	if c.Long != "" {
 		paragraph(b, c.Long)
 	} else {

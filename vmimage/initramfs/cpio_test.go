@@ -159,7 +159,7 @@ func TestEntriesOfAnImage(t *testing.T) {
 		got[e.Path] = e
 	}
 	for path, want := range map[string]string{
-		"lib/gatewayd-modules/000-virtio.ko": "v", "lib/gatewayd-modules/001-net.ko": "n", "etc/gatewayd/env": "A=b\n",
+		"gatewayd-modules/000-virtio.ko": "v", "gatewayd-modules/001-net.ko": "n", "etc/gatewayd/env": "A=b\n",
 		"etc/ssl/certs/ca-certificates.crt": "bundle", "opt/alias": "tool",
 	} {
 		if e, ok := got[path]; !ok || string(e.Data) != want {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gatewayd/plan"
@@ -23,7 +24,7 @@ const (
 	// InitPath is the init, from the guest's root.
 	InitPath = "gatewayd"
 	// ModulesDir holds the modules, named so that sorting gives the order of loading.
-	ModulesDir = "lib/gatewayd-modules"
+	ModulesDir = "gatewayd-modules"
 )
 
 // DefaultModules is what a bottle's guest needs: its network card, the port through which the host gives commands, and
@@ -34,7 +35,8 @@ var DefaultModules = []string{"virtio_mmio", "virtio_pci", "virtio_net", "virtio
 type Payload struct {
 	// Host is its path on the host. Symbolic links below it stay links; it may be one itself.
 	Host string
-	// At is its absolute path in the guest.
+	// At is its absolute path in the guest. A directory may be a whole system's and lie at "/": what the image holds of its
+	// own goes where that system's links lead. A single file replaces whatever is at its place.
 	At string
 }
 
@@ -70,26 +72,54 @@ func (s Spec) Entries() ([]Entry, error) {
 		return nil, fmt.Errorf("make initramfs: %w", err)
 	}
 	init.Mode = 0o755
-	entries := []Entry{init}
-	for _, dir := range []string{"dev", "etc", "home", "lib", "proc", "root", "run", "sys", "tmp"} {
-		entries = append(entries, Entry{Path: dir, Mode: fs.ModeDir | 0o755})
-	}
-	for i, m := range s.Modules {
-		entries = append(entries, Entry{Path: fmt.Sprintf("%s/%03d-%s.ko", ModulesDir, i, m.Name), Mode: 0o644, Data: m.Data})
-	}
-	guest, err := s.guestFiles()
+	trees, files, err := s.payload()
 	if err != nil {
 		return nil, fmt.Errorf("make initramfs: %w", err)
 	}
-	entries = append(entries, guest...)
-	for _, p := range s.Payload {
-		more, err := p.entries()
-		if err != nil {
-			return nil, fmt.Errorf("make initramfs: payload %s: %w", p.Host, err)
-		}
-		entries = append(entries, more...)
+	own, err := s.guestFiles()
+	if err != nil {
+		return nil, fmt.Errorf("make initramfs: %w", err)
 	}
-	return merge(entries)
+	for i, m := range s.Modules {
+		own = append(own, Entry{Path: fmt.Sprintf("%s/%03d-%s.ko", ModulesDir, i, m.Name), Mode: 0o644, Data: m.Data})
+	}
+	l := newLayout()
+	err = errors.Join(l.addAll(trees), l.addMissing(defaults()), l.addAll(own), l.addAll(files), l.addInit(init))
+	if err != nil {
+		return nil, fmt.Errorf("make initramfs: %w", err)
+	}
+	return l.entries, nil
+}
+
+// defaults are there unless a payload has them.
+func defaults() []Entry {
+	var entries []Entry
+	for _, dir := range append([]string{"etc", "home", "root"}, mounted...) {
+		entries = append(entries, Entry{Path: dir, Mode: fs.ModeDir | 0o755})
+	}
+	return append(entries,
+		Entry{Path: "etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\n")},
+		Entry{Path: "etc/group", Mode: 0o644, Data: []byte("root:x:0:\n")},
+	)
+}
+
+// mounted are the directories over which the init mounts: what a payload has there would only take memory.
+var mounted = []string{"dev", "proc", "run", "sys", "tmp"}
+
+// payload returns what whole directories hold, and single files.
+func (s Spec) payload() (trees, files []Entry, err error) {
+	for _, p := range s.Payload {
+		entries, err := p.entries()
+		if err != nil {
+			return nil, nil, fmt.Errorf("payload %s: %w", p.Host, err)
+		}
+		if len(entries) == 1 && "/"+entries[0].Path == p.At && !entries[0].Mode.IsDir() {
+			files = append(files, entries...)
+		} else {
+			trees = append(trees, entries...)
+		}
+	}
+	return trees, files, nil
 }
 
 // guestFiles places the bottle's files, and its bundle of authorities where the common distributions have theirs.
@@ -111,34 +141,11 @@ func (s Spec) guestFiles() ([]Entry, error) {
 			entries = append(entries, Entry{Path: name, Mode: 0o644, Data: bundle})
 		}
 	}
-	return append(entries,
-		Entry{Path: "etc/passwd", Mode: 0o644, Data: []byte("root:x:0:0:root:/root:/bin/sh\n")},
-		Entry{Path: "etc/group", Mode: 0o644, Data: []byte("root:x:0:\n")},
-	), nil
+	return entries, nil
 }
 
-// merge lets later entries replace earlier ones, so that a payload may bring its own passwd; but nothing replaces the
-// init, whose word the host takes for how a command ended.
-func merge(entries []Entry) ([]Entry, error) {
-	at := map[string]int{}
-	var out []Entry
-	for _, e := range entries {
-		i, there := at[e.Path]
-		switch {
-		case !there:
-			at[e.Path] = len(out)
-			out = append(out, e)
-		case e.Path == InitPath:
-			return nil, fmt.Errorf("make initramfs: a payload lies at /%s, where the init is", InitPath)
-		case out[i].Mode.IsDir() != e.Mode.IsDir():
-			return nil, fmt.Errorf("make initramfs: %s is both a directory and something else", e.Path)
-		default:
-			out[i] = e
-		}
-	}
-	return out, nil
-}
-
+// entries lists what the payload brings. A whole system may be one: what lies where the init mounts is left out, devices
+// among it.
 func (p Payload) entries() ([]Entry, error) {
 	if !path.IsAbs(p.At) || path.Clean(p.At) != p.At {
 		return nil, fmt.Errorf("%q: write a clean absolute path in the guest", p.At)
@@ -159,6 +166,12 @@ func (p Payload) entries() ([]Entry, error) {
 		to := strings.TrimPrefix(path.Join(p.At, filepath.ToSlash(rel)), "/")
 		if to == "" {
 			return nil // the guest's root
+		}
+		if slices.Contains(mounted, path.Dir(to)) {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		e, err := hostEntry(name, to, d)
 		if err != nil {
@@ -225,4 +238,13 @@ func (s Spec) WriteFile(name string) (err error) {
 		}
 	}()
 	return Write(f, entries)
+}
+
+// guestMiB is what a guest needs beside its files: the kernel, and programs that run.
+const guestMiB = 160
+
+// MemoryMiB returns how much memory, in MiB, a guest needs whose archive has so many bytes: it holds the archive and what is
+// unpacked from it at once. A kernel with less boots with some of the files, or not at all.
+func MemoryMiB(archive int64) int {
+	return guestMiB + int((2*archive+1<<20-1)>>20)
 }

@@ -65,7 +65,7 @@ func (c Config) arguments(a attempt) []string {
 		"-M", a.machine, "-accel", a.accel, "-cpu", cpu, "-m", strconv.Itoa(c.MemoryMiB), "-smp", strconv.Itoa(max(1, c.CPUs)),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", c.Kernel.Image, "-initrd", c.Initrd, "-append", c.commandLine(a),
-		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-chardev", "stdio,id=console,signal=off,mux=" + onOff(c.Escape), "-serial", "chardev:console",
 		"-chardev", "socket,id=control,fd=3", "-device", "virtio-serial-" + bus,
 		"-device", "virtserialport,chardev=control,name=" + control.PortName,
 	}

@@ -54,6 +54,8 @@ type Config struct {
 	ConsoleIn  *os.File
 	ConsoleOut io.Writer
 	Verbose    bool
+	// Escape makes Ctrl-A the beginning of a key for QEMU itself: x after it ends the VM, whatever the guest does.
+	Escape bool
 	// Launch calls start, in another network namespace for instance; nil calls it at once.
 	Launch func(start func() error) error
 	// Log receives which ways to boot failed; discarded when nil.
