@@ -58,7 +58,7 @@ func wireFormat(b []byte, field func([]byte)) bool {
 			return false
 		}
 		b = b[n:]
-		size := uint64(0)
+		var size uint64
 		switch tag & 7 {
 		case wireVarint:
 			_, n := binary.Uvarint(b)
