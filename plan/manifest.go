@@ -19,7 +19,7 @@ type Manifest struct {
 	AgentProvider AgentProvider `json:"agent_provider,omitempty" jsonschema_description:"The agent in the bottle, which brings routes, environment and files of its own."`
 	Egress        Egress        `json:"egress,omitempty" jsonschema_description:"What may leave. Absent or empty: nothing."`
 	DNS           DNSManifest   `json:"dns,omitempty" jsonschema_description:"How names are answered."`
-	Pipelock      Budget        `json:"pipelock,omitempty" jsonschema_description:"What the leak scanner does with the bottle as a whole."`
+	Pipelock      ScanManifest  `json:"pipelock,omitempty" jsonschema_description:"What the leak scanner does with the bottle as a whole."`
 
 	file  string
 	lines map[string]int
@@ -72,9 +72,10 @@ type PipelockManifest struct {
 	Disable        []string `json:"disable,omitempty" jsonschema:"minItems=1" jsonschema_description:"Ids of rules that are not used on this route; gatewayd scan --rules lists them."`
 }
 
-// Budget is the manifest's own pipelock section.
-type Budget struct {
-	Trip *int `json:"trip,omitempty" jsonschema:"minimum=0,maximum=1000000" jsonschema_description:"How many requests may be blocked for a leak before the bottle is cut off; 0: no number is. Default: the configuration's pipelock.trip."`
+// ScanManifest is the manifest's own pipelock section.
+type ScanManifest struct {
+	Canaries []string `json:"canaries,omitempty" jsonschema:"minItems=1,maxItems=100" jsonschema_description:"Values of 12 to 512 bytes that may not leave by any scanned route, in any of their usual encodings. They are no secrets: a plan shows them."`
+	Trip     *int     `json:"trip,omitempty" jsonschema:"minimum=0,maximum=1000000" jsonschema_description:"How many requests may be blocked for a leak before the bottle is cut off; 0: no number is. Default: the configuration's pipelock.trip."`
 }
 
 // AuthManifest is a route's auth section.

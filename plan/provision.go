@@ -47,6 +47,9 @@ func Provision(m *Manifest, h Host) (*Plan, error) {
 		return nil, err
 	}
 	p.Canaries = append(canaries(manifest), c.Canaries...)
+	for i, value := range m.Pipelock.Canaries {
+		p.Canaries = append(p.Canaries, Canary{Name: fmt.Sprintf("canary %d of the manifest", i+1), Value: value, Homes: []string{}})
+	}
 	p.Notes = append(p.Notes, plaintextNotes(p.Routes)...)
 	if i := p.Link.Interface; i != "" && !strings.HasPrefix(i, tapPrefix) {
 		p.Notes = append(p.Notes, "interface "+i+" is shut only once gatewayd has seen it: a name that begins with "+tapPrefix+" is shut before")

@@ -212,6 +212,19 @@ egress:
 	}
 }
 
+// TestListedCanaries: what the operator lists may go nowhere.
+func TestListedCanaries(t *testing.T) {
+	p := mustProvision(t, "bottle: dev\npipelock: {canaries: [decoy-0123456789, decoy-9876543210]}\n", testHost{})
+	if len(p.Canaries) != 2 || p.Canaries[0].Value == p.Canaries[1].Value || len(p.Canaries[0].Homes)+len(p.Canaries[1].Homes) != 0 {
+		t.Errorf("canaries %+v", p.Canaries)
+	}
+	for _, c := range p.Canaries {
+		if c.Name == "" || !strings.HasPrefix(c.Value, "decoy-") {
+			t.Errorf("canary %+v", c)
+		}
+	}
+}
+
 // TestProvisionRefusals: what only shows when manifest, provider and host meet.
 func TestProvisionRefusals(t *testing.T) {
 	cases := []struct{ name, manifest, want string }{

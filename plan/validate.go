@@ -30,6 +30,13 @@ const maxRoutes = 1000
 // maxTrip bounds pipelock.trip.
 const maxTrip = 1_000_000
 
+// What pipelock.canaries may hold: what is shorter turns up in ordinary text.
+const (
+	maxCanaries   = 100
+	minCanaryByte = 12
+	maxCanaryByte = 512
+)
+
 // validate checks what decoding could not: values, and values against each
 // other.
 func (d *decoder) validate(m *Manifest) {
@@ -42,6 +49,7 @@ func (d *decoder) validate(m *Manifest) {
 	if t := m.Pipelock.Trip; t != nil && (*t < 0 || *t > maxTrip) {
 		d.refuse("pipelock.trip", fmt.Sprintf("%d is not between 0 and %d", *t, maxTrip), "write how many requests may be blocked before the bottle is cut off, or 0 for no end")
 	}
+	d.validateCanaries(m.Pipelock.Canaries)
 	if len(m.Egress.Routes) > maxRoutes {
 		d.refuse("egress.routes", fmt.Sprintf("%d routes, more than %d", len(m.Egress.Routes), maxRoutes), "use wildcards, or split the bottle")
 		return
@@ -50,6 +58,18 @@ func (d *decoder) validate(m *Manifest) {
 		d.validateRoute(fmt.Sprintf("egress.routes[%d]", i), &m.Egress.Routes[i])
 	}
 	d.validateDuplicates(m.Egress.Routes)
+}
+
+func (d *decoder) validateCanaries(list []string) {
+	if d.has("pipelock.canaries") && len(list) == 0 || len(list) > maxCanaries {
+		d.refuse("pipelock.canaries", fmt.Sprintf("has %d values, not 1 to %d", len(list), maxCanaries), "write some, or remove the key")
+		return
+	}
+	for i, c := range list {
+		if n := len(c); n < minCanaryByte || n > maxCanaryByte {
+			d.refuse(fmt.Sprintf("pipelock.canaries[%d]", i), fmt.Sprintf("has %d bytes, not %d to %d", n, minCanaryByte, maxCanaryByte), "choose a value that turns up nowhere else")
+		}
+	}
 }
 
 func (d *decoder) validateBottle(name string) {
