@@ -1,6 +1,9 @@
 package pipelock
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // escapes says how the text of a body may be written, so that it is looked at as its reader will see it.
 type escapes uint8
@@ -39,42 +42,45 @@ func (v *view) decode(p []byte) []byte {
 		v.given += int64(len(p))
 		return p
 	}
-	v.out = v.out[:0]
 	if len(v.carry) > 0 {
 		p = append(v.carry, p...)
 		v.carry = nil
 	}
+	out := slices.Grow(v.out[:0], len(p)) // an escape is never shorter than its text
+	read, given := v.read+int64(len(p)), v.given
 	for len(p) > 0 {
 		i := v.special(p)
 		if i < 0 {
-			v.plain(p)
-			return v.out
+			out = append(out, p...)
+			p = nil
+			break
 		}
-		v.plain(p[:i])
+		out = append(out, p[:i]...)
 		p = p[i:]
-		c, times, n := v.unescape(p)
-		if n == 0 { // cut
-			v.carry = bytes.Clone(p)
-			return v.out
+		c, times, n := byte(0), 1, 2
+		if len(p) > 1 && p[0] == '\\' {
+			c = short[p[1]]
+		}
+		if c == 0 {
+			if c, times, n = v.unescape(p); n == 0 { // cut
+				v.carry = bytes.Clone(p)
+				break
+			}
 		}
 		for range times {
-			v.out = append(v.out, c)
-		}
-		v.read += int64(n)
-		v.given += int64(times)
-		if n != times {
-			v.marks = append(v.marks, mark{v.given, v.read})
+			out = append(out, c)
 		}
 		p = p[n:]
+		if n != times {
+			v.marks = append(v.marks, mark{given + int64(len(out)), read - int64(len(p))})
+		}
 	}
-	return v.out
+	v.out, v.read, v.given = out, read-int64(len(p)), given+int64(len(out))
+	return out
 }
 
-func (v *view) plain(p []byte) {
-	v.out = append(v.out, p...)
-	v.read += int64(len(p))
-	v.given += int64(len(p))
-}
+// short has what an escape of one backslash and one character stands for, which most are; 0 for what is none.
+var short = [256]byte{'n': '\n', 't': '\t', 'r': '\r', 'b': '\b', 'f': '\f', '"': '"', '/': '/'}
 
 // special returns where the first byte is that may begin an escape, or -1.
 func (v *view) special(p []byte) int {
