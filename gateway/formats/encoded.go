@@ -32,7 +32,7 @@ type runs struct {
 	before bool // the block before began with text
 	held   int64
 	marks  []runMark
-	out    []byte
+	out    []byte // came out, and was not given to within yet
 }
 
 // runMark says that byte given of what came out was at byte read of the outer stream, and so on behind it.
@@ -43,6 +43,7 @@ const nothingHeld = math.MaxInt64
 
 // see looks at what st has from r.at on. ended says that the stream ends with it.
 func (r *runs) see(st *Stream, ended bool, found func(Finding)) {
+	defer r.give(found)
 	for {
 		rest := st.buf[r.at-st.base:]
 		if !r.inside {
@@ -90,10 +91,11 @@ func (r *runs) judge(rest []byte, ended bool, found func(Finding)) bool {
 	if n == 0 {
 		return true // the run has ended with the block before
 	}
-	r.out, _ = r.undo(r.out[:0], head[:min(n, runHead/2)]) // which is enough to tell most
-	if r.before = isText(r.out); r.before {
-		r.out, _ = r.undo(r.out[:0], head[:n])
-		r.before = isText(r.out)
+	var room [runHead]byte
+	text, _ := r.undo(room[:0], head[:min(n, runHead/2)]) // which is enough to tell most
+	if r.before = isText(text); r.before {
+		text, _ = r.undo(room[:0], head[:n])
+		r.before = isText(text)
 	}
 	if r.text = r.text || r.before; !r.text {
 		r.cut(found)
@@ -107,22 +109,30 @@ func (r *runs) take(st *Stream, rest []byte, found func(Finding)) int {
 	if !r.text {
 		return skipped(rest)
 	}
-	out, n := r.undo(r.out[:0], rest)
-	r.out = out
-	r.give(st, found)
+	r.mark(st)
+	var n int
+	r.out, n = r.undo(r.out, rest)
+	if len(r.out) > lanes*lane {
+		r.give(found)
+	}
 	return n
 }
 
-// give hands r.out, which was read at r.at, to the inner stream.
-func (r *runs) give(st *Stream, found func(Finding)) {
-	if len(r.out) == 0 {
-		return
-	}
+// mark notes that what comes out next was at r.at.
+func (r *runs) mark(st *Stream) {
 	if r.within == nil {
 		r.within = &Stream{set: st.set, policy: st.policy}
 	}
-	r.marks = append(r.marks, runMark{r.within.end(), r.at})
+	r.marks = append(r.marks, runMark{r.within.end() + int64(len(r.out)), r.at})
+}
+
+// give hands r.out to the inner stream.
+func (r *runs) give(found func(Finding)) {
+	if len(r.out) == 0 {
+		return
+	}
 	free := r.within.Push(r.out, r.translated(found))
+	r.out = r.out[:0]
 	r.held = nothingHeld
 	if free < r.within.end() {
 		r.held = r.origin(free)
@@ -138,8 +148,8 @@ func (r *runs) give(st *Stream, found func(Finding)) {
 // when more bytes are needed to tell.
 func (r *runs) endLine(st *Stream, rest []byte, ended bool, found func(Finding)) bool {
 	if n := members(rest[:min(len(rest), 3)]); r.text && !r.hex && n > 0 { // of a group that is not whole
-		r.out = r.undoPart(r.out[:0], rest[:n])
-		r.give(st, found)
+		r.mark(st)
+		r.out = r.undoPart(r.out, rest[:n])
 		r.at += int64(n)
 		rest = rest[n:]
 	}
@@ -167,6 +177,7 @@ func (r *runs) endLine(st *Stream, rest []byte, ended bool, found func(Finding))
 
 // cut ends the text that was undone so far.
 func (r *runs) cut(found func(Finding)) {
+	r.give(found)
 	r.held = nothingHeld
 	if len(r.marks) > 0 {
 		r.within.End(r.translated(found))
