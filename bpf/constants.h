@@ -67,6 +67,7 @@ enum drop_reason {
 	DROP_DNS_PACE,	     /* more DNS datagrams than the pace allows */
 	DROP_FLOW_PACE,	     /* more new fast-path flows than the pace allows */
 	DROP_SYN_FORM,	     /* a fast-path SYN with data, odd flags or options */
+	DROP_SUM_PLACE,	     /* of a fast-path flow, its checksum is to be written elsewhere */
 	DROP_FLOW_BUSY,	     /* another CPU is judging the same flow */
 	DROP_FLOW_ORDER,     /* not in order, or behind a RST, and the hello is not judged yet */
 	DROP_FLOW_REFUSED,   /* its fast-path flow is refused; both sides were reset */

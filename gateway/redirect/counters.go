@@ -47,6 +47,7 @@ var reasonLabels = [gatewayDropReasonDROP_REASONS]string{
 	gatewayDropReasonDROP_DNS_PACE:        "dns_pace",
 	gatewayDropReasonDROP_FLOW_PACE:       "flow_pace",
 	gatewayDropReasonDROP_SYN_FORM:        "syn_form",
+	gatewayDropReasonDROP_SUM_PLACE:       "sum_place",
 	gatewayDropReasonDROP_FLOW_BUSY:       "flow_busy",
 	gatewayDropReasonDROP_FLOW_ORDER:      "flow_order",
 	gatewayDropReasonDROP_FLOW_REFUSED:    "flow_refused",

@@ -40,6 +40,7 @@ func newJudgeHarness(t testing.TB) *judgeHarness {
 	must(t, (&fastTable{objects: &p.objects}).begin(loopbackIndex))
 	must(t, fillSlots(&p.objects))
 	must(t, p.objects.Grants.Put(uint32(1), uint64(7)))
+	must(t, learnLayout(p.objects.Layouts))
 	h := &judgeHarness{program: p, t: t}
 	h.key = gatewayFlowKey{Ifindex: loopbackIndex, Daddr: networkOrder32(called), Sport: networkOrder16(40000), Dport: networkOrder16(443)}
 	h.dest = gatewayDestinationKey{Ifindex: loopbackIndex, Daddr: h.key.Daddr, Dport: h.key.Dport}

@@ -20,6 +20,9 @@ func fastObstacle(o Options) (obstacle, remedy string) {
 	if o.Uplink == "" {
 		return "no uplink is configured", "name the interface of the default route as uplink"
 	}
+	if _, err := os.Stat(kernelTypes); err != nil {
+		return "the kernel publishes no type information", "use a kernel with CONFIG_DEBUG_INFO_BTF"
+	}
 	dev, err := findLink(o.Uplink)
 	switch {
 	case err != nil:

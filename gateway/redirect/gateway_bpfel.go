@@ -85,12 +85,13 @@ const (
 	gatewayDropReasonDROP_DNS_PACE        gatewayDropReason = 33
 	gatewayDropReasonDROP_FLOW_PACE       gatewayDropReason = 34
 	gatewayDropReasonDROP_SYN_FORM        gatewayDropReason = 35
-	gatewayDropReasonDROP_FLOW_BUSY       gatewayDropReason = 36
-	gatewayDropReasonDROP_FLOW_ORDER      gatewayDropReason = 37
-	gatewayDropReasonDROP_FLOW_REFUSED    gatewayDropReason = 38
-	gatewayDropReasonDROP_FLOW_REVOKED    gatewayDropReason = 39
-	gatewayDropReasonDROP_EVENTS_FULL     gatewayDropReason = 40
-	gatewayDropReasonDROP_REASONS         gatewayDropReason = 41
+	gatewayDropReasonDROP_SUM_PLACE       gatewayDropReason = 36
+	gatewayDropReasonDROP_FLOW_BUSY       gatewayDropReason = 37
+	gatewayDropReasonDROP_FLOW_ORDER      gatewayDropReason = 38
+	gatewayDropReasonDROP_FLOW_REFUSED    gatewayDropReason = 39
+	gatewayDropReasonDROP_FLOW_REVOKED    gatewayDropReason = 40
+	gatewayDropReasonDROP_EVENTS_FULL     gatewayDropReason = 41
+	gatewayDropReasonDROP_REASONS         gatewayDropReason = 42
 )
 
 type gatewayEvent struct {
@@ -252,7 +253,7 @@ type gatewayLinkStats struct {
 	Window        uint64
 	WindowFrames  uint64
 	Forwarded     uint64
-	Drops         [41]uint64
+	Drops         [42]uint64
 }
 
 type gatewayMark uint32
@@ -281,6 +282,16 @@ type gatewayPinKey struct {
 	Name    [256]uint8
 }
 
+type gatewaySkbLayout struct {
+	_             structs.HostLayout
+	Known         uint16
+	Summed        uint16
+	SummedBit     uint16
+	CsumStart     uint16
+	CsumOffset    uint16
+	NetworkHeader uint16
+}
+
 type gatewayToldKey struct {
 	_       structs.HostLayout
 	Ifindex uint32
@@ -307,6 +318,7 @@ const (
 	gatewayMapGrants          = "grants"
 	gatewayMapHellos          = "hellos"
 	gatewayMapInstances       = "instances"
+	gatewayMapLayouts         = "layouts"
 	gatewayMapPins            = "pins"
 	gatewayMapScratch         = "scratch"
 	gatewayMapSlots           = "slots"
@@ -378,6 +390,7 @@ type gatewayMapSpecs struct {
 	Grants       *ebpf.MapSpec `ebpf:"grants"`
 	Hellos       *ebpf.MapSpec `ebpf:"hellos"`
 	Instances    *ebpf.MapSpec `ebpf:"instances"`
+	Layouts      *ebpf.MapSpec `ebpf:"layouts"`
 	Pins         *ebpf.MapSpec `ebpf:"pins"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
 	Slots        *ebpf.MapSpec `ebpf:"slots"`
@@ -419,6 +432,7 @@ type gatewayMaps struct {
 	Grants       *ebpf.Map `ebpf:"grants"`
 	Hellos       *ebpf.Map `ebpf:"hellos"`
 	Instances    *ebpf.Map `ebpf:"instances"`
+	Layouts      *ebpf.Map `ebpf:"layouts"`
 	Pins         *ebpf.Map `ebpf:"pins"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
 	Slots        *ebpf.Map `ebpf:"slots"`
@@ -436,6 +450,7 @@ func (m *gatewayMaps) Close() error {
 		m.Grants,
 		m.Hellos,
 		m.Instances,
+		m.Layouts,
 		m.Pins,
 		m.Scratch,
 		m.Slots,

@@ -119,6 +119,7 @@ func pinnables(o *gatewayObjects) map[string]pinnable {
 		gatewayMapEvents:          o.Events,
 		gatewayMapScratch:         o.Scratch,
 		gatewayMapTold:            o.Told,
+		gatewayMapLayouts:         o.Layouts,
 		gatewayProgCollectFlows:   o.CollectFlows,
 		gatewayProgCaptureIngress: o.CaptureIngress,
 		gatewayProgCaptureEgress:  o.CaptureEgress,

@@ -101,11 +101,11 @@ func probeKernel(Options) []Check {
 		checks[0] = failed("kernel", fmt.Errorf("version is %s", release),
 			fmt.Sprintf("boot Linux %d.%d or newer", leastKernel[0], leastKernel[1]))
 	}
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+	if _, err := os.Stat(kernelTypes); err != nil {
 		return append(checks, warned("btf", "the kernel publishes no type information",
-			"use a kernel with CONFIG_DEBUG_INFO_BTF; the programs of today load without"))
+			"use a kernel with CONFIG_DEBUG_INFO_BTF; without it passed-through flows take the relay"))
 	}
-	return append(checks, passed("btf", "/sys/kernel/btf/vmlinux"))
+	return append(checks, passed("btf", kernelTypes))
 }
 
 func probeCapabilities(Options) []Check {

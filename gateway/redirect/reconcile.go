@@ -68,6 +68,9 @@ func (r *Redirect) ensureNamespace(links []string) (changes []string, err error)
 // changed.
 func (r *Redirect) checkFastPath() {
 	obstacle, _ := fastObstacle(r.options)
+	if obstacle == "" {
+		obstacle = r.unread
+	}
 	if obstacle == "" && r.wall.refused != "" {
 		obstacle = r.wall.refused
 	}

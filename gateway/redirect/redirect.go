@@ -17,6 +17,7 @@ type Redirect struct {
 	table   bottleTable
 	fast    *fastTable // nil until objects are loaded
 	told    *toldTable // likewise
+	unread  string     // why the fast path's programs cannot read the kernel's structures
 
 	mu      sync.Mutex
 	objects *gatewayObjects // nil after Close
@@ -87,6 +88,9 @@ func (r *Redirect) open() error {
 	}
 	if r.told, err = newToldTable(r.objects.Told); err != nil {
 		return err
+	}
+	if err := learnLayout(r.objects.Layouts); err != nil {
+		r.unread = err.Error()
 	}
 	if r.hadFlows() {
 		r.checkFastPath() // so that they go on
