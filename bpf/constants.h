@@ -54,6 +54,7 @@ enum drop_reason {
 	DROP_DESTINATION_IP, /* 0/8, 127/8, multicast, reserved or broadcast */
 	DROP_ICMP,
 	DROP_PROTOCOL,	     /* neither TCP, UDP nor ICMP */
+	DROP_SUM_PLACE,	     /* TCP whose checksum is to be written elsewhere */
 	DROP_TCP_LENGTH,     /* TCP header cut off or of impossible length */
 	DROP_UDP_LENGTH,     /* UDP header cut off or of impossible length */
 	DROP_UDP,	     /* a port that is neither DNS nor QUIC */
@@ -67,7 +68,6 @@ enum drop_reason {
 	DROP_DNS_PACE,	     /* more DNS datagrams than the pace allows */
 	DROP_FLOW_PACE,	     /* more new fast-path flows than the pace allows */
 	DROP_SYN_FORM,	     /* a fast-path SYN with data, odd flags or options */
-	DROP_SUM_PLACE,	     /* of a fast-path flow, its checksum is to be written elsewhere */
 	DROP_FLOW_BUSY,	     /* another CPU is judging the same flow */
 	DROP_FLOW_ORDER,     /* not in order, or behind a RST, and the hello is not judged yet */
 	DROP_FLOW_REFUSED,   /* its fast-path flow is refused; both sides were reset */

@@ -5,7 +5,6 @@
 
 #include "assign.h"
 #include "counters.h"
-#include "fast_checksum.h"
 #include "fast_judge.h"
 
 #define TTL_OFFSET (ETH_HLEN + offsetof(struct iphdr, ttl))
@@ -210,9 +209,6 @@ static __noinline int fast_syn(struct __sk_buff *skb, const struct bottle *b,
 	*why = DROP_SYN_FORM;
 	if ((s->flags & (TCP_ACK | TCP_RST | TCP_FIN | TCP_URG)) || s->len || odd_options(skb, s))
 		return FAST_DROP;
-	*why = DROP_SUM_PLACE;
-	if (sum_strays(skb))
-		return FAST_DROP;
 	*why = DROP_NO_LISTENER;
 	if (!attended(skb, b))
 		return FAST_DROP;
@@ -279,9 +275,6 @@ static __always_inline enum fast_verdict fast_path(struct __sk_buff *skb, const 
 	} else {
 		if (!f || f->state == FLOW_NONE || f->state == FLOW_ENDED)
 			return FAST_NOT_OURS;
-		*why = DROP_SUM_PLACE;
-		if (sum_strays(skb))
-			return FAST_DROP;
 		*why = DROP_SYN_FORM;
 		if (s->len && (!(s->flags & TCP_ACK) || (s->flags & TCP_RST)))
 			return FAST_DROP;

@@ -29,6 +29,7 @@
 #include "assign.h"
 #include "counters.h"
 #include "ethernet.h"
+#include "checksum.h"
 #include "fast_collect.h"
 #include "fast_flow.h"
 #include "ipv4.h"
@@ -75,6 +76,8 @@ static __always_inline enum drop_reason handle_tcp(struct __sk_buff *skb,
 	struct segment s;
 	struct tcphdr tcp;
 
+	if (sum_strays(skb))
+		return DROP_SUM_PLACE;
 	if (bpf_skb_load_bytes(skb, TRANSPORT_OFFSET, &tcp, sizeof(tcp)))
 		return DROP_TCP_LENGTH;
 	if (tcp.doff * 4 < sizeof(tcp) || tcp.doff * 4 > p->payload)

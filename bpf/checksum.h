@@ -9,8 +9,8 @@
  * No helper tells the place. The Go side finds the members of struct sk_buff in
  * the kernel's type information.
  */
-#ifndef GATEWAY_FAST_CHECKSUM_H
-#define GATEWAY_FAST_CHECKSUM_H
+#ifndef GATEWAY_CHECKSUM_H
+#define GATEWAY_CHECKSUM_H
 
 #include "state.h"
 
@@ -40,7 +40,11 @@ static __always_inline long read_member(struct __sk_buff *skb, void *to, __u32 s
 	return bpf_probe_read_kernel(to, size, (void *)skb + (at & SKB_MOST));
 }
 
-/* Tells whether the kernel would write a checksum elsewhere than into TCP's. */
+/*
+ * Tells whether the kernel would write a checksum elsewhere than into TCP's. Where
+ * the layout is not known there is no fast path, and nobody else lets the packet
+ * go on as it is.
+ */
 static __noinline int sum_strays(struct __sk_buff *skb)
 {
 	struct skb_layout *l;
@@ -49,7 +53,11 @@ static __noinline int sum_strays(struct __sk_buff *skb)
 	__u16 start, offset, network;
 
 	l = bpf_map_lookup_elem(&layouts, &zero);
-	if (!l || !l->known || read_member(skb, &summed, sizeof(summed), l->summed))
+	if (!l)
+		return true;
+	if (!l->known)
+		return false;
+	if (read_member(skb, &summed, sizeof(summed), l->summed))
 		return true;
 	if (((summed >> (l->summed_bit & 7)) & SUM_BITS) != SUM_PARTIAL)
 		return false;
