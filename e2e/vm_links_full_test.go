@@ -75,10 +75,11 @@ func TestVMReturnsWithAnotherMAC(t *testing.T) {
 		running <- err
 	}()
 	eventually(t, func() error { // it has begun
-		if b.packages.Connections() == 0 {
-			return errors.New("nothing has come from the VM")
+		out, err := b.Gateway.Command(b.ctx, "bottles", "-o", "json")
+		if err == nil && !strings.Contains(string(out), `"source_mac"`) {
+			err = errors.New("no frame with another MAC has come from the VM")
 		}
-		return nil
+		return err
 	})
 	if err := b.VM.Kill(); err != nil {
 		t.Fatal(err)

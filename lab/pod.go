@@ -119,7 +119,8 @@ func redirectAll(from, to netlink.Link) error {
 // MakePod makes at BottleNetns(bottle) what the CNI plugin ptp makes: a namespace
 // with an eth0 of this address, MTU in bytes and default route, whose host end
 // is in the gateway's namespace, with the gateway's address of 32 bits and a
-// route to the guest. Close removes it. It returns the host end's name.
+// route to the guest. RemovePod or Close removes it. It returns the host end's
+// name.
 func (w *World) MakePod(bottle string, guest netip.Prefix, gateway netip.Addr, mtu int) (string, error) {
 	host := "veth" + fmt.Sprintf("%x", guest.Addr().As4())
 	pod, err := NewNamespace(w.ID + "-" + bottle)
@@ -159,3 +160,6 @@ func (w *World) MakePod(bottle string, guest netip.Prefix, gateway netip.Addr, m
 	}
 	return host, nil
 }
+
+// RemovePod removes the namespace that MakePod made, and its processes with it.
+func (w *World) RemovePod(bottle string) error { return removeNamespace(w.ID + "-" + bottle) }
