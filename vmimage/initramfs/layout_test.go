@@ -95,9 +95,10 @@ func TestSystems(t *testing.T) {
 				t.Errorf("%s: %s is %q, want %q", c.name, name, got[name], want)
 			}
 		}
+		again, err := s.Entries()
 		var first, second bytes.Buffer
-		if err := errors.Join(Write(&first, entries), Write(&second, entries)); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
-			t.Errorf("%s: written twice, it differs: %v", c.name, err)
+		if err := errors.Join(err, Write(&first, entries), Write(&second, again)); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
+			t.Errorf("%s: made twice, it differs: %v", c.name, err)
 		}
 	}
 }
@@ -123,6 +124,15 @@ func contentOf(t *testing.T, e Entry) string {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+// TestMemory: a guest holds the archive and what is unpacked from it.
+func TestMemory(t *testing.T) {
+	for archive, want := range map[int64]int{0: guestMiB, 1: guestMiB + 1, 64 << 20: guestMiB + 128, MaxArchive: guestMiB + 4096} {
+		if got := MemoryMiB(archive); got != want {
+			t.Errorf("%d bytes: %d MiB, want %d", archive, got, want)
+		}
+	}
 }
 
 // TestSystemsThatFail: what cannot be put together is an error, not a VM that does not boot.
