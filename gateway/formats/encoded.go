@@ -33,6 +33,7 @@ type runs struct {
 	held   int64
 	marks  []runMark
 	out    []byte // came out, and was not given to within yet
+	also   func(encoding string, text []byte, ends bool)
 }
 
 // runMark says that byte given of what came out was at byte read of the outer stream, and so on behind it.
@@ -132,6 +133,9 @@ func (r *runs) give(found func(Finding)) {
 		return
 	}
 	free := r.within.Push(r.out, r.translated(found))
+	if r.also != nil {
+		r.also(r.encoding(), r.out, false)
+	}
 	r.out = r.out[:0]
 	r.held = nothingHeld
 	if free < r.within.end() {
@@ -183,19 +187,27 @@ func (r *runs) cut(found func(Finding)) {
 		r.within.End(r.translated(found))
 		r.within.restart()
 		r.marks = r.marks[:0]
+		if r.also != nil {
+			r.also(r.encoding(), nil, true)
+		}
 	}
 }
 
 // translated returns found for findings in what was undone.
 func (r *runs) translated(found func(Finding)) func(Finding) {
 	return func(f Finding) {
-		f.Encoding = "base64"
-		if r.hex {
-			f.Encoding = "hex"
-		}
+		f.Encoding = r.encoding()
 		f.Offset = r.origin(f.Offset)
 		found(f)
 	}
+}
+
+// encoding returns the name of the run's.
+func (r *runs) encoding() string {
+	if r.hex {
+		return "hex"
+	}
+	return "base64"
 }
 
 // origin returns where in the outer stream byte given of what came out was, or the group of characters that holds it.

@@ -101,6 +101,14 @@ func (s *Set) NewStream(policy Policy) *Stream {
 	return &Stream{set: s, policy: policy, encoded: &runs{held: nothingHeld}}
 }
 
+// Encoded has f called with every text that the stream holds in an encoding, "base64" or "hex", piece by piece, and when
+// it ends. The bytes are the stream's own, valid until f returns. It is to be called before the first Push.
+func (st *Stream) Encoded(f func(encoding string, text []byte, ends bool)) {
+	if st.encoded != nil {
+		st.encoded.also = f
+	}
+}
+
 // Push takes the next bytes and calls found for every finding that they complete.
 // It returns how many of the bytes pushed so far may be let go: those behind may belong to a secret that is not complete.
 func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {

@@ -53,6 +53,14 @@ func writings() []writing {
 		{"base64", asJSON, quoted(base64.StdEncoding.EncodeToString, "")},
 		{"base64, 1 byte on", asJSON, quoted(base64.StdEncoding.EncodeToString, "\n")},
 		{"base64, 2 bytes on", asJSON, quoted(base64.StdEncoding.EncodeToString, "\n\n")},
+		{"base64, in lines", nil, func(text string) string {
+			lines := base64.StdEncoding.EncodeToString([]byte("# some lines before\n" + text))
+			var b strings.Builder
+			for ; len(lines) > 76; lines = lines[76:] {
+				b.WriteString(lines[:76] + "\n")
+			}
+			return b.String() + lines + "\n"
+		}},
 		{"base64url", asJSON, quoted(base64.RawURLEncoding.EncodeToString, "")},
 		{"hex", asJSON, quoted(hex.EncodeToString, "")},
 		{"HEX", asJSON, quoted(func(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }, "")},
@@ -179,7 +187,7 @@ func TestTable(t *testing.T) {
 	known := secrets()
 	exact := map[string]*pipelock.Scanner{}
 	for _, x := range known {
-		exact[x.Rule] = pipelock.New([]pipelock.Token{{Name: x.Rule, Value: x.Text}})
+		exact[x.Rule] = pipelock.New([]pipelock.Token{{Name: x.Rule, Value: x.Text}}).WithFormats(set, set.Policy(set.IDs(), false))
 	}
 	byValue := tabulate(t, known, func(name string) *pipelock.Scanner { return exact[name] })
 

@@ -1,6 +1,9 @@
 package pipelock
 
-import "gatewayd/gateway/formats"
+import (
+	"gatewayd/gateway/formats"
+	"gatewayd/gateway/needle"
+)
 
 // leastHeld is how many bytes of what may be a token must be there before they are held back: see Stream.Push.
 const leastHeld = 4
@@ -14,6 +17,7 @@ type formStream struct {
 	gone  int64  // bytes of the stream that were let go before the last call
 	next  int64  // bytes of the stream that were let go with it
 	leak  *LeakError
+	known *needle.Stream // nil when no tokens are known
 }
 
 // newFormStream returns nil when the scanner looks for no forms.
@@ -21,7 +25,32 @@ func newFormStream(st *Stream) *formStream {
 	if st.s.formats == nil {
 		return nil
 	}
-	return &formStream{st: st, view: view{escapes: st.written}, found: st.s.formats.NewStream(st.s.policy)}
+	f := &formStream{st: st, view: view{escapes: st.written}, found: st.s.formats.NewStream(st.s.policy)}
+	if len(st.s.tokens) > 0 {
+		f.known = needle.NewStream(st.s.set)
+		f.found.Encoded(f.encoded)
+	}
+	return f
+}
+
+// encoded looks for known tokens in a text that was encoded: what a token alone looks like in that encoding is known too,
+// but not when it is broken into lines.
+func (f *formStream) encoded(encoding string, text []byte, ends bool) {
+	if ends {
+		f.known.Rest()
+		return
+	}
+	var at [3]int
+	leaks := false
+	w := f.known.Push(text, func(start, end, id int) bool {
+		if f.st.s.leaks(id, f.st.host) {
+			at, leaks = [3]int{start, end, id}, true
+		}
+		return !leaks
+	})
+	if leaks && f.leak == nil {
+		f.leak = &LeakError{Finding: Finding{Rule: f.st.s.tokens[at[2]].name, Place: f.st.place, Encoding: encoding, Excerpt: excerpt(w.Bytes, at[0], at[1])}}
+	}
 }
 
 // push takes the next bytes and returns those that can be let go, or what keeps them. They may lie in p.
