@@ -82,7 +82,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 		"tls-new": newTLS, volumeName: volume,
 	}
 	do, ok := loads[j.load]
-	if !ok && j.load != "hold" {
+	if !ok && j.load != "hold" && j.load != idleName {
 		return fmt.Errorf("no load is called %q", j.load)
 	}
 	ctx, cancel := context.WithTimeout(ctx, j.duration+clientPatience)
@@ -98,7 +98,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 		}
 		j.connect = netip.AddrPortFrom(addr, 443).String()
 	}
-	if j.load == "hold" {
+	if j.load == "hold" || j.load == idleName {
 		return holdConnections(ctx, &j, in, out)
 	}
 	r, err := do(ctx, &j)

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 )
@@ -23,22 +27,61 @@ func holdConnections(ctx context.Context, j *job, in io.Reader, out io.Writer) e
 			c.Close()
 		}
 	}()
+	open := holdRaw
+	if j.load == idleName {
+		open = holdIdle
+	}
 	for range j.count {
-		c, err := greet(ctx, j.connect, j.hello)
+		c, err := open(ctx, j)
 		if err != nil {
 			return fmt.Errorf("after %d connections: %w", len(held), err)
 		}
 		held = append(held, c)
-		// As any TLS client, it says something after the answer: until it does, a gate may wait for a second hello.
-		if _, err := c.Write(message(askSink)); err != nil {
-			return fmt.Errorf("after %d connections: %w", len(held), err)
-		}
 	}
 	if err := json.NewEncoder(out).Encode(Result{Units: float64(len(held)), Connections: len(held)}); err != nil {
 		return err
 	}
 	_, err := io.Copy(io.Discard, in)
 	return err
+}
+
+// holdRaw opens a connection of the made-up protocol.
+func holdRaw(ctx context.Context, j *job) (net.Conn, error) {
+	c, err := greet(ctx, j.connect, j.hello)
+	if err != nil {
+		return nil, err
+	}
+	// As any TLS client, it says something after the answer: until it does, a gate may wait for a second hello.
+	if _, err := c.Write(message(askSink)); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// holdIdle opens an HTTP/1.1 connection over TLS and makes one request.
+func holdIdle(ctx context.Context, j *job) (net.Conn, error) {
+	pem, err := os.ReadFile(j.ca)
+	if err != nil {
+		return nil, fmt.Errorf("read authorities: %w", err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	d := tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: j.name, CurvePreferences: []tls.CurveID{tls.X25519}}}
+	c, err := d.DialContext(ctx, "tcp4", j.connect)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: %s\r\n\r\n", smallPath, j.name, j.header); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if n, err := drain(resp.Body); err != nil || n != smallSize || resp.StatusCode != http.StatusOK {
+		return nil, errors.Join(fmt.Errorf("status %s and %d bytes", resp.Status, n), err, c.Close())
+	}
+	return c, nil
 }
 
 // hold measures how much memory open connections take.

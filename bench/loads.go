@@ -75,6 +75,9 @@ var vmPaths = []string{viaVMFast, viaVMRelay, viaVMIntercept, viaVMKernel}
 
 const gigabit = 8e-9
 
+// idleName is the load that holds decrypted connections.
+const idleName = "h1-idle"
+
 func allLoads() []load {
 	passed := []string{viaGatewayd, viaHAProxy, viaNginx, viaKernel}
 	relayed := append([]string{viaGatewayd, viaRelay}, passed[1:]...)
@@ -86,6 +89,8 @@ func allLoads() []load {
 		openLoad(),
 		{name: "hold", title: "Memory for 1,000 open connections, before any other load", value: "KiB each", unit: tooFew,
 			host: rawName, paths: []string{viaGatewayd, viaRelay, viaHAProxy, viaNginx}, once: true, memory: true},
+		{name: idleName, title: "Memory for 1,000 decrypted connections, idle after one request each", value: "KiB each", unit: tooFew,
+			host: apiName, paths: opened, once: true, memory: true},
 		{name: "rr", title: "Request and response of 128 bytes over one connection, both ends pinned", value: "µs",
 			unit: requests, host: rawName, paths: forwarded, latency: true},
 		{name: "crr", title: "Connect, hello, answer, close; 4 at once", value: "conn/s",

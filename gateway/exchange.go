@@ -56,7 +56,7 @@ func newExchange(s *session, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{s: s, snap: s.snapshot(), tally: tally{ResponseWriter: w}, r: r, start: time.Now(), rec: s.begin()}
 	x.w = &x.tally
 	x.rec.Plan = x.snap.digest
-	x.rec.Method, x.rec.Host = r.Method, s.host
+	x.rec.Method, x.rec.Host = strings.Clone(r.Method), s.host
 	x.rec.Decision, x.rec.Lane = routes.Deny, LaneNone
 	return x
 }
@@ -69,6 +69,11 @@ func (x *exchange) serve() (whole bool) {
 		x.deny(d)
 		return true
 	}
+	if d := x.enter(); d != nil {
+		x.deny(d)
+		return true
+	}
+	defer x.s.running.leave(x)
 	if x.verdict.Route.Answer != "" {
 		x.answer()
 		return true
@@ -86,6 +91,22 @@ func (x *exchange) serve() (whole bool) {
 		return x.tunnel(resp)
 	}
 	return x.deliver(resp)
+}
+
+// enter puts the exchange among those that a new plan looks at. A plan that came between its decision and that is asked here.
+func (x *exchange) enter() *denial {
+	for {
+		x.s.running.enter(x)
+		now := x.s.snapshot()
+		if now == x.snap {
+			return nil
+		}
+		x.s.running.leave(x)
+		x.snap, x.rec.Plan = now, now.digest
+		if d := x.decide(); d != nil {
+			return d
+		}
+	}
 }
 
 // finish completes the record and hands it over.
@@ -197,7 +218,7 @@ func (x *exchange) target() *denial {
 		return x.badTarget("it holds a fragment")
 	}
 	x.path, x.query, x.hasQuery = strings.Cut(raw, "?")
-	x.rec.Path = x.path
+	x.rec.Path = strings.Clone(x.path) // a record outlives the head that this is a part of
 	for i := range len(x.query) {
 		if c := x.query[i]; c <= ' ' || c >= 0x7f {
 			return x.badTarget("its query holds a byte that has to be percent-encoded")

@@ -22,12 +22,19 @@ type observer interface {
 	interim(status int, header http.Header) // with each 1xx response
 }
 
+// running is told which requests are under way, so that a new plan can end those that it forbids.
+type running interface {
+	enter(x *exchange)
+	leave(x *exchange)
+}
+
 // session is what the requests on one connection of a guest share. It is used by as many goroutines as there are requests
 // at once.
 type session struct {
 	snapshot func() *snapshot // the plan in force
 	upstream roundTripper
 	begin    func() Record // a record with all that the flow knows
+	running  running
 	record   func(Record)
 	ready    func() bool // whether a record can be taken; false only where it must be
 	log      *slog.Logger
@@ -47,7 +54,7 @@ type session struct {
 // session returns the session of the flow. denied, if not nil, answers every request.
 func (f *flow) session(denied *routes.Verdict) *session {
 	return &session{
-		snapshot: f.b.current, tripped: f.b.isTripped, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record,
+		snapshot: f.b.current, tripped: f.b.isTripped, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record, running: f,
 		ready:  f.b.g.auditReady,
 		begin:  func() Record { return f.b.newRequestRecord(f) },
 		bottle: f.b.name, host: f.host, port: f.port, protocol: f.protocol, h2: f.alpn == alpnH2, denied: denied,

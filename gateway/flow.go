@@ -73,6 +73,8 @@ type flow struct {
 	half   bool           // one side of the relay has ended its stream
 	live   counters       // what the relay's sockets had moved at the last sweep
 	liveAt time.Time      // when that last changed
+
+	exchanges map[*exchange]struct{} // requests under way
 }
 
 // FlowInfo is the state of one open flow.

@@ -6,19 +6,67 @@ import (
 	"gatewayd/gateway/routes"
 )
 
-// revoke ends the open flows that the plan s would not carry as they are carried. Requests on intercepted connections
-// are decided one by one by the plan in force anyway; what this ends are relays and held-open connections.
+// revoke ends the open flows that the plan s would not carry as they are carried: relays whose route has changed, and
+// intercepted connections on which a request is under way that s would not let go as it went. A request that s permits goes
+// on, whatever else of its route has changed; the next one on its connection is decided by the plan that is in force then.
 func (b *bottle) revoke(s *snapshot) {
 	for _, f := range b.open() {
-		v, host, port, protocol, ok := f.grantOf()
-		if !ok {
-			continue
-		}
-		now := s.table.DecideFlow(host, port, protocol)
-		if now.Decision != v.Decision || !sameGrant(v.Route, now.Route) {
+		if f.revokedBy(s) {
 			f.abort(ReasonRevoked)
 		}
 	}
+}
+
+// revokedBy tells whether the plan s ends the flow.
+func (f *flow) revokedBy(s *snapshot) bool {
+	if running, forbidden := f.judgeRunning(s); running {
+		return forbidden
+	}
+	v, host, port, protocol, ok := f.grantOf()
+	if !ok {
+		return false
+	}
+	now := s.table.DecideFlow(host, port, protocol)
+	return now.Decision != v.Decision || !sameGrant(v.Route, now.Route)
+}
+
+// judgeRunning tells whether requests are under way on the flow, and whether s forbids one of them.
+func (f *flow) judgeRunning(s *snapshot) (running, forbidden bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for x := range f.exchanges {
+		if !s.carries(x) {
+			return true, true
+		}
+	}
+	return len(f.exchanges) > 0, false
+}
+
+// enter notes that x is under way. From its verdict on, what it was decided by does not change.
+func (f *flow) enter(x *exchange) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.exchanges == nil {
+		f.exchanges = map[*exchange]struct{}{}
+	}
+	f.exchanges[x] = struct{}{}
+}
+
+// leave notes that x is over.
+func (f *flow) leave(x *exchange) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.exchanges, x)
+}
+
+// carries tells whether s lets x go as it went: intercepted, with the same credential, and scanned if s would have it scanned.
+func (s *snapshot) carries(x *exchange) bool {
+	old, now := x.verdict, s.table.Decide(routes.Request{
+		Host: x.host, Port: x.s.port, Protocol: x.s.protocol, Method: x.r.Method, Path: x.path,
+	})
+	return now.Decision == routes.Intercept && now.Route != nil && now.Inject == old.Inject && (old.Scan || !now.Scan) &&
+		now.Route.Answer == old.Route.Answer && (now.Route.AllowPrivate || !old.Route.AllowPrivate) &&
+		reflect.DeepEqual(withoutDummies(now.Route.Auth), withoutDummies(old.Route.Auth))
 }
 
 // sameGrant tells whether two routes let the same things pass with the same credential. Dummies do not count: they

@@ -260,3 +260,57 @@ func TestNewPlanEndsInterceptedConnections(t *testing.T) {
 		t.Errorf("record %+v; want an intercepted flow that was revoked", r)
 	}
 }
+
+// TestPlanChangeSparesWhatItPermits swaps plans under a response that is under way. Those that permit its request let it go
+// on, whatever else they change; the first that does not cuts it off.
+func TestPlanChangeSparesWhatItPermits(t *testing.T) {
+	next := make(chan string)
+	s := newStage(t, withAuth(t), func(rw http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(rw)
+		_ = rc.Flush()
+		for {
+			select {
+			case piece := <-next:
+				_, _ = io.WriteString(rw, piece)
+				_ = rc.Flush()
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	plain := s.b.Table.Routes()[0]
+	resp, err := s.client(t, false).Do(s.ask(t, "GET", "/v1/events", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for _, c := range []struct {
+		what    string
+		change  func(r *routes.Route)
+		permits bool
+	}{
+		{"methods and paths that it is within", func(r *routes.Route) { r.Methods, r.Paths = []string{"GET"}, []string{"/v1/**"} }, true},
+		{"another path besides", func(r *routes.Route) { r.Paths = []string{"/v1/**", "/v2"} }, true},
+		{"it is not scanned any more", func(r *routes.Route) { r.TLSPassthrough = true }, true},
+		{"another credential", func(r *routes.Route) { a := *r.Auth; a.Header = "X-Key"; a.Scheme = routes.HeaderScheme; r.Auth = &a }, false},
+	} {
+		r := plain
+		c.change(&r)
+		b := testBottle(t, r)
+		b.CA, b.PlanDigest = s.b.CA, c.what
+		s.apply(t, b)
+		if !c.permits {
+			break
+		}
+		next <- "piece"
+		if _, err := io.ReadFull(resp.Body, make([]byte, len("piece"))); err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+	}
+	if _, err := io.ReadAll(resp.Body); err == nil {
+		t.Error("the response looks whole although its credential is no longer the plan's")
+	}
+	if r := s.records.wait(t, func(r Record) bool { return r.Type == RecordFlow }); r.Reason != ReasonRevoked {
+		t.Errorf("record %+v; want an intercepted flow that was revoked", r)
+	}
+}
