@@ -78,7 +78,9 @@ func holdIdle(ctx context.Context, j *job) (net.Conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if n, err := drain(resp.Body); err != nil || n != smallSize || resp.StatusCode != http.StatusOK {
+	n, err := drain(resp.Body)
+	resp.Body.Close()
+	if err != nil || n != smallSize || resp.StatusCode != http.StatusOK {
 		return nil, errors.Join(fmt.Errorf("status %s and %d bytes", resp.Status, n), err, c.Close())
 	}
 	return c, nil
