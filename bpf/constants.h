@@ -104,6 +104,8 @@ enum limits {
 	/* Flows whose hello is still kept, of all bottles and of one: 17.3 KB each. */
 	MAX_HELLOS = 1024,
 	MAX_BOTTLE_HELLOS = 512,
+	/* Addresses of the uplink that translated flows may leave by. */
+	UPLINK_ADDRESSES = 8,
 	/* Pins: names at addresses, and addresses. */
 	MAX_PINS = 65536,
 	/* Names at addresses that are remembered, of all bottles and of one. */
@@ -157,6 +159,7 @@ enum flow_reason {
 	REASON_IDLE,	    /* nothing for a long time */
 	REASON_HELLO_TIMEOUT, /* no whole ClientHello in time */
 	REASON_REPLACED,    /* a new connection has the same addresses and ports */
+	REASON_LOST,	    /* conntrack has forgotten under which port it leaves */
 	REASONS,
 };
 

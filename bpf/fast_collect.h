@@ -7,7 +7,7 @@
 #ifndef GATEWAY_FAST_COLLECT_H
 #define GATEWAY_FAST_COLLECT_H
 
-#include "fast_state.h"
+#include "fast_lane.h"
 
 #define SECOND_NS (1000ULL * 1000 * 1000)
 #define DELETE_AFTER (SECOND_NS / 2)	 /* from the mark to the deletion */
@@ -59,6 +59,7 @@ static long collect_flow(void *map, const struct flow_key *at, struct flow *f, v
 			f->state = FLOW_ENDED;
 			f->seen = now;
 			forget_hello(&key, f);
+			leave_lane(&key, f);
 		}
 		break;
 	case FLOW_REFUSED:
@@ -69,6 +70,7 @@ static long collect_flow(void *map, const struct flow_key *at, struct flow *f, v
 			f->state = FLOW_ENDED;
 			f->seen = now;
 			forget_hello(&key, f);
+			leave_lane(&key, f);
 		}
 		break;
 	default:

@@ -6,6 +6,7 @@
 #include "assign.h"
 #include "counters.h"
 #include "fast_judge.h"
+#include "fast_lane.h"
 
 #define TTL_OFFSET (ETH_HLEN + offsetof(struct iphdr, ttl))
 #define IP_CHECK_OFFSET (ETH_HLEN + offsetof(struct iphdr, check))
@@ -15,7 +16,9 @@ enum fast_verdict {
 	FAST_NOT_OURS, /* the zero value: to the gateway's sockets */
 	FAST_DROP,
 	FAST_FORWARD,
+	FAST_REDIRECT, /* the helper that redirects has been called */
 	FAST_RESET, /* it is a RST to the upstream by now; forward it, count a drop */
+	FAST_RESET_REDIRECT,
 };
 
 static __always_inline void fill_segment(struct segment *s, struct __sk_buff *skb,
@@ -41,6 +44,8 @@ static __always_inline void count_up(struct __sk_buff *skb, const struct segment
 	f->seen = bpf_ktime_get_coarse_ns();
 	f->up_packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
 	f->up_bytes += s->len;
+	if (s->flags & TCP_ACK)
+		f->expects = s->ack;
 	if (s->flags & TCP_FIN)
 		f->fin_up = 1;
 	if (s->flags & TCP_RST)
@@ -69,6 +74,7 @@ static __always_inline enum fast_verdict refuse(struct __sk_buff *skb, const str
 						struct flow *f, enum flow_reason why)
 {
 	__u32 next = f->start + f->kept;
+	bool redirected;
 
 	if (f->state != FLOW_REFUSED) {
 		struct destination_key d = { .ifindex = s->key.ifindex,
@@ -80,14 +86,23 @@ static __always_inline enum fast_verdict refuse(struct __sk_buff *skb, const str
 		f->reason = why;
 		f->seen = bpf_ktime_get_coarse_ns();
 		/* The honest retry goes to the relay. */
-		if (why != REASON_REVOKED)
+		if (why != REASON_REVOKED && why != REASON_LOST)
 			bpf_map_delete_elem(&destinations, &d);
 		if (report(&s->key, f, EVENT_REFUSED, why))
 			f->reason = REASON_NONE; /* else the collector reports it */
 	} else if (!f->guarded) {
 		next = s->seq;
 	}
-	return write_resets(skb, s, next) ? FAST_DROP : FAST_RESET;
+	if (write_resets(skb, s, next))
+		return FAST_DROP;
+	if (!f->out_port || why == REASON_LOST) {
+		leave_lane(&s->key, f);
+		return FAST_RESET;
+	}
+	redirected = redirect_up(skb, s, f);
+	close_lane(skb, &s->key, f, s->saddr);
+	leave_lane(&s->key, f);
+	return redirected ? FAST_RESET_REDIRECT : FAST_DROP;
 }
 
 /* Starts a flow's entry anew; everything of an earlier connection is forgotten. */
@@ -104,6 +119,8 @@ static __always_inline void begin_flow(struct flow *f, const struct segment *s)
 	f->phase = PHASE_HELLO;
 	f->guarded = 1;
 	f->fin_up = f->fin_down = f->reset = f->reason = f->name_len = 0;
+	f->lane = f->out_port = 0;
+	f->checked = f->closing = 0;
 #pragma unroll
 	for (int i = 0; i < 4; i++)
 		id[i] = bpf_get_prandom_u32();
@@ -115,8 +132,7 @@ static __always_inline bool make_hello(struct flow *f, struct usage *u)
 {
 	__u32 slot = 0;
 
-	if (__sync_fetch_and_add(&u->hellos, 1) >= MAX_BOTTLE_HELLOS ||
-	    bpf_map_pop_elem(&slots, &slot)) {
+	if (__sync_fetch_and_add(&u->hellos, 1) >= MAX_BOTTLE_HELLOS || !(slot = take_slot())) {
 		__sync_fetch_and_add(&u->hellos, -1);
 		return false;
 	}
@@ -163,6 +179,7 @@ static __noinline int renew_flow(const struct segment *s, struct flow *f, struct
 	f->state = FLOW_ENDED;
 	f->seen = bpf_ktime_get_coarse_ns();
 	forget_hello(&s->key, f);
+	leave_lane(&s->key, f);
 	verdict = FAST_NOT_OURS;
 	if (pinned && make_hello(f, u)) {
 		begin_flow(f, s);
@@ -259,6 +276,32 @@ static __always_inline enum fast_verdict fast_judged(struct __sk_buff *skb,
 	return verdict;
 }
 
+/* Sends a segment on by the lane that its flow is in. */
+static __always_inline enum fast_verdict send_on(struct __sk_buff *skb, const struct segment *s,
+						 struct flow *f, const struct iphdr *ip,
+						 enum drop_reason *why)
+{
+	enum lane_verdict lane = LANE_STACK;
+
+	if (f && f->state == FLOW_VERIFIED && !(s->flags & TCP_SYN))
+		lane = choose_lane(skb, s, f);
+	switch (lane) {
+	case LANE_STACK:
+		*why = DROP_REPLY_FAILED;
+		return set_ttl(skb, ip) ? FAST_DROP : FAST_FORWARD;
+	case LANE_REDIRECT:
+		*why = DROP_REPLY_FAILED;
+		return redirect_up(skb, s, f) ? FAST_REDIRECT : FAST_DROP;
+	case LANE_LOST:
+		*why = DROP_FLOW_REFUSED;
+		return refuse(skb, s, f, REASON_LOST);
+	case LANE_OVER:
+		break;
+	}
+	*why = DROP_FLOW_REVOKED;
+	return FAST_DROP;
+}
+
 /*
  * Says what becomes of a segment from the bottle. FAST_NOT_OURS: there is no such
  * flow and there will be none. With FAST_DROP and FAST_RESET, *why is the reason.
@@ -290,11 +333,7 @@ static __always_inline enum fast_verdict fast_path(struct __sk_buff *skb, const 
 			verdict = FAST_FORWARD;
 		}
 	}
-	if (verdict == FAST_FORWARD && set_ttl(skb, ip)) {
-		*why = DROP_REPLY_FAILED;
-		return FAST_DROP;
-	}
-	return verdict;
+	return verdict == FAST_FORWARD ? send_on(skb, s, f, ip, why) : verdict;
 }
 
 /*
@@ -321,16 +360,16 @@ static __noinline int note_answer(const struct flow_key *key, struct flow *f,
 				  const struct tcphdr *tcp)
 {
 	__u32 ack = bpf_ntohl(tcp->ack_seq);
-	bool settled = tcp->ack && settles(f, ack - f->start);
+	bool settled = tcp->ack && settles(f, ack - f->start), reset = tcp->rst && f->reset;
 
-	if (!settled && !tcp->rst)
+	if (!settled && !reset)
 		return 0;
 	if (!lock_flow(f))
 		return 0; /* the next one will do */
 	settled = tcp->ack && settles(f, ack - f->start);
 	if (settled && f->state == FLOW_VERIFIED)
 		f->guarded = 0;
-	if (settled || tcp->rst)
+	if (settled || reset)
 		forget_hello(key, f);
 	unlock_flow(f);
 	return 0;
@@ -371,10 +410,13 @@ static __always_inline enum drop_reason fast_down(struct __sk_buff *skb)
 		f->down_bytes += total - headers;
 	if (tcp.fin)
 		f->fin_down = 1;
-	if (tcp.rst)
+	/* Nobody but us has compared it with what is expected, once it is in the lane. */
+	if (tcp.rst && (!f->out_port || bpf_ntohl(tcp.seq) - f->expects < RST_WITHIN))
 		f->reset = 1;
 	if (f->guarded)
 		note_answer(&key, f, &tcp);
+	if (f->out_port && (f->reset || (f->fin_up && f->fin_down)))
+		close_lane(skb, &key, f, ip.daddr);
 	return DROP_NONE;
 }
 

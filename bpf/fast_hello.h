@@ -34,9 +34,6 @@
 #define MATCH_CHUNKS (HELLO_CAPACITY / MATCH_CHUNK + 1)
 #define HELLO_STEPS 512 /* extensions and ALPN entries, together */
 
-/* Hides a number from the compiler, so that a check of it is not moved or lost. */
-#define OPAQUE(n) asm volatile("" : "+r"(n))
-
 struct walk {
 	struct __sk_buff *skb;
 	struct hello *h;

@@ -23,7 +23,8 @@
 #define OPTION_EXPERIMENT1 253 /* RFC 4727; Fast Open's before it had a number */
 #define OPTION_EXPERIMENT2 254
 #define OPTIONS_MOST 40
-#define OPTIONS_ROOM 128 /* twice a power of two that is no less */
+#define OPTIONS_MASK 63 /* a power of two that is no less, less one */
+#define OPTIONS_ROOM 72 /* one byte beyond the mask, in words of 8 */
 #define PLAIN_HEADER 20
 #define FAR_AHEAD (1U << 30) /* beyond any window (RFC 7323 section 2.3) */
 #define FOLLOWERS 4 /* records looked at behind a hello, for one segment */
@@ -51,7 +52,7 @@ static long look_at_option(__u32 index, struct options *w)
 	if (at >= w->end)
 		return 1;
 	OPAQUE(at);
-	at &= OPTIONS_ROOM / 2 - 1;
+	at &= OPTIONS_MASK;
 	kind = w->o[at];
 	size = w->o[at + 1];
 	if (kind == OPTION_END)

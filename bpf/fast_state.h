@@ -9,6 +9,9 @@
 
 #include "state.h"
 
+/* Hides a number from the compiler, so that a check of it is not moved or lost. */
+#define OPAQUE(n) asm volatile("" : "+r"(n))
+
 /* A connection as the bottle sees it; its address is the link's constant. */
 struct flow_key {
 	__u32 ifindex;
@@ -31,6 +34,15 @@ struct flow {
 	__u32 record; /* offset of the record that is being looked at */
 	__u32 busy;   /* not 0 while a CPU judges */
 	__u32 slot;   /* of hellos, 0 when nothing is kept */
+	__u32 expects; /* what the guest acknowledged last */
+	__u32 lane;   /* generation of the lane that it is in, 0 for none */
+	__u32 uplink; /* ifindex; this and the next three are set with out_port */
+	__be32 next_hop;
+	__be32 out_addr; /* what the upstream knows the guest by */
+	__be16 out_port; /* 0: the flow has no entry in reverses */
+	__u16 unused;
+	__u64 checked; /* when conntrack was asked last */
+	__u64 closing; /* when its end was seen, 0 before */
 	__u8 state;   /* enum flow_state */
 	__u8 phase;   /* enum flow_phase */
 	__u8 guarded; /* bytes below kept may still be sent again */
@@ -89,6 +101,32 @@ struct hello {
 	__u8 bytes[HELLO_CAPACITY + HELLO_SLACK];
 };
 
+/*
+ * Where flows are redirected to. No uplink: nowhere, they are forwarded. Whatever
+ * changes gives it the next generation, and each flow's next packet asks anew.
+ */
+struct lane {
+	__u32 uplink; /* ifindex */
+	__u32 generation; /* never 0 */
+	__be32 addrs[UPLINK_ADDRESSES];
+	__u64 routes; /* digest; compared by the Go side alone */
+};
+
+/* What comes to the uplink for a flow in the lane. */
+struct reverse_key {
+	__u32 ifindex;
+	__be32 remote;
+	__be32 local;
+	__be16 remote_port;
+	__be16 local_port;
+};
+
+struct reverse {
+	struct flow_key key;
+	__u32 unused;
+	__u64 until; /* CLOCK_MONOTONIC, 0 while the connection is open */
+};
+
 /* How much of its budgets a bottle uses. */
 struct usage {
 	__u64 flows;
@@ -122,11 +160,19 @@ struct {
 	__type(value, struct hello);
 } hellos SEC(".maps");
 
-/* The slots that no flow has. The Go side puts them there, once. */
+/*
+ * A bit for each slot that no flow has, from slot 1 on. The Go side sets them once.
+ * (No queue: Linux 6.1 has none for the program that collects.)
+ */
+struct slot_set {
+	__u64 free[MAX_HELLOS / 64];
+};
+
 struct {
-	__uint(type, BPF_MAP_TYPE_QUEUE);
-	__uint(max_entries, MAX_HELLOS);
-	__type(value, __u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct slot_set);
 } slots SEC(".maps");
 
 struct {
@@ -167,6 +213,22 @@ struct {
 	__uint(max_entries, EVENT_BYTES);
 } events SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_FLOWS);
+	__type(key, struct reverse_key);
+	__type(value, struct reverse);
+} reverses SEC(".maps");
+
+/* Written by the Go side. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lane);
+} lanes SEC(".maps");
+
 /* Where a new flow is put together: it is too large for the stack. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -192,6 +254,67 @@ static __always_inline bool report(const struct flow_key *key, const struct flow
 	return true;
 }
 
+static __always_inline struct slot_set *the_slots(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&slots, &zero);
+}
+
+/* The number of the one bit that is set. */
+static __always_inline __u32 bit_number(__u64 bit)
+{
+	__u32 n = 0;
+
+	if (bit >> 32)
+		n = 32;
+	if (bit >> n >> 16)
+		n += 16;
+	if (bit >> n >> 8)
+		n += 8;
+	if (bit >> n >> 4)
+		n += 4;
+	if (bit >> n >> 2)
+		n += 2;
+	return n + (bit >> n >> 1 ? 1 : 0);
+}
+
+/*
+ * Takes a free slot, 0 for none. Who loses a bit to another CPU tries the next
+ * word, so that there is no loop without an end.
+ */
+static __noinline __u32 take_slot(void)
+{
+	__u32 words = MAX_HELLOS / 64, first = bpf_get_smp_processor_id() * 5;
+	struct slot_set *s = the_slots();
+
+	if (!s)
+		return 0;
+	for (__u32 i = 0; i < MAX_HELLOS / 64; i++) {
+		__u32 word = (first + i) & (words - 1);
+		__u64 free, bit;
+
+		OPAQUE(word);
+		word &= words - 1;
+		free = s->free[word];
+		bit = free & -free;
+		if (bit && __sync_fetch_and_and(&s->free[word], ~bit) & bit)
+			return word * 64 + bit_number(bit) + 1;
+	}
+	return 0;
+}
+
+static __always_inline void give_slot(__u32 slot)
+{
+	struct slot_set *s = the_slots();
+	__u32 word = (slot - 1) / 64;
+
+	OPAQUE(word);
+	word &= MAX_HELLOS / 64 - 1;
+	if (s)
+		__sync_fetch_and_or(&s->free[word], 1ULL << ((slot - 1) & 63));
+}
+
 /*
  * Lets go of what was kept of a flow's stream. The caller holds the flow's lock:
  * nobody reads what is given to another flow now.
@@ -204,7 +327,7 @@ static __always_inline void forget_hello(const struct flow_key *key, struct flow
 	if (!slot)
 		return;
 	f->slot = 0;
-	bpf_map_push_elem(&slots, &slot, BPF_ANY);
+	give_slot(slot);
 	u = bpf_map_lookup_elem(&usages, &ifindex);
 	if (u)
 		__sync_fetch_and_add(&u->hellos, -1);

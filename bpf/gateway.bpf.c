@@ -5,11 +5,13 @@
  * capture_ingress sees every frame that a bottle sends, and lets exactly three
  * kinds reach the host's stack: an ARP request for the gateway, a packet that it
  * has assigned to a socket of the gateway, and a segment of a fast-path flow,
- * which it has marked. Everything else is dropped under its own reason; a helper
- * that fails is a drop.
+ * which it has marked. Segments of such a flow can also go to the uplink by
+ * themselves (fast_lane.h). Everything else is dropped under its own reason; a
+ * helper that fails is a drop.
  *
- * UAPI headers only: the programs read no kernel structure, so that one object
- * loads on every kernel from 6.1 on and needs no vmlinux.h.
+ * UAPI headers only: but for connection tracking (conntrack.h) the programs read
+ * no kernel structure, so that one object loads on every kernel from 6.1 on and
+ * needs no vmlinux.h.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -47,6 +49,8 @@ enum action {
 	ACTION_REFUSE, /* send it back: it is an ICMP error by now */
 	ACTION_FORWARD,
 	ACTION_RESET, /* forward it: a RST by now, in place of what was dropped */
+	ACTION_REDIRECT,
+	ACTION_RESET_REDIRECT,
 };
 
 /*
@@ -87,8 +91,14 @@ static __always_inline enum drop_reason handle_tcp(struct __sk_buff *skb,
 	case FAST_FORWARD:
 		*action = ACTION_FORWARD;
 		return DROP_NONE;
+	case FAST_REDIRECT:
+		*action = ACTION_REDIRECT;
+		return DROP_NONE;
 	case FAST_RESET:
 		*action = ACTION_RESET;
+		return why;
+	case FAST_RESET_REDIRECT:
+		*action = ACTION_RESET_REDIRECT;
 		return why;
 	case FAST_DROP:
 		return why;
@@ -150,7 +160,7 @@ static __always_inline enum drop_reason handle_ipv4(struct __sk_buff *skb,
 
 /*
  * Judges one frame; *action counts only if the result is DROP_NONE, or if it is
- * ACTION_RESET.
+ * one of the two with RESET.
  */
 static __always_inline enum drop_reason judge(struct __sk_buff *skb, enum action *action)
 {
@@ -194,7 +204,7 @@ int capture_ingress(struct __sk_buff *skb)
 	why = take_frame(s) ? judge(skb, &action) : DROP_FRAME_PACE;
 	if (why != DROP_NONE) {
 		count_drop(s, why);
-		if (action != ACTION_RESET)
+		if (action != ACTION_RESET && action != ACTION_RESET_REDIRECT)
 			return TC_ACT_SHOT;
 	}
 	switch (action) {
@@ -208,6 +218,12 @@ int capture_ingress(struct __sk_buff *skb)
 	case ACTION_PASS_ARP:
 		s->arp++;
 		break;
+	case ACTION_REDIRECT:
+	case ACTION_RESET_REDIRECT:
+		s->forwarded++;
+		s->redirected++;
+		skb->mark = MARK_FORWARD;
+		return TC_ACT_REDIRECT;
 	case ACTION_FORWARD:
 	case ACTION_RESET:
 		s->forwarded++;
@@ -239,6 +255,15 @@ int capture_egress(struct __sk_buff *skb)
 		s->tx_bytes += skb->len;
 	}
 	return TC_ACT_UNSPEC;
+}
+
+/*
+ * At the uplink: takes what answers a flow in the lane, and nothing else.
+ */
+SEC("tc")
+int uplink_ingress(struct __sk_buff *skb)
+{
+	return answer_down(skb);
 }
 
 /* Run by the Go side, once a second: goes over all flows. */

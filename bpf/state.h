@@ -40,6 +40,7 @@ struct link_stats {
 	__u64 window; /* the frame window that is being counted ... */
 	__u64 window_frames;
 	__u64 forwarded; /* frames of fast-path flows that were passed */
+	__u64 redirected; /* of these, past netfilter and routing */
 	__u64 drops[DROP_REASONS];
 };
 

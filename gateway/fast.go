@@ -19,6 +19,7 @@ const (
 	ReasonFastOption routes.Reason = "fast_option"   // urgent data or a TCP option that could make the upstream see other bytes
 	ReasonPeerReset  routes.Reason = "reset"         // either side reset the connection
 	ReasonReplaced   routes.Reason = "replaced"      // a new connection took the same addresses and ports
+	ReasonFastLost   routes.Reason = "fast_lost"     // connection tracking has forgotten how the flow was translated
 	ReasonFastSplit  routes.Reason = "fast_no_hello" // no hello in one TLS record; the relay takes others
 )
 
@@ -186,7 +187,7 @@ func (g *Gateway) fastOver(e redirect.FastEvent) {
 		g.publish(r)
 		return
 	}
-	if e.Refused && r.Reason != ReasonRevoked || unanswered(e) {
+	if e.Refused && r.Reason != ReasonRevoked && r.Reason != ReasonFastLost || unanswered(e) {
 		b.withdrawFast(e.Flow.Dst.Addr())
 	}
 	s := b.current()
@@ -254,6 +255,8 @@ func fastReason(r redirect.FastReason) routes.Reason {
 		return ReasonHelloTimeout
 	case redirect.FastReplaced:
 		return ReasonReplaced
+	case redirect.FastLost:
+		return ReasonFastLost
 	}
 	return ReasonInternal
 }

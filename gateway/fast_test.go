@@ -170,7 +170,7 @@ func TestFastRecords(t *testing.T) {
 	if got := f.names("93.184.216.34"); got != nil {
 		t.Errorf("%v may be called again after another answer", got)
 	}
-	for r := redirect.FastNotTLS; r <= redirect.FastReplaced; r++ {
+	for r := redirect.FastNotTLS; r <= redirect.FastLost; r++ {
 		if fastReason(r) == ReasonInternal && r != redirect.FastInternal {
 			t.Errorf("%v has no reason of its own", r)
 		}

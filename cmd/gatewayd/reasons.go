@@ -43,6 +43,7 @@ func reasonWords(r routes.Reason) string {
 		"fast_no_hello":            "no ClientHello in one TLS record of at most 16 KB; a retry takes the relay",
 		"fast_changed":             "other bytes where a judged hello was: somebody tries to get around the fast path",
 		"fast_option":              "urgent data, or a TCP option that could make the upstream see other bytes",
+		"fast_lost":                "connection tracking has forgotten how the connection was translated (a flush, another address of the uplink)",
 		"shut":                     "the bottle was removed or the gateway stopped",
 		"internal":                 "a defect of the gateway; the flow was refused",
 		"upstream_resolve":         "its name has no usable address",

@@ -8,7 +8,7 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// hooks puts the two programs on a link, and tells whether they are there. An
+// hooks puts programs on a link, and tells whether they are there. An
 // implementation keeps no state: what counts is what the kernel says.
 type hooks interface {
 	mode() AttachMode
@@ -30,8 +30,31 @@ type hooks interface {
 // drivers/net/loopback.c).
 const loopbackIndex = 1
 
+// hookPoint is one program's place on a link.
+type hookPoint struct {
+	pin    string // of a tcx link, before "_" and the ifindex
+	name   string // of a clsact filter
+	egress bool
+	prog   *ebpf.Program
+}
+
+// onCapture are the places of a capture link, and onUplink those of the uplink.
+func onCapture(o *gatewayObjects) []hookPoint {
+	return []hookPoint{
+		{"ingress", gatewayProgCaptureIngress, false, o.CaptureIngress},
+		{"egress", gatewayProgCaptureEgress, true, o.CaptureEgress},
+	}
+}
+
+func onUplink(o *gatewayObjects) []hookPoint {
+	return []hookPoint{{uplinkPin, gatewayProgUplinkIngress, false, o.UplinkIngress}}
+}
+
+// uplinkPin is how the names of pinned links of uplinks begin.
+const uplinkPin = "uplink"
+
 // pickHooks resolves AttachAuto by asking the kernel for tcx.
-func pickHooks(mode AttachMode, dir *pinDir, o *gatewayObjects) (hooks, error) {
+func pickHooks(mode AttachMode, dir *pinDir, o *gatewayObjects, points []hookPoint) (hooks, error) {
 	if mode == AttachAuto {
 		tcx, err := haveTCX(o.CaptureEgress)
 		if err != nil {
@@ -43,9 +66,9 @@ func pickHooks(mode AttachMode, dir *pinDir, o *gatewayObjects) (hooks, error) {
 		}
 	}
 	if mode == AttachTCX {
-		return &tcxHooks{dir: dir, ingress: o.CaptureIngress, egress: o.CaptureEgress}, nil
+		return &tcxHooks{dir: dir, points: points}, nil
 	}
-	return &clsactHooks{ingress: o.CaptureIngress, egress: o.CaptureEgress}, nil
+	return &clsactHooks{points: points}, nil
 }
 
 // haveTCX tries tcx at the egress of lo with a program that only counts. A query

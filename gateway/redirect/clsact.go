@@ -18,7 +18,7 @@ const (
 // clsactHooks attaches direct-action filters to a clsact qdisc. They belong to
 // the qdisc, and so outlive the process without a pin.
 type clsactHooks struct {
-	ingress, egress *ebpf.Program
+	points []hookPoint
 }
 
 type clsactHook struct {
@@ -28,10 +28,15 @@ type clsactHook struct {
 }
 
 func (h *clsactHooks) hooks() []clsactHook {
-	return []clsactHook{
-		{netlink.HANDLE_MIN_INGRESS, gatewayProgCaptureIngress, h.ingress},
-		{netlink.HANDLE_MIN_EGRESS, gatewayProgCaptureEgress, h.egress},
+	all := make([]clsactHook, 0, len(h.points))
+	for _, p := range h.points {
+		parent := uint32(netlink.HANDLE_MIN_INGRESS)
+		if p.egress {
+			parent = netlink.HANDLE_MIN_EGRESS
+		}
+		all = append(all, clsactHook{parent, p.name, p.prog})
 	}
+	return all
 }
 
 func (h *clsactHooks) mode() AttachMode { return AttachClsact }

@@ -93,6 +93,9 @@ type Counters struct {
 	// Forwarded counts frames from the bottle that were passed on the fast
 	// path, and RSTs that took the place of refused ones.
 	Forwarded uint64
+	// Redirected counts those of Forwarded that went to the uplink past
+	// netfilter and routing.
+	Redirected uint64
 }
 
 // Dropped returns the sum over all reasons.
@@ -106,7 +109,7 @@ func (c Counters) Dropped() uint64 {
 
 func (c *Counters) addStats(s *gatewayLinkStats) {
 	one := Counters{RxPackets: s.RxPackets, RxBytes: s.RxBytes, TxPackets: s.TxPackets, TxBytes: s.TxBytes,
-		Assigned: s.Assigned, ARP: s.Arp, Refused: s.Refused, Forwarded: s.Forwarded, Drops: make(map[Reason]uint64)}
+		Assigned: s.Assigned, ARP: s.Arp, Refused: s.Refused, Forwarded: s.Forwarded, Redirected: s.Redirected, Drops: make(map[Reason]uint64)}
 	for r, n := range s.Drops {
 		if n > 0 {
 			one.Drops[Reason(r)] = n
@@ -124,6 +127,7 @@ func (c *Counters) add(d Counters) {
 	c.ARP += d.ARP
 	c.Refused += d.Refused
 	c.Forwarded += d.Forwarded
+	c.Redirected += d.Redirected
 	if c.Drops == nil {
 		c.Drops = make(map[Reason]uint64)
 	}

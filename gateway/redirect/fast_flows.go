@@ -37,11 +37,12 @@ const (
 	FastIdle         = FastReason(gatewayFlowReasonREASON_IDLE)          // nothing for a long time
 	FastHelloTimeout = FastReason(gatewayFlowReasonREASON_HELLO_TIMEOUT) // no whole ClientHello in time
 	FastReplaced     = FastReason(gatewayFlowReasonREASON_REPLACED)      // a new connection took the same addresses and ports
+	FastLost         = FastReason(gatewayFlowReasonREASON_LOST)          // connection tracking has forgotten how it was translated
 )
 
 var fastReasonWords = [gatewayFlowReasonREASONS]string{
 	"none", "not_tls", "malformed", "too_large", "no_name", "name", "early_data", "changed", "urgent", "option",
-	"revoked", "internal", "closed", "reset", "idle", "hello_timeout", "replaced",
+	"revoked", "internal", "closed", "reset", "idle", "hello_timeout", "replaced", "lost",
 }
 
 // String returns the reason as one word of lower-case letters and '_'.

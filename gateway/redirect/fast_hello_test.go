@@ -71,9 +71,7 @@ func (h *judgeHarness) begin() {
 	var before gatewayFlow
 	if h.objects.Flows.Lookup(h.key, &before) == nil {
 		must(h.t, h.objects.Flows.Delete(h.key))
-		if before.Slot != 0 {
-			must(h.t, h.objects.Slots.Put(nil, before.Slot))
-		}
+		must(h.t, fillSlots(&h.objects))
 	}
 	must(h.t, h.objects.Usages.Put(uint32(loopbackIndex), gatewayUsage{}))
 	must(h.t, h.objects.Destinations.Put(h.dest, gatewayDestination{Expires: 1 << 62}))

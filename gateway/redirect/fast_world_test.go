@@ -38,9 +38,10 @@ type fastStage struct {
 	unwatch func()
 }
 
-func newFastStage(t *testing.T, mode AttachMode) *fastStage {
+func newFastStage(t *testing.T, mode AttachMode, change ...func(*Options)) *fastStage {
 	t.Helper()
-	s := &fastStage{stage: newStage(t, func(o *Options) { o.Attach, o.Uplink = mode, "up0" })}
+	uplink := func(o *Options) { o.Attach, o.Uplink = mode, "up0" }
+	s := &fastStage{stage: newStage(t, append(change, uplink)...)}
 	s.leaksAllowed = true
 	s.l = s.link(1)
 	s.listeners(s.l)

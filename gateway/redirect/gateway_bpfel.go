@@ -126,6 +126,15 @@ type gatewayFlow struct {
 	Record      uint32
 	Busy        uint32
 	Slot        uint32
+	Expects     uint32
+	Lane        uint32
+	Uplink      uint32
+	NextHop     uint32
+	OutAddr     uint32
+	OutPort     uint16
+	Unused      uint16
+	Checked     uint64
+	Closing     uint64
 	State       uint8
 	Phase       uint8
 	Guarded     uint8
@@ -176,7 +185,8 @@ const (
 	gatewayFlowReasonREASON_IDLE          gatewayFlowReason = 14
 	gatewayFlowReasonREASON_HELLO_TIMEOUT gatewayFlowReason = 15
 	gatewayFlowReasonREASON_REPLACED      gatewayFlowReason = 16
-	gatewayFlowReasonREASONS              gatewayFlowReason = 17
+	gatewayFlowReasonREASON_LOST          gatewayFlowReason = 17
+	gatewayFlowReasonREASONS              gatewayFlowReason = 18
 )
 
 type gatewayFlowState uint32
@@ -212,6 +222,14 @@ type gatewayInstance struct {
 	Unused      uint32
 }
 
+type gatewayLane struct {
+	_          structs.HostLayout
+	Uplink     uint32
+	Generation uint32
+	Addrs      [8]uint32
+	Routes     uint64
+}
+
 type gatewayLimits uint32
 
 const (
@@ -228,6 +246,7 @@ const (
 	gatewayLimitsMAX_BOTTLE_FLOWS    gatewayLimits = 65536
 	gatewayLimitsMAX_HELLOS          gatewayLimits = 1024
 	gatewayLimitsMAX_BOTTLE_HELLOS   gatewayLimits = 512
+	gatewayLimitsUPLINK_ADDRESSES    gatewayLimits = 8
 	gatewayLimitsMAX_PINS            gatewayLimits = 65536
 	gatewayLimitsMAX_TOLD            gatewayLimits = 131072
 	gatewayLimitsMAX_BOTTLE_TOLD     gatewayLimits = 8192
@@ -253,6 +272,7 @@ type gatewayLinkStats struct {
 	Window        uint64
 	WindowFrames  uint64
 	Forwarded     uint64
+	Redirected    uint64
 	Drops         [42]uint64
 }
 
@@ -282,6 +302,22 @@ type gatewayPinKey struct {
 	Name    [256]uint8
 }
 
+type gatewayReverse struct {
+	_      structs.HostLayout
+	Key    gatewayFlowKey
+	Unused uint32
+	Until  uint64
+}
+
+type gatewayReverseKey struct {
+	_          structs.HostLayout
+	Ifindex    uint32
+	Remote     uint32
+	Local      uint32
+	RemotePort uint16
+	LocalPort  uint16
+}
+
 type gatewaySkbLayout struct {
 	_             structs.HostLayout
 	Known         uint16
@@ -290,6 +326,11 @@ type gatewaySkbLayout struct {
 	CsumStart     uint16
 	CsumOffset    uint16
 	NetworkHeader uint16
+}
+
+type gatewaySlotSet struct {
+	_    structs.HostLayout
+	Free [16]uint64
 }
 
 type gatewayToldKey struct {
@@ -318,8 +359,10 @@ const (
 	gatewayMapGrants          = "grants"
 	gatewayMapHellos          = "hellos"
 	gatewayMapInstances       = "instances"
+	gatewayMapLanes           = "lanes"
 	gatewayMapLayouts         = "layouts"
 	gatewayMapPins            = "pins"
+	gatewayMapReverses        = "reverses"
 	gatewayMapScratch         = "scratch"
 	gatewayMapSlots           = "slots"
 	gatewayMapStats           = "stats"
@@ -329,6 +372,7 @@ const (
 	gatewayProgCaptureIngress = "capture_ingress"
 	gatewayProgCollectFlows   = "collect_flows"
 	gatewayProgGuardListeners = "guard_listeners"
+	gatewayProgUplinkIngress  = "uplink_ingress"
 )
 
 // loadGateway returns the embedded CollectionSpec for gateway.
@@ -377,6 +421,7 @@ type gatewayProgramSpecs struct {
 	CaptureIngress *ebpf.ProgramSpec `ebpf:"capture_ingress"`
 	CollectFlows   *ebpf.ProgramSpec `ebpf:"collect_flows"`
 	GuardListeners *ebpf.ProgramSpec `ebpf:"guard_listeners"`
+	UplinkIngress  *ebpf.ProgramSpec `ebpf:"uplink_ingress"`
 }
 
 // gatewayMapSpecs contains maps before they are loaded into the kernel.
@@ -390,8 +435,10 @@ type gatewayMapSpecs struct {
 	Grants       *ebpf.MapSpec `ebpf:"grants"`
 	Hellos       *ebpf.MapSpec `ebpf:"hellos"`
 	Instances    *ebpf.MapSpec `ebpf:"instances"`
+	Lanes        *ebpf.MapSpec `ebpf:"lanes"`
 	Layouts      *ebpf.MapSpec `ebpf:"layouts"`
 	Pins         *ebpf.MapSpec `ebpf:"pins"`
+	Reverses     *ebpf.MapSpec `ebpf:"reverses"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
 	Slots        *ebpf.MapSpec `ebpf:"slots"`
 	Stats        *ebpf.MapSpec `ebpf:"stats"`
@@ -432,8 +479,10 @@ type gatewayMaps struct {
 	Grants       *ebpf.Map `ebpf:"grants"`
 	Hellos       *ebpf.Map `ebpf:"hellos"`
 	Instances    *ebpf.Map `ebpf:"instances"`
+	Lanes        *ebpf.Map `ebpf:"lanes"`
 	Layouts      *ebpf.Map `ebpf:"layouts"`
 	Pins         *ebpf.Map `ebpf:"pins"`
+	Reverses     *ebpf.Map `ebpf:"reverses"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
 	Slots        *ebpf.Map `ebpf:"slots"`
 	Stats        *ebpf.Map `ebpf:"stats"`
@@ -450,8 +499,10 @@ func (m *gatewayMaps) Close() error {
 		m.Grants,
 		m.Hellos,
 		m.Instances,
+		m.Lanes,
 		m.Layouts,
 		m.Pins,
+		m.Reverses,
 		m.Scratch,
 		m.Slots,
 		m.Stats,
@@ -474,6 +525,7 @@ type gatewayPrograms struct {
 	CaptureIngress *ebpf.Program `ebpf:"capture_ingress"`
 	CollectFlows   *ebpf.Program `ebpf:"collect_flows"`
 	GuardListeners *ebpf.Program `ebpf:"guard_listeners"`
+	UplinkIngress  *ebpf.Program `ebpf:"uplink_ingress"`
 }
 
 func (p *gatewayPrograms) Close() error {
@@ -482,6 +534,7 @@ func (p *gatewayPrograms) Close() error {
 		p.CaptureIngress,
 		p.CollectFlows,
 		p.GuardListeners,
+		p.UplinkIngress,
 	)
 }
 

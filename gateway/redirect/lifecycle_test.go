@@ -97,7 +97,7 @@ func TestUpgradeReplacesPrograms(t *testing.T) {
 			index := s.r.Status().Links[0].Ifindex
 			old := olderObjects(t, s.r.objects)
 			must(t, s.r.dir.replaceObjects(old))
-			hooks, err := pickHooks(mode, s.r.dir, old)
+			hooks, err := pickHooks(mode, s.r.dir, old, onCapture(old))
 			must(t, err)
 			if ok, err := hooks.update(index); err != nil || !ok {
 				t.Fatalf("attach the older program: %t, %v", ok, err)
@@ -198,7 +198,7 @@ func reopen(t *testing.T, path string) *gatewayObjects {
 	dir, err := openPinDir(path)
 	must(t, err)
 	defer dir.Close()
-	o, err := loadObjects(dir, false)
+	o, _, err := loadObjects(dir, Options{})
 	must(t, err)
 	return o
 }

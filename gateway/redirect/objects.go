@@ -15,32 +15,68 @@ import (
 // Pinned maps are kept if their layout fits, pinned programs if they are the
 // very same; anything new is pinned before it returns. Maps of another layout that
 // flows depend on are an error, unless replace. The caller closes.
-func loadObjects(dir *pinDir, replace bool) (*gatewayObjects, error) {
+//
+// noLane says why the programs cannot redirect flows on this kernel, "" if they
+// can.
+func loadObjects(dir *pinDir, options Options) (o *gatewayObjects, noLane string, err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise memory lock limit: %w", err)
+		return nil, "", fmt.Errorf("raise memory lock limit: %w", err)
 	}
 	spec, err := loadGateway()
 	if err != nil {
-		return nil, fmt.Errorf("read embedded object: %w", err)
+		return nil, "", fmt.Errorf("read embedded object: %w", err)
 	}
-	maps, err := dir.pinnedMaps(spec, replace)
+	maps, err := dir.pinnedMaps(spec, options.replace)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer closeMaps(maps) // the collection has clones of those that it uses
-	var o gatewayObjects
-	if err := spec.LoadAndAssign(&o, &ebpf.CollectionOptions{MapReplacements: maps}); err != nil {
-		return nil, fmt.Errorf("load programs: %w", err)
+	o, noLane, err = loadForKernel(spec, maps, options.markedOnly)
+	if err != nil {
+		return nil, "", fmt.Errorf("load programs: %w", err)
 	}
 	if maps[gatewayMapSlots] == nil {
-		if err := fillSlots(&o); err != nil {
-			return nil, errors.Join(err, o.Close())
+		if err := fillSlots(o); err != nil {
+			return nil, "", errors.Join(err, o.Close())
 		}
 	}
-	if err := adoptOrPin(dir, &o, len(maps) == len(spec.Maps)); err != nil {
-		return nil, errors.Join(err, o.Close())
+	if err := adoptOrPin(dir, o, len(maps) == len(spec.Maps)); err != nil {
+		return nil, "", errors.Join(err, o.Close())
 	}
-	return &o, nil
+	return o, noLane, nil
+}
+
+// loadUnpinned loads programs and maps of their own, for a look at them. The
+// caller closes.
+func loadUnpinned() (o *gatewayObjects, noLane string, err error) {
+	spec, err := loadGateway()
+	if err != nil {
+		return nil, "", fmt.Errorf("read embedded object: %w", err)
+	}
+	o, noLane, err = loadForKernel(spec, nil, false)
+	if err != nil {
+		return nil, "", fmt.Errorf("load programs: %w", err)
+	}
+	return o, noLane, nil
+}
+
+// loadForKernel loads the programs whole, or without what they ask connection
+// tracking where the kernel refuses that.
+func loadForKernel(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, markedOnly bool) (o *gatewayObjects, noLane string, err error) {
+	o = new(gatewayObjects)
+	options := &ebpf.CollectionOptions{MapReplacements: maps}
+	whole := errors.New("asked not to")
+	if !markedOnly {
+		wakeConntrack()
+		if whole = spec.Copy().LoadAndAssign(o, options); whole == nil {
+			return o, "", nil
+		}
+	}
+	withoutConntrack(spec)
+	if err := spec.LoadAndAssign(o, options); err != nil {
+		return nil, "", errors.Join(err, whole)
+	}
+	return o, "the kernel does not tell how it translates: " + whole.Error(), nil
 }
 
 // adoptOrPin goes for the pinned programs if the maps are the pinned ones, and
@@ -51,10 +87,11 @@ func adoptOrPin(dir *pinDir, o *gatewayObjects, mapsPinned bool) error {
 		egress, err2 := dir.adoptProgram(gatewayProgCaptureEgress, &o.CaptureEgress)
 		guard, err3 := dir.adoptProgram(gatewayProgGuardListeners, &o.GuardListeners)
 		collect, err4 := dir.adoptProgram(gatewayProgCollectFlows, &o.CollectFlows)
-		if err := errors.Join(err1, err2, err3, err4); err != nil {
+		uplink, err5 := dir.adoptProgram(gatewayProgUplinkIngress, &o.UplinkIngress)
+		if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
 			return err
 		}
-		if ingress && egress && guard && collect {
+		if ingress && egress && guard && collect && uplink {
 			return nil
 		}
 	}
@@ -106,33 +143,26 @@ func forgetNamespace(dir *pinDir, o *gatewayObjects) error {
 	}
 	return errors.Join(emptyMap[gatewayBottle](o.Bottles), emptyMap[[]gatewayLinkStats](o.Stats),
 		clearMap[gatewayFlowKey, gatewayFlow](o.Flows), emptyMap[gatewayUsage](o.Usages), fillSlots(o),
+		clearMap[gatewayReverseKey, gatewayReverse](o.Reverses), o.Lanes.Put(uint32(0), gatewayLane{}),
 		clearMap[gatewayToldKey, uint64](o.Told))
 }
 
-// fillSlots makes the queue of free buffers hold exactly those that no flow has.
+// fillSlots makes the buffers free that no flow has, and no others.
 func fillSlots(o *gatewayObjects) error {
-	var slot uint32
-	for {
-		err := o.Slots.LookupAndDelete(nil, &slot)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("empty queue of buffers: %w", err)
-		}
+	var free gatewaySlotSet
+	for i := range free.Free {
+		free.Free[i] = ^uint64(0)
 	}
-	held := make(map[uint32]bool)
 	t := fastTable{objects: o}
-	if err := t.eachFlow(func(_ gatewayFlowKey, f *gatewayFlow) { held[f.Slot] = true }); err != nil {
+	if err := t.eachFlow(func(_ gatewayFlowKey, f *gatewayFlow) {
+		if i := int(f.Slot) - 1; i >= 0 && i < 64*len(free.Free) {
+			free.Free[i/64] &^= 1 << (i % 64)
+		}
+	}); err != nil {
 		return err
 	}
-	for slot = 1; slot <= uint32(gatewayLimitsMAX_HELLOS); slot++ {
-		if held[slot] {
-			continue
-		}
-		if err := o.Slots.Put(nil, slot); err != nil {
-			return fmt.Errorf("fill queue of buffers: %w", err)
-		}
+	if err := o.Slots.Put(uint32(0), free); err != nil {
+		return fmt.Errorf("write free buffers: %w", err)
 	}
 	return nil
 }

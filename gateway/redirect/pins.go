@@ -120,6 +120,9 @@ func pinnables(o *gatewayObjects) map[string]pinnable {
 		gatewayMapScratch:         o.Scratch,
 		gatewayMapTold:            o.Told,
 		gatewayMapLayouts:         o.Layouts,
+		gatewayMapReverses:        o.Reverses,
+		gatewayMapLanes:           o.Lanes,
+		gatewayProgUplinkIngress:  o.UplinkIngress,
 		gatewayProgCollectFlows:   o.CollectFlows,
 		gatewayProgCaptureIngress: o.CaptureIngress,
 		gatewayProgCaptureEgress:  o.CaptureEgress,
@@ -158,7 +161,7 @@ func (d *pinDir) replaceObjects(o *gatewayObjects) error {
 // it: a new one in its place would end them.
 func carriesFlows(name string) bool {
 	switch name {
-	case gatewayMapFlows, gatewayMapHellos, gatewayMapSlots, gatewayMapGrants, gatewayMapUsages:
+	case gatewayMapFlows, gatewayMapHellos, gatewayMapSlots, gatewayMapReverses, gatewayMapLanes, gatewayMapGrants, gatewayMapUsages:
 		return true
 	}
 	return false

@@ -156,15 +156,24 @@ func probePrograms(Options) []Check {
 			return []Check{failed("programs", fmt.Errorf("helper %v: %w", f, err), remedy)}
 		}
 	}
-	var o gatewayObjects
-	if err := loadGatewayObjects(&o, nil); err != nil {
-		return []Check{failed("programs", fmt.Errorf("load programs: %w", err), remedy)}
+	o, noLane, err := loadUnpinned()
+	if err != nil {
+		return []Check{failed("programs", err, remedy)}
 	}
-	checks := []Check{passed("programs", "the verifier accepts them, all helpers are there"), probeHook(&o)}
+	checks := []Check{passed("programs", "the verifier accepts them, all helpers are there"), probeHook(o), probeLane(noLane)}
 	if err := o.Close(); err != nil {
 		checks = append(checks, failed("programs", fmt.Errorf("close programs: %w", err), "see the system's log"))
 	}
 	return checks
+}
+
+// probeLane says which of its two forms the fast path has. Neither is less safe.
+func probeLane(noLane string) Check {
+	if noLane == "" {
+		return passed("fast lane", "verified flows are redirected to the uplink, past netfilter and routing")
+	}
+	return warned("fast lane", noLane+": fast-path flows are forwarded by the stack",
+		"use a kernel with CONFIG_NF_CONNTRACK and CONFIG_DEBUG_INFO_BTF (and _MODULES)")
 }
 
 func probeHook(o *gatewayObjects) Check {

@@ -54,7 +54,7 @@ func counters(t testing.TB, r *Redirect, l Link) Counters {
 func difference(a, b Counters) Counters {
 	d := Counters{Drops: map[Reason]uint64{}, RxPackets: a.RxPackets - b.RxPackets, RxBytes: a.RxBytes - b.RxBytes,
 		TxPackets: a.TxPackets - b.TxPackets, TxBytes: a.TxBytes - b.TxBytes,
-		Forwarded: a.Forwarded - b.Forwarded, Assigned: a.Assigned - b.Assigned, ARP: a.ARP - b.ARP, Refused: a.Refused - b.Refused}
+		Forwarded: a.Forwarded - b.Forwarded, Redirected: a.Redirected - b.Redirected, Assigned: a.Assigned - b.Assigned, ARP: a.ARP - b.ARP, Refused: a.Refused - b.Refused}
 	for r, n := range a.Drops {
 		if n -= b.Drops[r]; n != 0 {
 			d.Drops[r] = n
@@ -124,7 +124,9 @@ type program struct {
 func newProgram(t testing.TB) *program {
 	t.Helper()
 	p := &program{}
-	must(t, loadGatewayObjects(&p.objects, nil))
+	o, _, err := loadUnpinned()
+	must(t, err)
+	p.objects = *o
 	t.Cleanup(func() { must(t, p.objects.Close()) })
 	p.table = bottleTable{p.objects.Bottles, p.objects.Stats}
 	p.link = linkAt(1, "/run/netns/one")

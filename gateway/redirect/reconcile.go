@@ -30,7 +30,11 @@ func (r *Redirect) reconcile(repair bool) error {
 	for _, l := range r.config.Links {
 		r.reconcileLink(l, repair)
 	}
-	return nil
+	changed, err := r.ensureLane()
+	if repair && changed {
+		r.options.Log.Info("the uplink has changed", "uplink", r.options.Uplink)
+	}
+	return err
 }
 
 // ensureNamespace puts in place what all links share, and returns the names of

@@ -12,12 +12,16 @@ import (
 type Redirect struct {
 	options Options
 	dir     *pinDir
-	hooks   hooks
+	hooks   hooks  // of capture links
+	uplink  hooks  // of the uplink
+	noLane  string // why flows are not redirected, "" if they are
 	wall    firewall
 	table   bottleTable
 	fast    *fastTable // nil until objects are loaded
 	told    *toldTable // likewise
 	unread  string     // why the fast path's programs cannot read the kernel's structures
+
+	laneless bool // for good: the kernel has not what it takes
 
 	mu      sync.Mutex
 	objects *gatewayObjects // nil after Close
@@ -70,9 +74,10 @@ func (r *Redirect) open() error {
 		return err
 	}
 	var err error
-	if r.objects, err = loadObjects(r.dir, false); err != nil {
+	if r.objects, r.noLane, err = loadObjects(r.dir, r.options); err != nil {
 		return err
 	}
+	r.laneless = r.noLane != ""
 	if err := claimNamespace(r.dir, r.objects); err != nil {
 		return err
 	}
@@ -80,7 +85,10 @@ func (r *Redirect) open() error {
 	if err := r.table.makeStats(strangers); err != nil {
 		return err
 	}
-	if r.hooks, err = pickHooks(r.options.Attach, r.dir, r.objects); err != nil {
+	if r.hooks, err = pickHooks(r.options.Attach, r.dir, r.objects, onCapture(r.objects)); err != nil {
+		return err
+	}
+	if r.uplink, err = pickHooks(r.hooks.mode(), r.dir, r.objects, onUplink(r.objects)); err != nil {
 		return err
 	}
 	if r.fast, err = newFastTable(r.objects); err != nil {
@@ -95,7 +103,10 @@ func (r *Redirect) open() error {
 	if r.hadFlows() {
 		r.checkFastPath() // so that they go on
 	}
-	_, err = r.ensureNamespace(nil)
+	if _, err = r.ensureNamespace(nil); err != nil {
+		return err
+	}
+	_, err = r.ensureLane()
 	return err
 }
 

@@ -12,8 +12,8 @@ import (
 // tcxHooks attaches through tcx links that are pinned, so that they outlive the
 // process and are replaced by link update.
 type tcxHooks struct {
-	dir             *pinDir
-	ingress, egress *ebpf.Program
+	dir    *pinDir
+	points []hookPoint
 }
 
 type tcxHook struct {
@@ -23,10 +23,15 @@ type tcxHook struct {
 }
 
 func (h *tcxHooks) hooks(ifindex int) []tcxHook {
-	return []tcxHook{
-		{h.dir.join(linksDir, fmt.Sprintf("ingress_%d", ifindex)), ebpf.AttachTCXIngress, h.ingress},
-		{h.dir.join(linksDir, fmt.Sprintf("egress_%d", ifindex)), ebpf.AttachTCXEgress, h.egress},
+	all := make([]tcxHook, 0, len(h.points))
+	for _, p := range h.points {
+		at := ebpf.AttachTCXIngress
+		if p.egress {
+			at = ebpf.AttachTCXEgress
+		}
+		all = append(all, tcxHook{h.dir.join(linksDir, fmt.Sprintf("%s_%d", p.pin, ifindex)), at, p.prog})
 	}
+	return all
 }
 
 func (h *tcxHooks) mode() AttachMode { return AttachTCX }

@@ -188,11 +188,16 @@ func namespaceMadeFor(path, owner string) (ours bool, err error) {
 // release takes the programs off interfaces that somebody else made, and leaves
 // them down: whoever wants to use them unguarded must set them up himself.
 func (u *uninstaller) release(dir *pinDir) error {
-	objects, err := loadObjects(dir, true)
+	options := u.options
+	options.replace = true
+	objects, _, err := loadObjects(dir, options)
 	if err != nil {
 		return err
 	}
 	defer objects.Close()
+	if err := u.releaseUplinks(dir, objects); err != nil {
+		return err
+	}
 	if err := u.restoreForwarding(objects); err != nil {
 		return err
 	}
@@ -212,8 +217,8 @@ func (u *uninstaller) release(dir *pinDir) error {
 		if err := errors.Join(table.shut(index), setDown(dev)); err != nil {
 			return err
 		}
-		clsact := &clsactHooks{ingress: objects.CaptureIngress, egress: objects.CaptureEgress}
-		tcx := &tcxHooks{dir: dir, ingress: objects.CaptureIngress, egress: objects.CaptureEgress}
+		clsact := &clsactHooks{points: onCapture(objects)}
+		tcx := &tcxHooks{dir: dir, points: onCapture(objects)}
 		if err := errors.Join(clsact.detach(index), tcx.detach(index)); err != nil {
 			return err
 		}

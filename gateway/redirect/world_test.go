@@ -74,8 +74,8 @@ func newStage(t testing.TB, change ...func(*Options)) *stage {
 
 // tcx is the need of a kernel that has it.
 func tcx() error {
-	var o gatewayObjects
-	if err := loadGatewayObjects(&o, nil); err != nil {
+	o, _, err := loadUnpinned()
+	if err != nil {
 		return err
 	}
 	defer o.Close()
