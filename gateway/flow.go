@@ -74,7 +74,7 @@ type flow struct {
 	live   counters       // what the relay's sockets had moved at the last sweep
 	liveAt time.Time      // when that last changed
 
-	exchanges map[*exchange]struct{} // requests under way
+	exchanges []*exchange // requests under way, as many as the guest may have at once
 }
 
 // FlowInfo is the state of one open flow.

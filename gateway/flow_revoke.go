@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"reflect"
+	"slices"
 
 	"gatewayd/gateway/routes"
 )
@@ -34,7 +35,7 @@ func (f *flow) revokedBy(s *snapshot) bool {
 func (f *flow) judgeRunning(s *snapshot) (running, forbidden bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for x := range f.exchanges {
+	for _, x := range f.exchanges {
 		if !s.carries(x) {
 			return true, true
 		}
@@ -46,17 +47,15 @@ func (f *flow) judgeRunning(s *snapshot) (running, forbidden bool) {
 func (f *flow) enter(x *exchange) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.exchanges == nil {
-		f.exchanges = map[*exchange]struct{}{}
-	}
-	f.exchanges[x] = struct{}{}
+	f.exchanges = append(f.exchanges, x)
 }
 
 // leave notes that x is over.
 func (f *flow) leave(x *exchange) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.exchanges, x)
+	i := slices.Index(f.exchanges, x)
+	f.exchanges = slices.Delete(f.exchanges, i, i+1)
 }
 
 // carries tells whether s lets x go as it went: intercepted, with the same credential, and scanned if s would have it scanned.
