@@ -60,7 +60,7 @@ soak: ## hold WebSocket connections open in silence for SILENCE (1h); needs root
 	GATEWAYD_TEST_SILENCE=$(SILENCE) $(GO) test -count=1 -timeout 0 -run '^TestWebSocket$$' -v ./e2e
 
 test-vm: deps ## run the tests that boot a VM, those of real clients in it too (root)
-	$(GO) test -tags testvm -timeout 40m -count 1 -v -run '^TestVM' ./e2e
+	$(GO) test -tags testvm -timeout 60m -count 1 -v -run '^TestVM' ./e2e
 
 test-kernels: deps ## run the tests that depend on the kernel on this machine's and on Debian's 6.1 and 6.12, and write docs/KERNELS.md (root)
 	GATEWAYD_CACHE=$(CACHE) .ci/deps kernels

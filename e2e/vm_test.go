@@ -21,7 +21,7 @@ import (
 )
 
 // vmDeadline bounds a test with a VM, emulated on a busy machine.
-const vmDeadline = 5 * time.Minute
+const vmDeadline = 8 * time.Minute
 
 // vmTap is the bottle's link. It lies in the world's own namespace.
 const vmTap = "gw-vm"
