@@ -49,11 +49,11 @@ func loadObjects(dir *pinDir, options Options) (o *gatewayObjects, noLane string
 // loadUnpinned loads programs and maps of their own, for a look at them. The
 // caller closes.
 func loadUnpinned() (o *gatewayObjects, noLane string, err error) {
-	spec, err := loadGateway()
+	programs, err := loadGateway()
 	if err != nil {
 		return nil, "", fmt.Errorf("read embedded object: %w", err)
 	}
-	o, noLane, err = loadForKernel(spec, nil, false)
+	o, noLane, err = loadForKernel(programs, nil, false)
 	if err != nil {
 		return nil, "", fmt.Errorf("load programs: %w", err)
 	}
