@@ -65,10 +65,10 @@ func otherBinary(t testing.TB) string {
 		t.Fatal(err)
 	}
 	const call = "spec, err := loadGateway()"
-	if bytes.Count(objects, []byte(call)) != 1 {
-		t.Fatalf("%q is not once in objects.go", call)
+	if !bytes.Contains(objects, []byte(call)) {
+		t.Fatalf("%q is not in objects.go", call)
 	}
-	writeFile(t, filepath.Join(dir, "objects.go"), bytes.Replace(objects, []byte(call), []byte("spec, err := loadOther()"), 1))
+	writeFile(t, filepath.Join(dir, "objects.go"), bytes.Replace(objects, []byte(call), []byte("spec, err := loadOther()"), -1))
 	writeFile(t, filepath.Join(dir, "other.go"), []byte(`package redirect
 
 import (
