@@ -62,9 +62,10 @@ soak: ## hold WebSocket connections open in silence for SILENCE (1h); needs root
 test-vm: deps ## run the tests that boot a VM, those of real clients in it too (root)
 	$(GO) test -tags testvm -timeout 60m -count 1 -v -run '^TestVM' ./e2e
 
-test-kernels: deps ## run the tests that depend on the kernel on this machine's and on Debian's 6.1 and 6.12, and write docs/KERNELS.md (root)
+PACKAGES ?=
+test-kernels: deps ## run the tests that depend on the kernel on this machine's and on Debian's 6.1 and 6.12, and write docs/KERNELS.md (root; ONLY=6.1,… and PACKAGES=e2e,bench,… renew some rows)
 	GATEWAYD_CACHE=$(CACHE) .ci/deps kernels
-	$(GO) run ./lab/kernels -cache $(CACHE)/kernels -only '$(ONLY)' -document '$(if $(ONLY),,docs/KERNELS.md)'
+	$(GO) run ./lab/kernels -cache $(CACHE)/kernels -only '$(ONLY)' -packages '$(PACKAGES)' -document docs/KERNELS.md
 
 lint: ## gofmt, go vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt these: $$out"; exit 1; fi

@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// benchName is the command that measures.
+const benchName = "bench"
+
 // Load is what one load of the bench showed on one kernel, in the form of its report (-o json).
 type Load struct {
 	Name, Title, Unit string
@@ -49,7 +52,7 @@ func (m machine) measure(ctx context.Context, o *options, b *built, k *Kernel, r
 	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
 		return fmt.Errorf("read the bench's report: %w", err)
 	}
-	k.Loads = report.Loads
+	k.Loads, k.Measured = report.Loads, newMark(b.root)
 	o.say("%-5s measured %d loads", m.name, len(k.Loads))
 	return nil
 }
@@ -73,14 +76,14 @@ func (l Load) best() string {
 // forwarding is the table of the loads.
 func (r *Report) forwarding(b *strings.Builder) {
 	b.WriteString("\n## Forwarding\n\nOne flow between namespaces on each kernel, masqueraded: over gatewayd's fast path, over plain forwarding, and over plain forwarding with a flowtable of nft's (`flow add @…`), which takes an established flow past routing and netfilter. Medians of five interleaved rounds of two seconds of `bench`; the factors compare within each round. Under emulation (TCG) only the factors mean something, and even they weigh instructions and not caches.\n\n")
-	b.WriteString("| kernel | load |")
+	b.WriteString("| kernel | of | load |")
 	for _, f := range forwarders {
 		b.WriteString(" " + f.name + " |")
 	}
-	b.WriteString(" gatewayd to masquerading | gatewayd to flowtable | best |\n|---|---|" + strings.Repeat("---:|", len(forwarders)+2) + "---|\n")
+	b.WriteString(" gatewayd to masquerading | gatewayd to flowtable | best |\n|---|---|---|" + strings.Repeat("---:|", len(forwarders)+2) + "---|\n")
 	for _, k := range r.Kernels {
 		for _, l := range k.Loads {
-			fmt.Fprintf(b, "| %s | %s |", k.Release, l.Title)
+			fmt.Fprintf(b, "| %s | %s | %s |", k.Release, k.Measured, l.Title)
 			factors := map[string]string{}
 			for _, f := range forwarders {
 				value := "–"

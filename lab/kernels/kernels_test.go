@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -51,16 +52,29 @@ func TestResults(t *testing.T) {
 	}
 }
 
+func TestFollower(t *testing.T) {
+	var said []string
+	f := &follower{name: "6.1", say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }}
+	for i := range stream {
+		if n, err := f.Write([]byte(stream[i : i+1])); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if want := []string{"6.1   PASS: TestGood (0.25s)", "6.1   FAIL: TestBad (0.50s)", "6.1   SKIP: TestPlain (0.00s)"}; !slices.Equal(said, want) {
+		t.Errorf("%q", said)
+	}
+}
+
 func TestReport(t *testing.T) {
 	r := Report{Suites: []Suite{{Name: "e2e", Why: "they are slow", LeftOut: []string{"TestV", "TestW"}}}, Kernels: []Kernel{{Name: "6.1", Release: "6.1.0-9", How: "microvm under tcg", Packages: []Package{
-		{Name: "gateway/redirect", Seconds: 61.4, Tests: []Test{
+		{Name: "gateway/redirect", Mark: Mark{"2026-01-02 03:04", "abc"}, Seconds: 61.4, Tests: []Test{
 			{Name: programsTest, Outcome: passed, Attributes: map[string]string{"prog.verified": "513", "prog.stack": "72+8"}},
 			{Name: "TestX", Outcome: skipped, Reason: "no nft"}, {Name: "TestY", Outcome: skipped, Reason: "no nft"},
 		}},
 	}}}}
 	text := r.markdown()
 	for _, want := range []string{
-		"| 6.1.0-9 | microvm under tcg | gateway/redirect | 1 | 0 | 2 | 61 |",
+		"| 6.1.0-9 | microvm under tcg | 2026-01-02 03:04, abc | gateway/redirect | 1 | 0 | 2 | 61 |",
 		"- 6.1.0-9, gateway/redirect: no nft: `TestX`, `TestY`\n",
 		"- of e2e, since they are slow: TestV, TestW\n",
 		"| `prog` | 6.1.0-9 | 513 |  |  | 72+8 |\n",
@@ -96,8 +110,49 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+// A run of some packages keeps what others found on the same release.
+func TestResultsAreKept(t *testing.T) {
+	o := &options{cache: t.TempDir()}
+	if k, err := o.earlier("6.1"); k != nil || err != nil {
+		t.Errorf("%+v, %v", k, err)
+	}
+	found := func(release string, seconds float64, packages ...string) *Kernel {
+		k := &Kernel{Name: "6.1", Release: release}
+		for _, p := range packages {
+			k.Packages = append(k.Packages, Package{Name: p, Seconds: seconds})
+		}
+		return k
+	}
+	first := found("6.1.0-9", 1, "gateway/redirect", "e2e")
+	first.Loads = []Load{{Name: "rr"}}
+	for _, c := range []struct {
+		k    *Kernel
+		want string
+	}{
+		{first, "gateway/redirect 1, e2e 1, 1 loads"},
+		{found("6.1.0-9", 2, "e2e"), "gateway/redirect 1, e2e 2, 1 loads"},
+		{found("6.1.0-9", 3, "lab"), "gateway/redirect 1, lab 3, e2e 2, 1 loads"},
+		{found("6.1.0-10", 4, "lab"), "lab 4, 0 loads"},
+	} {
+		if err := o.save(c.k); err != nil {
+			t.Fatal(err)
+		}
+		k, err := o.earlier("6.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, p := range k.Packages {
+			got = append(got, fmt.Sprint(p.Name, " ", p.Seconds))
+		}
+		if text := strings.Join(append(got, fmt.Sprint(len(k.Loads), " loads")), ", "); text != c.want {
+			t.Errorf("%s, want %s", text, c.want)
+		}
+	}
+}
+
 func TestWrongArguments(t *testing.T) {
-	for _, args := range [][]string{{"more"}, {"-only", "5.4"}, {"-only", "6.1", "-document", "x"}, {"-run", "x", "-document", "x"}} {
+	for _, args := range [][]string{{"more"}, {"-only", "5.4"}, {"-packages", "gateway/dns"}, {"-run", "x", "-document", "x"}} {
 		var out, errOut bytes.Buffer
 		if code := run(args, &out, &errOut); code != 2 || errOut.Len() == 0 {
 			t.Errorf("%q: exit code %d, %q", args, code, errOut.String())

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	suiteLimit = 20 * time.Minute // for the tests of one package, emulated on a busy machine
+	suiteLimit = 40 * time.Minute // for the tests of one package, emulated on a busy machine
 	memoryMiB  = 2560
 	cpus       = 2
 )
@@ -95,7 +95,11 @@ func (m machine) run(ctx context.Context, o *options, b *built) (*Kernel, error)
 	run := func(ctx context.Context, dir string, env, argv []string, stdout, stderr io.Writer) (int, error) {
 		return vm.Run(ctx, qemu.Command{Argv: argv, Env: env, Dir: path.Join(guestTree, dir)}, stdout, stderr)
 	}
-	return k, errors.Join(m.runSuites(ctx, o, b, k, run), vm.Close())
+	err = m.runSuites(ctx, o, b, k, run)
+	if err != nil {
+		o.say("%s: the console ends with:\n%s", m.name, vm.Console())
+	}
+	return k, errors.Join(err, vm.Close())
 }
 
 // runHere runs a program on this machine. Its process group ends with ctx.
@@ -114,11 +118,15 @@ func (b *built) runHere(ctx context.Context, dir string, env, argv []string, std
 
 func (m machine) runSuites(ctx context.Context, o *options, b *built, k *Kernel, run runner) error {
 	for _, s := range suites {
+		if !o.takes(s.pkg) {
+			continue
+		}
 		begin := time.Now()
 		p, err := m.runSuite(ctx, o, b, s, run)
 		if err != nil {
 			return err
 		}
+		p.Mark = newMark(b.root)
 		p.Seconds = time.Since(begin).Seconds()
 		k.Packages = append(k.Packages, *p)
 		o.say("%-5s %-17s %s", m.name, s.pkg, p.counts())
@@ -128,7 +136,7 @@ func (m machine) runSuites(ctx context.Context, o *options, b *built, k *Kernel,
 			}
 		}
 	}
-	if o.tests != "" {
+	if !o.takes(benchName) {
 		return nil
 	}
 	return m.measure(ctx, o, b, k, run)
@@ -144,16 +152,16 @@ func (m machine) runSuite(ctx context.Context, o *options, b *built, s suite, ru
 	argv := append([]string{binary}, s.arguments(o, m)...)
 	env := []string{privileged.Variable + "=1", "GATEWAYD_TEST_BINARY=" + gatewayd}
 	var out, errOut bytes.Buffer
-	code, err := run(ctx, s.pkg, env, argv, &out, &errOut)
+	code, err := run(ctx, s.pkg, env, argv, io.MultiWriter(&out, &follower{say: o.say, name: m.name}), &errOut)
 	if err != nil {
 		return nil, fmt.Errorf("run tests of %s: %w", s.pkg, err)
 	}
 	if p.Tests, err = convert(ctx, &out); err != nil {
 		return nil, fmt.Errorf("run tests of %s: %w", s.pkg, err)
 	}
-	if code != 0 && !p.failed() { // it ended before or after its tests
+	if said := strings.TrimSpace(errOut.String()); code != 0 && (!p.failed() || said != "") { // it did not end with its tests
 		p.Tests = append(p.Tests, Test{Name: "the whole package", Outcome: failed,
-			Reason: fmt.Sprintf("exit code %d: %s", code, strings.TrimSpace(errOut.String()))})
+			Reason: fmt.Sprintf("exit code %d: %s", code, said[max(0, len(said)-mostSaid):])})
 	}
 	for pattern, why := range m.lacks[s.pkg] {
 		p.Tests = append(p.Tests, Test{Name: pattern, Outcome: skipped, Reason: why})

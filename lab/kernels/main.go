@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -26,7 +27,16 @@ type options struct {
 	document string
 	only     string // names of kernels, comma-separated
 	tests    string // as of go test -run
+	packages string // comma-separated, bench among them
 	progress io.Writer
+}
+
+// takes says whether the tests of a package run, or the bench.
+func (o *options) takes(pkg string) bool {
+	if o.packages == "" {
+		return o.tests == "" || pkg != benchName
+	}
+	return slices.Contains(strings.Split(o.packages, ","), pkg)
 }
 
 // say reports progress.
@@ -47,14 +57,16 @@ func run(args []string, out, errOut io.Writer) int {
 		return 2
 	}
 	r, err := runAll(ctx, o)
-	if r != nil {
-		_, errPrint := io.WriteString(out, r.markdown())
-		err = errors.Join(err, errPrint)
+	if err == nil {
+		_, err = io.WriteString(out, r.markdown())
 	}
 	if err == nil && o.document != "" {
 		if err = os.WriteFile(o.document, []byte(r.markdown()), 0o644); err != nil {
 			err = fmt.Errorf("write document: %w", err)
 		}
+	}
+	if err == nil {
+		err = r.failure()
 	}
 	if err != nil {
 		fmt.Fprintln(errOut, "kernels:", err)
@@ -68,9 +80,10 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	f := flag.NewFlagSet("kernels", flag.ContinueOnError)
 	f.SetOutput(errOut)
 	f.StringVar(&o.cache, "cache", ".cache/kernels", "where `.ci/deps kernels` unpacked kernels")
-	f.StringVar(&o.document, "document", "", "Markdown file to write the tables to")
+	f.StringVar(&o.document, "document", "", "Markdown file to write the tables to, with what earlier runs found where this one tries only some")
 	f.StringVar(&o.only, "only", "", "kernels to run on, comma-separated: "+strings.Join(kernelNames(), ", ")+"; all when empty")
 	f.StringVar(&o.tests, "run", "", "regular expression of tests to run, and nothing else; everything when empty")
+	f.StringVar(&o.packages, "packages", "", "packages whose tests run, comma-separated, and bench for the comparison of forwarding; all when empty")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -80,8 +93,13 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	if _, err := o.kernels(); err != nil {
 		return nil, err
 	}
-	if o.document != "" && (o.only != "" || o.tests != "") {
-		return nil, errors.New("read arguments: -document is for a run of all tests on all kernels")
+	for name := range strings.SplitSeq(o.packages, ",") {
+		if name != "" && name != benchName && !slices.ContainsFunc(suites, func(s suite) bool { return s.pkg == name }) {
+			return nil, fmt.Errorf("read arguments: -packages names %q, whose tests do not run here", name)
+		}
+	}
+	if o.document != "" && o.tests != "" {
+		return nil, errors.New("read arguments: -document is not for some tests of a package")
 	}
 	var err error
 	if o.cache, err = filepath.Abs(o.cache); err != nil {
@@ -93,9 +111,9 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	return o, nil
 }
 
-// runAll builds the tests and runs them on one kernel after another. A report comes back as soon as any kernel has run.
+// runAll builds the tests and runs them on one kernel after another. A test that fails is no error.
 func runAll(ctx context.Context, o *options) (r *Report, err error) {
-	kernels, err := o.kernels()
+	asked, err := o.kernels()
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +127,7 @@ func runAll(ctx context.Context, o *options) (r *Report, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r = newReport()
+	r = &Report{}
 	for _, s := range suites {
 		left, err := s.leftOut(ctx, b)
 		if err != nil {
@@ -117,14 +135,28 @@ func runAll(ctx context.Context, o *options) (r *Report, err error) {
 		}
 		r.Suites = append(r.Suites, Suite{Name: s.pkg, Why: s.why, LeftOut: left})
 	}
-	for _, k := range kernels {
-		result, err := k.run(ctx, o, b)
-		if result != nil {
-			r.Kernels = append(r.Kernels, *result)
+	for _, m := range machines {
+		k, err := o.earlier(m.name)
+		if slices.ContainsFunc(asked, func(a machine) bool { return a.name == m.name }) && err == nil {
+			k, err = m.results(ctx, o, b)
+		} else if o.tests != "" {
+			continue
 		}
 		if err != nil {
-			return r, fmt.Errorf("run tests on %s: %w", k.name, err)
+			return nil, fmt.Errorf("run tests on %s: %w", m.name, err)
+		}
+		if k != nil {
+			r.Kernels = append(r.Kernels, *k)
 		}
 	}
-	return r, r.failure()
+	return r, nil
+}
+
+// results runs what was asked for on one kernel, and keeps it.
+func (m machine) results(ctx context.Context, o *options, b *built) (*Kernel, error) {
+	k, err := m.run(ctx, o, b)
+	if k == nil || o.tests != "" {
+		return k, err
+	}
+	return k, errors.Join(err, o.save(k)) // what ran before the error is kept
 }

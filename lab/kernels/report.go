@@ -7,12 +7,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Report is what the tests showed on all kernels.
 type Report struct {
-	Date    string
 	Suites  []Suite
 	Kernels []Kernel
 }
@@ -29,16 +27,17 @@ type Kernel struct {
 	Name, Release, How string
 	Packages           []Package
 	Loads              []Load
+	// Measured marks Loads.
+	Measured Mark
 }
 
 // Package is the tests of one package on one kernel.
 type Package struct {
 	Name    string
+	Mark    Mark
 	Seconds float64
 	Tests   []Test
 }
-
-func newReport() *Report { return &Report{Date: time.Now().UTC().Format("2006-01-02 15:04 UTC")} }
 
 func (p *Package) count(outcome string) int {
 	n := 0
@@ -76,7 +75,7 @@ func (r *Report) failure() error {
 
 const preface = `# Kernels
 
-Written by ` + "`make test-kernels`" + `; every run of all tests on all kernels writes it anew.
+Written by ` + "`make test-kernels`" + `; a run of some kernels (ONLY=6.1,…) or packages (PACKAGES=e2e,bench,…) renews their rows and leaves the others, which is why each row names its time and commit.
 
 gatewayd's floor is Linux 6.1. The tests that depend on the kernel run here on this machine's own and on those of two Debian releases, under QEMU, where the tests' binaries and the few programs that they start lie in the VM's memory. An emulated machine (TCG) is many times slower than a real one: its seconds say nothing of speed. A skip is of a whole test or of one of its subtests, and has its reason below.
 
@@ -86,16 +85,34 @@ gatewayd's floor is Linux 6.1. The tests that depend on the kernel run here on t
 func (r *Report) markdown() string {
 	var b strings.Builder
 	b.WriteString(preface)
-	fmt.Fprintf(&b, "## Tests\n\nRun on %s.\n\n| kernel | on | package | passed | failed | skipped | seconds |\n|---|---|---|---:|---:|---:|---:|\n", r.Date)
+	b.WriteString("## Tests\n\n| kernel | on | of | package | passed | failed | skipped | seconds |\n|---|---|---|---|---:|---:|---:|---:|\n")
 	for _, k := range r.Kernels {
 		for _, p := range k.Packages {
-			fmt.Fprintf(&b, "| %s | %s | %s | %d | %d | %d | %.0f |\n", k.Release, k.How, p.Name, p.count(passed), p.count(failed), p.count(skipped), p.Seconds)
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %d | %d | %d | %.0f |\n", k.Release, k.How, p.Mark, p.Name, p.count(passed), p.count(failed), p.count(skipped), p.Seconds)
 		}
 	}
+	r.failures(&b)
 	r.skips(&b)
 	r.programs(&b)
 	r.forwarding(&b)
 	return b.String()
+}
+
+// failures lists what failed.
+func (r *Report) failures(b *strings.Builder) {
+	b.WriteString("\n### What failed\n\n")
+	if r.failure() == nil {
+		b.WriteString("Nothing.\n")
+	}
+	for _, k := range r.Kernels {
+		for _, p := range k.Packages {
+			for _, t := range p.Tests {
+				if t.Outcome == failed {
+					fmt.Fprintf(b, "- %s, %s: `%s`\n", k.Release, p.Name, t.Name)
+				}
+			}
+		}
+	}
 }
 
 // mostNames is up to how many tests that are left out have their names listed.
