@@ -94,6 +94,10 @@ func (c Card) device(bus, id string) string {
 // in a ramfs since a tmpfs would be full at half the memory.
 func (c Config) commandLine(a attempt) string {
 	words := []string{"console=ttyS0", "panic=-1", "reboot=t", "rootfstype=ramfs"}
+	if a.accel == TCG {
+		// The kernel panics when the timer's interrupts come late, as they do where the emulator waits for a CPU.
+		words = append(words, "no_timer_check")
+	}
 	if a.machine == Microvm && a.accel == TCG {
 		// An emulated microvm has nothing to measure its clock by; the emulated clock is the host's.
 		words = append(words, "tsc_early_khz="+strconv.Itoa(hostClock("/proc/cpuinfo")))
