@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"syscall"
 	"time"
 
@@ -106,6 +107,12 @@ func (b *bottle) forget(f *flow) {
 func (b *bottle) turnAway(conn *net.TCPConn, why routes.Reason) {
 	src := addrPortOf(conn.RemoteAddr())
 	reset(conn)
+	b.overBudget(src, why)
+}
+
+// overBudget counts something that the bottle at src was refused for the reason why. The records of that share one per
+// second.
+func (b *bottle) overBudget(src netip.AddrPort, why routes.Reason) {
 	b.g.metrics.turnedAway(b.name, why)
 	b.mu.Lock()
 	b.over[why]++

@@ -15,6 +15,13 @@ const (
 	DefaultFlowBurst        = 4000 // new connections at once after a quiet time
 	DefaultDenialsPerSecond = 10   // certificates per second minted for names outside the plan, to explain a denial
 	DefaultDenialBurst      = 50   // the same, at once after a quiet time
+
+	DefaultH2Connections   = 128    // HTTP/2 connections at once, each with up to 1 MB of bodies that wait; beyond, a guest is offered HTTP/1.1 alone
+	DefaultStreams         = 1024   // HTTP/2 requests at once over all connections, however long they take: as many as HTTP/1.1 has room for
+	DefaultFramesPerSecond = 2000   // HTTP/2 frames per second that carry nothing and that no bytes of bodies pay for
+	DefaultFrameBurst      = 10_000 // the same, at once after a quiet time
+	DefaultResetsPerSecond = 100    // HTTP/2 streams per second that one side resets, so requests that are begun for nothing
+	DefaultResetBurst      = 1000   // the same, at once after a quiet time
 )
 
 // Budget is what one bottle may take. A zero or negative field means its default: there is no unlimited bottle.
@@ -26,6 +33,12 @@ type Budget struct {
 	FlowBurst        int
 	DenialsPerSecond int
 	DenialBurst      int
+	H2Connections    int
+	Streams          int
+	FramesPerSecond  int
+	FrameBurst       int
+	ResetsPerSecond  int
+	ResetBurst       int
 }
 
 // withDefaults returns b with every unset field at its default.
@@ -41,6 +54,12 @@ func (b Budget) withDefaults() Budget {
 		{&b.FlowBurst, DefaultFlowBurst},
 		{&b.DenialsPerSecond, DefaultDenialsPerSecond},
 		{&b.DenialBurst, DefaultDenialBurst},
+		{&b.H2Connections, DefaultH2Connections},
+		{&b.Streams, DefaultStreams},
+		{&b.FramesPerSecond, DefaultFramesPerSecond},
+		{&b.FrameBurst, DefaultFrameBurst},
+		{&b.ResetsPerSecond, DefaultResetsPerSecond},
+		{&b.ResetBurst, DefaultResetBurst},
 	} {
 		if *f.field <= 0 {
 			*f.field = f.value
@@ -54,6 +73,10 @@ type meter struct {
 	flows      slots
 	hellos     slots
 	handshakes slots
+	h2         slots // connections
+	streams    slots // requests on them
+	frames     *rate.Limiter
+	resets     *rate.Limiter
 	rate       *rate.Limiter
 	denials    *rate.Limiter
 	notices    *rate.Limiter // records about the budget itself
@@ -65,6 +88,10 @@ func newMeter(b Budget) *meter {
 		flows:      make(slots, b.Flows),
 		hellos:     make(slots, b.Hellos),
 		handshakes: make(slots, b.Handshakes),
+		h2:         make(slots, b.H2Connections),
+		streams:    make(slots, b.Streams),
+		frames:     rate.NewLimiter(rate.Limit(b.FramesPerSecond), b.FrameBurst),
+		resets:     rate.NewLimiter(rate.Limit(b.ResetsPerSecond), b.ResetBurst),
 		rate:       rate.NewLimiter(rate.Limit(b.FlowsPerSecond), b.FlowBurst),
 		denials:    rate.NewLimiter(rate.Limit(b.DenialsPerSecond), b.DenialBurst),
 		notices:    rate.NewLimiter(1, 1),

@@ -15,8 +15,9 @@ import (
 	gwtls "gatewayd/gateway/tls"
 )
 
-// Bounds of one HTTP/2 connection of a guest (RFC 9113 section 10.5). CONTINUATION floods, rapid resets and floods of
-// control frames are bounded within golang.org/x/net/http2 by these and by its own limits.
+// Bounds of one HTTP/2 connection of a guest (RFC 9113 section 10.5). golang.org/x/net/http2 bounds by these, and by limits of
+// its own, what one connection holds: a head with all its CONTINUATION frames, handlers of streams that were reset, control
+// frames that wait to be written. What a bottle does over time and over all its connections is bounded by its [Budget].
 const (
 	h2Streams        = 100       // requests at once
 	h2FrameBytes     = 16 << 10  // the smallest that may be offered
@@ -26,7 +27,7 @@ const (
 	h2Idle           = 3 * time.Minute
 	h2Ping           = 30 * time.Second // after this long without a frame, the guest is asked whether it is there
 	h2PingWait       = 15 * time.Second
-	h2Write          = 5 * time.Minute // without progress of a write
+	h2Write          = 5 * time.Minute // without progress of a write, of the connection's or of one stream's
 	deliveryBuffer   = 64 << 10        // bytes of a response body under way
 	websocketMessage = 16 << 10        // bytes of a WebSocket message under way
 )
@@ -40,11 +41,12 @@ type engine struct {
 	messages *bytePool
 	masks    maskPool
 	wires    gwtls.WireBuffers
+	stall    time.Duration // how long a guest may leave a write of one stream waiting
 }
 
 // newEngine returns an engine that logs defects to log.
 func newEngine(log *slog.Logger) *engine {
-	e := &engine{bodies: newBytePool(deliveryBuffer), messages: newBytePool(websocketMessage + frameHead)}
+	e := &engine{stall: h2Write, bodies: newBytePool(deliveryBuffer), messages: newBytePool(websocketMessage + frameHead)}
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { sessionOf(r.Context()).ServeHTTP(w, r) })
 	e.h1 = &http1.Server{Handler: serve, Log: log, ErrorBody: func(ctx context.Context, err *http1.ProtocolError) (string, []byte) {
 		return sessionOf(ctx).refused(err)
@@ -78,15 +80,15 @@ func sessionOf(ctx context.Context) *session { return ctx.Value(sessionKey{}).(*
 // serve serves s on conn until the connection ends or ctx does. It closes conn.
 func (e *engine) serve(ctx context.Context, conn net.Conn, s *session) {
 	ctx = context.WithValue(ctx, sessionKey{}, s)
-	if s.h2 {
-		e.serveH2(ctx, conn)
+	if secure, ok := conn.(*tls.Conn); ok && s.h2 {
+		e.serveH2(ctx, &h2Conn{Conn: secure, meter: s.meter, over: s.over})
 		return
 	}
 	_ = e.h1.Serve(ctx, conn, nil) // the flow's record tells how it ended, and refusals have records of their own
 }
 
 // serveH2 is serve for a connection that agreed on HTTP/2.
-func (e *engine) serveH2(ctx context.Context, conn net.Conn) {
+func (e *engine) serveH2(ctx context.Context, conn *h2Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })

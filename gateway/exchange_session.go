@@ -39,6 +39,8 @@ type session struct {
 	ready    func() bool // whether a record can be taken; false only where it must be
 	log      *slog.Logger
 	engine   *engine
+	meter    *meter
+	over     func(routes.Reason) // counts what the bottle's budget refused on this connection
 
 	bottle   string
 	host     string // canonical server name of the connection; "" if each request names its own
@@ -55,14 +57,33 @@ type session struct {
 func (f *flow) session(denied *routes.Verdict) *session {
 	return &session{
 		snapshot: f.b.current, tripped: f.b.isTripped, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record, running: f,
+		meter: f.b.meter, over: f.overBudget,
 		ready:  f.b.g.auditReady,
 		begin:  func() Record { return f.b.newRequestRecord(f) },
 		bottle: f.b.name, host: f.host, port: f.port, protocol: f.protocol, h2: f.alpn == alpnH2, denied: denied,
 	}
 }
 
+// overBudget counts what the bottle's budget refused on the flow's connection. A flood is what the flow's record says.
+func (f *flow) overBudget(why routes.Reason) {
+	f.b.overBudget(f.src, why)
+	if why == ReasonH2Flood {
+		f.note(func(r *Record) { r.Reason = why })
+	}
+}
+
 // ServeHTTP answers one request and records it. It panics with [http.ErrAbortHandler] to have the response cut off.
 func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.h2 {
+		if !s.meter.streams.try() {
+			s.over(ReasonStreamBudget)
+			panic(http.ErrAbortHandler) // an answer could not be finished before its guest reads it
+		}
+		defer s.meter.streams.give()
+		watched := newStallWatch(r.Context(), w, s.engine.stall)
+		defer watched.end()
+		w = watched
+	}
 	if !s.serve(newExchange(s, w, r)) {
 		panic(http.ErrAbortHandler)
 	}

@@ -21,6 +21,9 @@ const (
 	ReasonHelloBudget    routes.Reason = "hello_budget"       // too many connections waiting for their ClientHello
 	ReasonHandshakes     routes.Reason = "handshake_budget"   // too many TLS handshakes at once
 	ReasonDenialBudget   routes.Reason = "denial_budget"      // denied, and too many denials to explain this one
+	ReasonH2Budget       routes.Reason = "h2_budget"          // too many HTTP/2 connections for one that speaks nothing else
+	ReasonStreamBudget   routes.Reason = "stream_budget"      // too many HTTP/2 requests at once
+	ReasonH2Flood        routes.Reason = "h2_flood"           // more resets, or frames that carry nothing, than a bottle may send
 	ReasonAuditFull      routes.Reason = "audit_full"         // records are required and cannot be taken
 	ReasonNotTLS         routes.Reason = "not_tls"            // the first bytes are no TLS
 	ReasonNoName         routes.Reason = "no_name"            // a ClientHello without a server name
@@ -63,6 +66,7 @@ type flow struct {
 
 	tlsVersion string // agreed with the guest, "" without TLS
 	alpn       string // agreed with the guest, "" if none
+	h2         bool   // it has a place among the bottle's HTTP/2 connections
 
 	mu     sync.Mutex
 	rec    Record         // what the record will say
@@ -247,6 +251,7 @@ func reset(c *net.TCPConn) {
 // finish completes the record and hands it over.
 func (f *flow) finish() {
 	f.conn.Close()
+	f.leaveH2()
 	f.mu.Lock()
 	r := f.rec
 	f.mu.Unlock()

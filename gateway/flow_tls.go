@@ -200,7 +200,12 @@ func (f *flow) handshake(ctx context.Context, alpn []string, read []byte) (*tls.
 		f.refuse(ReasonNoLeaf, errors.New("the bottle has no CA"))
 		return nil, false
 	}
-	cfg, err := f.snap.ca.ServerConfig(f.host, offerALPN(alpn))
+	offer, room := f.offerH2(offerALPN(alpn))
+	if !room {
+		f.refuse(ReasonH2Budget, nil)
+		return nil, false
+	}
+	cfg, err := f.snap.ca.ServerConfig(f.host, offer)
 	if err != nil {
 		f.refuse(ReasonNoLeaf, err)
 		return nil, false
@@ -219,7 +224,32 @@ func (f *flow) handshake(ctx context.Context, alpn []string, read []byte) (*tls.
 	state := conn.ConnectionState()
 	f.tlsVersion, f.alpn = tls.VersionName(state.Version), state.NegotiatedProtocol
 	f.note(func(r *Record) { r.TLSVersion, r.ALPN = f.tlsVersion, f.alpn })
+	if f.alpn != alpnH2 {
+		f.leaveH2()
+	}
 	return conn, true
+}
+
+// offerH2 takes a place among the bottle's HTTP/2 connections if that protocol is in offer. If there is none left, offer
+// comes back without it, and room is false if nothing else is in it.
+func (f *flow) offerH2(offer []string) (left []string, room bool) {
+	i := slices.Index(offer, alpnH2)
+	if i < 0 {
+		return offer, true
+	}
+	if f.h2 = f.b.meter.h2.try(); f.h2 {
+		return offer, true
+	}
+	offer = slices.Delete(offer, i, i+1)
+	return offer, len(offer) > 0
+}
+
+// leaveH2 gives back what offerH2 took, if it did.
+func (f *flow) leaveH2() {
+	if f.h2 {
+		f.h2 = false
+		f.b.meter.h2.give()
+	}
 }
 
 // refuseHandshake records why the guest's handshake failed and closes with what crypto/tls has said already.

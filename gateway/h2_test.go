@@ -19,17 +19,19 @@ type frames struct {
 	enc *hpack.Encoder
 	buf bytes.Buffer
 	id  uint32
+
+	conn *tls.Conn
 }
 
 // newFrames opens one to api.test.
-func (s *stage) newFrames(t *testing.T) *frames {
+func (s *stage) newFrames(t testing.TB) *frames {
 	t.Helper()
 	conn := tls.Client(s.sockets.call(t, s.b.Link, anywhere(s.port)), &tls.Config{RootCAs: bottlePool(t, s.b), ServerName: "api.test", NextProtos: []string{"h2"}})
 	if err := conn.Handshake(); err != nil {
 		t.Fatal(err)
 	}
 	io.WriteString(conn, http2.ClientPreface)
-	f := &frames{Framer: http2.NewFramer(conn, conn), id: 1}
+	f := &frames{Framer: http2.NewFramer(conn, conn), id: 1, conn: conn}
 	f.enc = hpack.NewEncoder(&f.buf)
 	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	if err := f.WriteSettings(); err != nil {
@@ -113,5 +115,22 @@ func TestH2Heads(t *testing.T) {
 				t.Errorf("got %s, want %s: %s", got, tt.want, body)
 			}
 		})
+	}
+}
+
+// TestNoExtendedConnect makes sure that guests are not told that they may open WebSockets over HTTP/2 (RFC 8441 section 3).
+func TestNoExtendedConnect(t *testing.T) {
+	s := newStage(t, nil, func(http.ResponseWriter, *http.Request) {})
+	f := s.newFrames(t)
+	frame, err := f.ReadFrame()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, ok := frame.(*http2.SettingsFrame)
+	if !ok || settings.NumSettings() == 0 {
+		t.Fatalf("the first frame is %v, want settings", frame)
+	}
+	if v, ok := settings.Value(http2.SettingEnableConnectProtocol); ok && v != 0 {
+		t.Error("extended CONNECT is offered")
 	}
 }

@@ -1,0 +1,416 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"gatewayd/gateway/routes"
+)
+
+// floodGrowth is what a flood may leave behind of heap and stacks, with all that the test itself keeps.
+const floodGrowth = 8 << 20
+
+// floodWorld is a stage with small budgets and a second bottle, whose requests go on.
+type floodWorld struct {
+	*stage
+	other *http.Client
+}
+
+// newFloodWorld returns one. Its origin answers /wait when the request ends, and anything else at once with 64 KB.
+func newFloodWorld(t *testing.T, budget Budget) *floodWorld {
+	t.Helper()
+	w := newWorld(t, func(o *Options) { o.Budget = budget })
+	w.names.set("api.test", "127.0.0.1")
+	cert := w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")
+	body := strings.Repeat("x", 64<<10)
+	o := newOrigin(t, &cert, func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			<-r.Context().Done()
+			return
+		}
+		_, _ = io.WriteString(rw, body)
+	})
+	r := routes.Route{Host: "api.test", Port: o.port}
+	s := &stage{world: w, b: testBottle(t, r), port: o.port, seen: &o.seen}
+	other := namedBottle(t, "other", 2, r)
+	w.apply(t, s.b, other)
+	return &floodWorld{s, w.guestClient(t, other, o.port, true)}
+}
+
+// fine makes sure that the other bottle is served.
+func (w *floodWorld) fine(t *testing.T) {
+	t.Helper()
+	if status, body := fetch(t, w.other, w.url("/"), nil); status != http.StatusOK || len(body) != 64<<10 {
+		t.Fatalf("the other bottle got %d with %d bytes", status, len(body))
+	}
+}
+
+// head sends a request's head for path on the next stream, and leaves it open unless end is set.
+func (f *frames) head(w *floodWorld, path string, end bool) error {
+	f.buf.Reset()
+	for _, h := range [][2]string{{":method", "POST"}, {":scheme", "https"}, {":authority", fmt.Sprintf("api.test:%d", w.port)}, {":path", path}} {
+		f.enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+	}
+	err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: f.id, BlockFragment: f.buf.Bytes(), EndHeaders: true, EndStream: end})
+	f.id += 2
+	return err
+}
+
+// end reads until the connection ends and returns the code of the GOAWAY before that.
+func (f *frames) end() (code http2.ErrCode, resets int) {
+	code = http2.ErrCodeNo
+	for {
+		frame, err := f.ReadFrame()
+		var stream http2.StreamError
+		switch {
+		case errors.As(err, &stream):
+			continue
+		case err != nil:
+			return code, resets
+		}
+		switch frame := frame.(type) {
+		case *http2.GoAwayFrame:
+			code = frame.ErrCode
+		case *http2.RSTStreamFrame:
+			resets++
+		}
+	}
+}
+
+// TestFloods sends what only costs, without end, and looks at how it ends, at what it leaves, and at another bottle.
+func TestFloods(t *testing.T) {
+	const burst = 300
+	for _, tt := range []struct {
+		name string
+		want http2.ErrCode
+		most int // rounds
+		send func(w *floodWorld, f *frames) error
+	}{
+		{"rapid reset", http2.ErrCodeEnhanceYourCalm, 0, func(w *floodWorld, f *frames) error {
+			if err := f.head(w, "/wait", false); err != nil {
+				return err
+			}
+			return f.WriteRSTStream(f.id-2, http2.ErrCodeCancel)
+		}},
+		{"resets of the gateway's own", http2.ErrCodeEnhanceYourCalm, 0, func(w *floodWorld, f *frames) error {
+			if err := f.head(w, "/wait", false); err != nil {
+				return err
+			}
+			return f.WriteRawFrame(http2.FrameWindowUpdate, 0, f.id-2, make([]byte, 4))
+		}},
+		{"PING", http2.ErrCodeEnhanceYourCalm, 0, func(_ *floodWorld, f *frames) error { return f.WritePing(false, [8]byte{}) }},
+		{"acknowledgements", http2.ErrCodeEnhanceYourCalm, 0, func(_ *floodWorld, f *frames) error { return f.WritePing(true, [8]byte{}) }},
+		{"SETTINGS", http2.ErrCodeEnhanceYourCalm, 0, func(_ *floodWorld, f *frames) error {
+			return f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1})
+		}},
+		{"PRIORITY", http2.ErrCodeEnhanceYourCalm, 0, func(_ *floodWorld, f *frames) error {
+			return f.WritePriority(1, http2.PriorityParam{Weight: 1})
+		}},
+		{"WINDOW_UPDATE", http2.ErrCodeEnhanceYourCalm, 0, func(_ *floodWorld, f *frames) error { return f.WriteWindowUpdate(0, 1) }},
+		{"unknown frames", http2.ErrCodeEnhanceYourCalm, 0, func(_ *floodWorld, f *frames) error { return f.WriteRawFrame(0xbb, 0, 0, nil) }},
+		{"empty DATA", http2.ErrCodeEnhanceYourCalm, 0, func(w *floodWorld, f *frames) error {
+			if f.id == 1 {
+				if err := f.head(w, "/wait", false); err != nil {
+					return err
+				}
+			}
+			return f.WriteData(1, false, nil)
+		}},
+		{"CONTINUATION", http2.ErrCodeEnhanceYourCalm, 0, func(w *floodWorld, f *frames) error {
+			if f.id == 1 {
+				f.id += 2
+				return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x82}})
+			}
+			return f.WriteContinuation(1, false, nil)
+		}},
+		{"CONTINUATION with a head of no end", http2.ErrCodeProtocol, 64, func(w *floodWorld, f *frames) error {
+			f.buf.Reset()
+			f.enc.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("y", 12<<10), Sensitive: true})
+			if f.id == 1 {
+				f.id += 2
+				return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: f.buf.Bytes()})
+			}
+			return f.WriteContinuation(1, false, f.buf.Bytes())
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newFloodWorld(t, Budget{FramesPerSecond: 1, FrameBurst: burst, ResetsPerSecond: 1, ResetBurst: burst})
+			w.fine(t)
+			before := inUse()
+			f := w.newFrames(t)
+			ended := make(chan http2.ErrCode, 1)
+			go func() {
+				code, _ := f.end()
+				ended <- code
+			}()
+			rounds := 0
+			for ; rounds < 1_000_000; rounds++ {
+				if err := tt.send(w, f); err != nil {
+					break
+				}
+			}
+			code := <-ended
+			w.fine(t)
+			t.Logf("%d rounds, then %s; %d KiB more in use", rounds, code, (inUse()-before)>>10)
+			// A connection that is closed with bytes unread takes its GOAWAY with it.
+			if code != tt.want && code != http2.ErrCodeNo {
+				t.Errorf("ended by %s, want %s", code, tt.want)
+			}
+			if tt.want == http2.ErrCodeEnhanceYourCalm {
+				w.records.wait(t, func(r Record) bool { return r.Type == RecordFlow && r.Reason == ReasonH2Flood && r.Bottle == "dev" })
+				w.records.wait(t, func(r Record) bool { return r.Type == RecordEvent && r.Reason == ReasonH2Flood })
+			}
+			if grown := inUse() - before; grown > floodGrowth && !raceDetector {
+				t.Errorf("%d bytes are in use that were not before", grown)
+			}
+		})
+	}
+}
+
+// TestFloodBudgetIsTheBottles spreads resets over connections: the next one of the bottle ends at its first.
+func TestFloodBudgetIsTheBottles(t *testing.T) {
+	w := newFloodWorld(t, Budget{ResetsPerSecond: 1, ResetBurst: 4})
+	for range 8 {
+		f := w.newFrames(t)
+		if err := f.head(w, "/", false); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.WriteRSTStream(1, http2.ErrCodeCancel); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.WritePing(false, [8]byte{}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := frame.(*http2.GoAwayFrame); ok {
+				w.fine(t)
+				return
+			}
+			if p, ok := frame.(*http2.PingFrame); ok && p.IsAck() {
+				break
+			}
+		}
+	}
+	t.Error("eight resets on eight connections were let pass by a budget of four")
+}
+
+// TestPaidFrames moves bodies, whose WINDOW_UPDATE frames no budget has room for.
+func TestPaidFrames(t *testing.T) {
+	w := newFloodWorld(t, Budget{FramesPerSecond: 1, FrameBurst: 40})
+	c := w.client(t, true)
+	for range 200 {
+		if status, body := fetch(t, c, w.url("/"), nil); status != http.StatusOK || len(body) != 64<<10 {
+			t.Fatalf("got %d with %d bytes", status, len(body))
+		}
+	}
+}
+
+// TestHeaderBomb sends a head that is small in frames and large when it is decoded (HPACK, RFC 7541 section 7.3).
+func TestHeaderBomb(t *testing.T) {
+	w := newFloodWorld(t, Budget{})
+	w.fine(t)
+	before := inUse()
+	for range 20 {
+		f := w.newFrames(t)
+		f.buf.Reset()
+		for i := range 4000 { // the first goes into the table, the others name it: 16 MB in 7 KB
+			f.enc.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("y", 4000)})
+			if i == 0 && f.buf.Len() < 2000 {
+				t.Fatal("the bomb is none")
+			}
+		}
+		if f.buf.Len() > 16<<10 {
+			t.Fatalf("the bomb takes %d bytes", f.buf.Len())
+		}
+		if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: f.buf.Bytes(), EndHeaders: true, EndStream: true}); err != nil {
+			t.Fatal(err)
+		}
+		f.MaxHeaderListSize = 1 << 20
+		status := ""
+		for status == "" {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				status = "ended"
+				break
+			}
+			switch frame := frame.(type) {
+			case *http2.MetaHeadersFrame:
+				status = frame.PseudoValue("status")
+			case *http2.GoAwayFrame, *http2.RSTStreamFrame:
+				status = "ended"
+			}
+		}
+		if status != "431" && status != "ended" {
+			t.Fatalf("the bomb got %s", status)
+		}
+	}
+	if w.seen.Load() != 1 {
+		t.Errorf("the origin saw %d requests, want the other bottle's alone", w.seen.Load())
+	}
+	w.fine(t)
+	grown := inUse() - before
+	t.Logf("%d KiB more in use after 20 bombs", grown>>10)
+	if grown > floodGrowth && !raceDetector {
+		t.Errorf("%d bytes are in use that were not before", grown)
+	}
+}
+
+// TestStreamBudget opens more requests at once, over several connections, than a bottle may have.
+func TestStreamBudget(t *testing.T) {
+	const most = 30
+	w := newFloodWorld(t, Budget{Streams: most})
+	held, reset := 0, 0
+	for range 2 {
+		f := w.newFrames(t)
+		for range 20 {
+			if err := f.head(w, "/wait", false); err != nil {
+				t.Fatal(err)
+			}
+			held++
+		}
+		if held <= most {
+			continue
+		}
+		for reset < held-most {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				t.Fatalf("%d of %d were reset, then %v", reset, held-most, err)
+			}
+			if _, ok := frame.(*http2.RSTStreamFrame); ok {
+				reset++
+			}
+		}
+	}
+	w.fine(t)
+	w.records.wait(t, func(r Record) bool {
+		return r.Type == RecordEvent && r.Reason == ReasonStreamBudget && r.Bottle == "dev"
+	})
+}
+
+// TestStreamsOfOneConnection opens more than a connection may have: those beyond never reach the gateway.
+func TestStreamsOfOneConnection(t *testing.T) {
+	w := newFloodWorld(t, Budget{})
+	f := w.newFrames(t)
+	for range h2Streams + 20 {
+		if err := f.head(w, "/wait", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for reset := 0; reset < 20; {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := frame.(*http2.GoAwayFrame); ok {
+			break
+		}
+		if _, ok := frame.(*http2.RSTStreamFrame); ok {
+			reset++
+		}
+	}
+	w.fine(t)
+}
+
+// TestH2ConnectionBudget makes more connections than may speak HTTP/2: who can speak HTTP/1.1 goes on with it.
+func TestH2ConnectionBudget(t *testing.T) {
+	w := newFloodWorld(t, Budget{H2Connections: 2})
+	first, second := w.newFrames(t), w.newFrames(t)
+	dial := func(protocols ...string) (string, error) {
+		conn := tls.Client(w.sockets.call(t, w.b.Link, anywhere(w.port)), &tls.Config{RootCAs: bottlePool(t, w.b), ServerName: "api.test", NextProtos: protocols})
+		err := conn.Handshake()
+		return conn.ConnectionState().NegotiatedProtocol, err
+	}
+	if got, err := dial("h2", "http/1.1"); err != nil || got != "http/1.1" {
+		t.Errorf("the third connection speaks %q (%v), want http/1.1", got, err)
+	}
+	if _, err := dial("h2"); err == nil {
+		t.Error("a third connection speaks HTTP/2")
+	}
+	w.records.wait(t, func(r Record) bool { return r.Type == RecordFlow && r.Reason == ReasonH2Budget })
+	w.fine(t)
+	for _, f := range []*frames{first, second} {
+		f.conn.Close()
+	}
+	w.records.wait(t, func(r Record) bool { return r.Type == RecordFlow && r.ALPN == "h2" && r.Bottle == "dev" })
+	if got, err := dial("h2", "http/1.1"); err != nil || got != "h2" {
+		t.Errorf("after one has ended, the next speaks %q (%v), want h2", got, err)
+	}
+}
+
+// TestStalledStreams asks for much and opens no window: the streams end, and nothing is left of them.
+func TestStalledStreams(t *testing.T) {
+	for _, window := range []uint32{0, 1} {
+		t.Run(fmt.Sprintf("window %d", window), func(t *testing.T) {
+			w := newFloodWorld(t, Budget{})
+			w.g.engine.stall = 100 * time.Millisecond
+			f := w.newFrames(t)
+			if err := f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window}); err != nil {
+				t.Fatal(err)
+			}
+			for range 40 {
+				if err := f.head(w, "/", true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for reset := 0; reset < 40; {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					t.Fatalf("%d streams were reset, then %v", reset, err)
+				}
+				if _, ok := frame.(*http2.RSTStreamFrame); ok {
+					reset++
+				}
+			}
+			w.fine(t)
+			for len(w.bottle("dev").meter.streams) > 0 {
+				w.fine(t) // until the handlers have returned, or the test's deadline
+			}
+		})
+	}
+}
+
+// FuzzFrameWalk holds the walk over pieces against http2's reading of the whole.
+func FuzzFrameWalk(f *testing.F) {
+	f.Add([]byte("\x00\x00\x01\x00\x01\x00\x00\x00\x01x\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"), uint8(3))
+	f.Fuzz(func(t *testing.T, raw []byte, step uint8) {
+		type seen struct {
+			kind   http2.FrameType
+			flags  http2.Flags
+			length int
+		}
+		var ours []seen
+		var w frameWalk
+		for rest := raw; len(rest) > 0; {
+			n := min(len(rest), int(step)+1)
+			w.walk(rest[:n], func(k http2.FrameType, fl http2.Flags, n int) { ours = append(ours, seen{k, fl, n}) })
+			rest = rest[n:]
+		}
+		for rest := strings.NewReader(string(raw)); rest.Len() >= h2FrameHead; {
+			head, err := http2.ReadFrameHeader(rest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(ours) == 0 || ours[0] != (seen{head.Type, head.Flags, int(head.Length)}) {
+				t.Fatalf("walked %+v, http2 reads %v", ours, head)
+			}
+			ours = ours[1:]
+			_, _ = io.CopyN(io.Discard, rest, int64(head.Length))
+		}
+		if len(ours) > 0 {
+			t.Fatalf("walked %+v too many", ours)
+		}
+	})
+}
