@@ -99,8 +99,11 @@ type bottle struct {
 
 	ctx    context.Context // ends when the bottle is shut
 	cancel context.CancelFunc
-	served sync.WaitGroup // accept loops, name servers, sweeper
+	taking context.Context // ends when the bottle takes no new flow and no new request; before ctx, or with it
+	stop   context.CancelFunc
+	served sync.WaitGroup // accept loops, name servers
 	flown  sync.WaitGroup // flows
+	swept  sync.WaitGroup // sweeper
 
 	fastMu   sync.Mutex               // orders what the kernel is told of pins and plans
 	fastNot  map[netip.Addr]time.Time // until when the relay serves an address that the fast path refused
@@ -119,6 +122,7 @@ type bottle struct {
 func (g *Gateway) newBottle(b Bottle, s *snapshot) *bottle {
 	log := g.log.With(slog.String("bottle", b.Name))
 	ctx, cancel := context.WithCancel(context.Background())
+	taking, stop := context.WithCancel(ctx)
 	n := &bottle{
 		g: g, name: b.Name, link: b.Link, denied: b.DeniedDNS, log: log, since: time.Now(),
 		engine: g.engine,
@@ -127,6 +131,7 @@ func (g *Gateway) newBottle(b Bottle, s *snapshot) *bottle {
 		meter:  newMeter(g.budget),
 		ring:   NewRing(ringSize),
 		ctx:    ctx, cancel: cancel,
+		taking: taking, stop: stop,
 		flows:   map[*flow]struct{}{},
 		fastNot: map[netip.Addr]time.Time{},
 		known:   make(chan struct{}),
@@ -168,9 +173,9 @@ func (b *bottle) start(ctx context.Context) error {
 	}
 	server := dns.NewServer(b.dnsConfig())
 	b.served.Go(func() { b.accept(tcp) })
-	b.served.Go(func() { b.serveNames("tcp", func() error { return server.ServeTCP(b.ctx, dnsTCP) }) })
-	b.served.Go(func() { b.serveNames("udp", func() error { return server.ServeUDP(b.ctx, dnsUDP) }) })
-	b.served.Go(b.sweepLoop)
+	b.served.Go(func() { b.serveNames("tcp", func() error { return server.ServeTCP(b.taking, dnsTCP) }) })
+	b.served.Go(func() { b.serveNames("udp", func() error { return server.ServeUDP(b.taking, dnsUDP) }) })
+	b.swept.Go(b.sweepLoop)
 	return nil
 }
 
@@ -229,12 +234,33 @@ func (b *bottle) open() []*flow {
 	return out
 }
 
+// drain closes the sockets, and lets every flow end with what is under way on it: idle connections end at once, requests,
+// WebSocket connections and relays when they are over. It blocks until all have ended or ctx has, and returns how many are left.
+func (b *bottle) drain(ctx context.Context) int {
+	b.stop()
+	done := make(chan struct{})
+	go func() { // until shut, if need be
+		defer close(done)
+		b.served.Wait() // no flow begins after it
+		for _, f := range b.open() {
+			f.abortUndecided()
+		}
+		b.flown.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	return len(b.open())
+}
+
 // shut closes the sockets, ends every flow and waits for them, for as long as Drain. The bottle is of no use after it.
 func (b *bottle) shut() {
 	b.cancel()
 	done := make(chan struct{})
 	go func() {
 		b.served.Wait()
+		b.swept.Wait()
 		b.flown.Wait()
 		close(done)
 	}()

@@ -16,7 +16,7 @@ import (
 // accept takes connections until the bottle is shut. A failing listener fails closed: the kernel finds no socket for a
 // new connection and drops it.
 func (b *bottle) accept(l net.Listener) {
-	stop := context.AfterFunc(b.ctx, func() { l.Close() })
+	stop := context.AfterFunc(b.taking, func() { l.Close() })
 	defer stop()
 	defer l.Close()
 	for {
@@ -25,7 +25,7 @@ func (b *bottle) accept(l net.Listener) {
 			b.admit(conn)
 			continue
 		}
-		if b.ctx.Err() != nil {
+		if b.taking.Err() != nil {
 			return
 		}
 		if !passing(err) {
@@ -36,7 +36,7 @@ func (b *bottle) accept(l net.Listener) {
 		}
 		b.log.Warn("accept failed; trying again", slog.Any("error", err))
 		select {
-		case <-b.ctx.Done():
+		case <-b.taking.Done():
 		case <-time.After(b.g.waits.AcceptRetry):
 		}
 	}

@@ -62,7 +62,7 @@ func (b *bottle) nameEvent(e dns.Event) {
 // serveNames runs one name server until the bottle is shut. If it ends before, the bottle's names fail closed: nothing
 // resolves and nothing new is pinned.
 func (b *bottle) serveNames(network string, serve func() error) {
-	if err := serve(); err != nil && b.ctx.Err() == nil {
+	if err := serve(); err != nil && b.taking.Err() == nil {
 		b.lost.Store(true)
 		b.g.metrics.listenerLost(b.name, "dns_"+network)
 		b.log.Error("name server ended; names of this bottle fail until it is applied again", slog.String("network", network), slog.Any("error", err))

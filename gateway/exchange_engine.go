@@ -68,7 +68,16 @@ func newEngine(log *slog.Logger) *engine {
 		Handler:        serve,
 		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // what a guest does wrong is no defect
 	}
+	if err := http2.ConfigureServer(e.base, e.h2); err != nil { // makes a shutdown of base one of h2's connections
+		log.Error("HTTP/2 connections will not be told of a stop", "error", err) // it fails only for cipher suites, of which base has none
+	}
 	return e
+}
+
+// drain lets every HTTP/2 connection end after the requests that are under way on it: GOAWAY (RFC 9113 section 6.8). It does
+// not block. Connections over HTTP/1.1 are told by their session's closing.
+func (e *engine) drain() {
+	_ = e.base.Shutdown(context.Background()) // base has no listener and no connection of its own to wait for
 }
 
 // sessionKey is the context key of the session that a request belongs to.
@@ -81,19 +90,21 @@ func sessionOf(ctx context.Context) *session { return ctx.Value(sessionKey{}).(*
 func (e *engine) serve(ctx context.Context, conn net.Conn, s *session) {
 	ctx = context.WithValue(ctx, sessionKey{}, s)
 	if secure, ok := conn.(*tls.Conn); ok && s.h2 {
-		e.serveH2(ctx, &h2Conn{Conn: secure, meter: s.meter, over: s.over})
+		e.serveH2(ctx, s.closing, &h2Conn{Conn: secure, meter: s.meter, over: s.over})
 		return
 	}
-	_ = e.h1.Serve(ctx, conn, nil) // the flow's record tells how it ended, and refusals have records of their own
+	_ = e.h1.Serve(ctx, s.closing, conn) // the flow's record tells how it ended, and refusals have records of their own
 }
 
-// serveH2 is serve for a connection that agreed on HTTP/2.
-func (e *engine) serveH2(ctx context.Context, conn *h2Conn) {
+// serveH2 is serve for a connection that agreed on HTTP/2. One that comes after drain is closed.
+func (e *engine) serveH2(ctx, closing context.Context, conn *h2Conn) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	e.h2.ServeConn(conn, &http2.ServeConnOpts{Context: ctx, BaseConfig: e.base, Handler: e.base.Handler})
+	if closing.Err() == nil {
+		e.h2.ServeConn(conn, &http2.ServeConnOpts{Context: ctx, BaseConfig: e.base, Handler: e.base.Handler})
+	}
 	conn.Close()
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -41,6 +42,7 @@ type session struct {
 	engine   *engine
 	meter    *meter
 	over     func(routes.Reason) // counts what the bottle's budget refused on this connection
+	closing  context.Context     // ends when no further request is to be taken
 
 	bottle   string
 	host     string // canonical server name of the connection; "" if each request names its own
@@ -58,7 +60,7 @@ func (f *flow) session(denied *routes.Verdict) *session {
 	return &session{
 		snapshot: f.b.current, tripped: f.b.isTripped, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record, running: f,
 		meter: f.b.meter, over: f.overBudget,
-		ready:  f.b.g.auditReady,
+		ready: f.b.g.auditReady, closing: f.b.taking,
 		begin:  func() Record { return f.b.newRequestRecord(f) },
 		bottle: f.b.name, host: f.host, port: f.port, protocol: f.protocol, h2: f.alpn == alpnH2, denied: denied,
 	}

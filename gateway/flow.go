@@ -242,6 +242,16 @@ func (f *flow) abort(why routes.Reason) {
 	}
 }
 
+// abortUndecided is abort for a flow on which nothing is under way yet, since its guest has not said whom it wants.
+func (f *flow) abortUndecided() {
+	f.mu.Lock()
+	undecided := f.rec.Lane == LaneNone && f.rec.Reason == ""
+	f.mu.Unlock()
+	if undecided {
+		f.abort(ReasonShut)
+	}
+}
+
 // reset closes c so that the peer gets a RST instead of a FIN (SO_LINGER with zero time, socket(7)).
 func reset(c *net.TCPConn) {
 	_ = c.SetLinger(0) // a closed socket has nothing left to linger

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"gatewayd/gateway/redirect"
 )
@@ -181,8 +182,10 @@ func (g *Gateway) setLinks(ctx context.Context, next map[string]*bottle) error {
 	return nil
 }
 
-// Shutdown ends every flow and closes every listener. The capture links are left as they are, which means shut: without
-// a listener the kernel drops new connections. It waits for flows until ctx ends or their drain time is over.
+// Shutdown closes every listener and lets what is under way come to its end until ctx ends; what is left then is cut off, and
+// the error says how much that was. Idle connections are closed at once, those with a request after it, and WebSocket
+// connections get a close frame. The capture links are left as they are, which means shut: without a listener the kernel drops
+// new connections. After ctx ended it blocks for as long as [Deadlines].Drain at most.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.applying.Lock()
 	defer g.applying.Unlock()
@@ -192,21 +195,21 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	bottles := g.bottles
 	g.bottles = map[string]*bottle{}
 	g.mu.Unlock()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		var wg sync.WaitGroup
-		for _, b := range bottles {
-			wg.Go(b.shut)
-		}
-		wg.Wait()
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("shut down: %w", ctx.Err())
+	var cut atomic.Int64
+	var wg sync.WaitGroup
+	for _, b := range bottles {
+		b.stop() // before any connection over HTTP/2 is told, so that none begins after it
+		wg.Go(func() {
+			cut.Add(int64(b.drain(ctx)))
+			b.shut()
+		})
 	}
+	g.engine.drain()
+	wg.Wait()
+	if n := cut.Load(); n > 0 {
+		return fmt.Errorf("shut down: %d flows had not ended: %w", n, ctx.Err())
+	}
+	return nil
 }
 
 // isStopped tells whether Shutdown was called.

@@ -103,6 +103,8 @@ func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWrite
 	defer stop()
 	var down atomic.Int64
 	t := &tunnelEnds{x: x, guest: guest, toGuest: &frameWriter{out: &deadlineWriter{guest}}, toUp: &frameWriter{out: up, masked: true}}
+	last := context.AfterFunc(x.s.closing, t.goAway)
+	defer last()
 	outward, inward := x.pumps(t, fromGuest, up, &down)
 	ends, over := make(chan error, 2), make(chan struct{})
 	go func() {
@@ -203,6 +205,16 @@ func (t *tunnelEnds) alive() error {
 		return nil
 	}
 	return t.guest.SetReadDeadline(time.Now().Add(websocketIdle))
+}
+
+// goAway tells both sides that the connection ends, because the gateway does, and gives the guest time to answer. A side that is
+// within a frame cannot be told, and goes on until the stop's deadline.
+func (t *tunnelEnds) goAway() {
+	reason := append(binary.BigEndian.AppendUint16(nil, closeGoingAway), "gatewayd stops"...)
+	_ = t.toUp.control(opClose, reason)
+	if t.toGuest.control(opClose, reason) == nil {
+		_ = t.guest.SetReadDeadline(time.Now().Add(websocketClosing)) // the read fails as well
+	}
 }
 
 // controlOut sends the guest's control frames on, scanned like its messages.

@@ -29,6 +29,7 @@ const (
 	reservedBits   = 0x70
 	compressedBit  = 0x40 // the first of them (RFC 7692 section 6)
 	maskBit        = 0x80
+	closeGoingAway = 1001 // status code of a close because this side ends (RFC 6455 section 7.4.1)
 	closeViolation = 1008 // status code of a close for a reason of policy (RFC 6455 section 7.4.1)
 )
 

@@ -19,8 +19,8 @@ func (a *app) runCommand() *cobra.Command {
 		Long: `Run captures the links of all bottles whose manifests are in bottles_dir and carries what
 their plans allow. Manifests are watched: a change takes effect at once, a broken manifest
 changes nothing, and one that is emptied or deleted shuts its bottle. SIGHUP looks at all of
-them again and reopens the audit file. SIGTERM ends flows and leaves the links shut; only
-'gatewayd uninstall' removes anything.`,
+them again and reopens the audit file. SIGTERM lets what is under way
+finish for 10 s and leaves the links shut; only 'gatewayd uninstall' removes anything.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := a.config()

@@ -102,7 +102,7 @@ func manualFiles(b *bytes.Buffer) {
 	})
 	terms("SIGNALS", [][2]string{
 		{"SIGHUP", "Look at all manifests again, and reopen the audit file."},
-		{"SIGTERM, SIGINT", "End flows, close the sockets, and leave the links as they are, which is shut. A second one does not wait for flows."},
+		{"SIGTERM, SIGINT", "Take nothing new, let what is under way finish for 10 s, and leave the links as they are, which is shut. A second one does not wait for flows."},
 	})
 	terms("EXIT STATUS", [][2]string{
 		{fmt.Sprint(exitOK), "Done; for explain: it is allowed; for check: no line is fail."},

@@ -33,7 +33,7 @@ var engines = []struct {
 				if err != nil {
 					return
 				}
-				wg.Go(func() { s.Serve(ctx, c, nil) })
+				wg.Go(func() { s.Serve(ctx, ctx, c) })
 			}
 		})
 		return func() { cancel(); l.Close(); wg.Wait() }

@@ -14,12 +14,12 @@ type connection struct {
 	server   *Server
 	conn     net.Conn
 	remote   string // RemoteAddr in words
-	base     func(*http.Request) *http.Request
 	reader   reader
 	watch    *watch
 	hijacked bool
 	model    *http.Request // with what all requests have in common
 	writeBy  time.Time     // the write deadline that is set
+	closing  closing
 }
 
 // serve serves one request after the other. It returns nil when a response was the connection's last.
@@ -30,7 +30,7 @@ func (c *connection) serve(ctx context.Context) error {
 	c.model = modelRequest(inner, c.remote)
 	c.watch.cancel = cancel
 	for {
-		if err := c.reader.awaitRequest(lim.Idle); err != nil {
+		if err := c.await(); err != nil {
 			return err
 		}
 		h, err := c.reader.readHead(lim)
@@ -139,9 +139,6 @@ func (c *connection) newRequest(h *head, w *response) (*http.Request, *body) {
 			b.expect, w.awaits = w.sendContinue, b.awaitsContinue
 		}
 		r.Body = b
-	}
-	if c.base != nil {
-		r = c.base(r)
 	}
 	return r, b
 }

@@ -27,7 +27,7 @@ func converse(in io.Reader) (seen []string, out string, err error) {
 		seen = append(seen, fmt.Sprintf("%s %s %s %q", r.Method, r.Host, r.RequestURI, content))
 		io.WriteString(w, "ok")
 	})}
-	err = s.Serve(context.Background(), conn, nil)
+	err = s.Serve(context.Background(), context.Background(), conn)
 	return seen, conn.out.String(), err
 }
 

@@ -39,7 +39,7 @@ func TestIdleMemory(t *testing.T) {
 	before := inUse()
 	for range count {
 		near, far := loopbackPair(t)
-		wg.Go(func() { s.Serve(ctx, tls.Server(far, config), nil) })
+		wg.Go(func() { s.Serve(ctx, ctx, tls.Server(far, config)) })
 		client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
 		io.WriteString(client, benchRequest)
 		if err := skipResponse(bufio.NewReader(client)); err != nil {

@@ -140,14 +140,11 @@ func (b *reader) lastChunkNext() bool {
 }
 
 // awaitRequest blocks until the first bytes of the next request are there. It returns errGuestLeft if the connection ends,
-// in whatever way, or the idle time passes first. A TLS connection buffers for itself, so that it can be asked for one byte
+// in whatever way, or its read deadline passes first. A TLS connection buffers for itself, so that it can be asked for one byte
 // and no buffer is held meanwhile; any other would have to be asked twice.
-func (b *reader) awaitRequest(idle time.Duration) error {
+func (b *reader) awaitRequest() error {
 	if b.buffered() > 0 {
 		return nil
-	}
-	if err := b.within(idle); err != nil {
-		return errGuestLeft
 	}
 	if _, ok := b.conn.(*tls.Conn); !ok {
 		if b.fill() != nil {

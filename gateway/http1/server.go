@@ -50,19 +50,21 @@ func (s *Server) start() {
 }
 
 // Serve serves conn until the guest leaves, a request asks for an end, ctx ends, or a request is refused, and closes it;
-// but if a handler hijacks the connection, it is the handler's, and Serve returns when the handler does. base, which may be
-// nil, may replace each request before the handler sees it.
+// but if a handler hijacks the connection, it is the handler's, and Serve returns when the handler does. When closing ends,
+// the connection takes no further request: it is closed at once if it waits for one, else after the one that is served.
 //
 // Serve returns nil if the connection ended between requests or was hijacked, a *[ProtocolError] if a request was refused,
 // and else what ended the connection. The context of the requests is derived from ctx and ends with the connection: when
 // Serve returns, or before if the guest leaves.
-func (s *Server) Serve(ctx context.Context, conn net.Conn, base func(*http.Request) *http.Request) error {
+func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
 	s.once.Do(s.start)
-	c := &connection{server: s, conn: conn, base: base, remote: conn.RemoteAddr().String()}
+	c := &connection{server: s, conn: conn, remote: conn.RemoteAddr().String()}
 	c.reader = reader{conn: conn, pool: &s.reads}
 	c.watch = newWatch(&c.reader, s.limits.Watch)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
+	last := context.AfterFunc(closing, c.close)
+	defer last()
 	err := c.serve(ctx)
 	c.reader.discard()
 	if c.hijacked {

@@ -35,7 +35,7 @@ func start(t testing.TB, s *Server) string {
 			if err != nil {
 				return
 			}
-			wg.Go(func() { s.Serve(ctx, conn, nil) })
+			wg.Go(func() { s.Serve(ctx, ctx, conn) })
 		}
 	})
 	t.Cleanup(func() {
@@ -162,7 +162,7 @@ func TestServeOneWrite(t *testing.T) {
 			}
 			w.Write(make([]byte, 1024))
 		})}
-		if err := s.Serve(context.Background(), conn, nil); err != nil {
+		if err := s.Serve(context.Background(), context.Background(), conn); err != nil {
 			t.Fatal(err)
 		}
 		if conn.writes != 1 {
@@ -628,7 +628,7 @@ func TestServeContextEnds(t *testing.T) {
 	defer near.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- s.Serve(ctx, far, nil) }()
+	go func() { done <- s.Serve(ctx, ctx, far) }()
 	io.WriteString(near, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
 	<-entered
 	cancel()
@@ -671,7 +671,7 @@ func TestServeHeaderInjection(t *testing.T) {
 		w.Header()["Transfer-Encoding"] = []string{"gzip"}
 		w.Header()["Content-Length"] = []string{"1", "2"}
 	})}
-	if err := s.Serve(context.Background(), conn, nil); err != nil {
+	if err := s.Serve(context.Background(), context.Background(), conn); err != nil {
 		t.Fatal(err)
 	}
 	out := conn.out.String()

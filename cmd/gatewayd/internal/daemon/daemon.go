@@ -32,8 +32,9 @@ import (
 )
 
 const (
-	// drainDeadline is how long flows may take to end after SIGTERM.
-	drainDeadline = 5 * time.Second
+	// drainDeadline is how long what is under way may go on after SIGTERM. With gateway.DefaultDrain and flushDeadline it is
+	// less than the unit's TimeoutStopSec.
+	drainDeadline = 10 * time.Second
 	// flushDeadline is how long the last records may take to reach the audit file.
 	flushDeadline = 3 * time.Second
 	// watchAgain is the pause before the watch over the datapath is begun again after it failed.
@@ -277,7 +278,7 @@ func (d *daemon) await(ctx context.Context, signals <-chan os.Signal) {
 	}
 }
 
-// shutDown ends the flows. A second signal ends the wait for them.
+// shutDown lets the flows end. A second signal cuts them off.
 func (d *daemon) shutDown(signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainDeadline)
 	defer cancel()

@@ -1,0 +1,45 @@
+package http1
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// closing ends a connection between requests. One that waits for a request when it is told ends at once; one that serves a
+// request ends after it, and says so in the response's head if that has not left yet (RFC 9112 section 9.6).
+type closing struct {
+	told atomic.Bool
+
+	mu      sync.Mutex
+	waiting bool // for a request
+}
+
+// close tells the connection that it is to take no further request. It may be called from any goroutine.
+func (c *connection) close() {
+	c.closing.told.Store(true)
+	c.closing.mu.Lock()
+	defer c.closing.mu.Unlock()
+	if c.closing.waiting {
+		_ = c.conn.SetReadDeadline(time.Unix(1, 0)) // on a closed connection the read fails as well
+	}
+}
+
+// await blocks until the first bytes of the next request are there. It returns errGuestLeft if none comes or none is to be taken.
+func (c *connection) await() error {
+	c.closing.mu.Lock()
+	if c.closing.told.Load() || c.reader.within(c.server.limits.Idle) != nil {
+		c.closing.mu.Unlock()
+		return errGuestLeft
+	}
+	c.closing.waiting = true
+	c.closing.mu.Unlock()
+	err := c.reader.awaitRequest()
+	c.closing.mu.Lock()
+	defer c.closing.mu.Unlock()
+	c.closing.waiting = false
+	if err == nil && c.closing.told.Load() { // it came just before: it is served, so close's deadline must not end it
+		return c.reader.until(time.Now().Add(c.server.limits.Head))
+	}
+	return err
+}
