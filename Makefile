@@ -11,6 +11,9 @@ ROOT    := $(filter 0,$(shell id -u))
 # The linter is a tool of the developer's, so it is no requirement in go.mod: its own requirements would bind ours.
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 
+# So is the conformance test of HTTP/2.
+H2SPEC := github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+
 # Directories where programs of the system are that a plain user's or a build's PATH may lack.
 export PATH := $(PATH):/usr/sbin:/sbin
 # The linter remembers paths: two trees must not share its cache.
@@ -34,10 +37,10 @@ OUTPUT   ?= table
 DOCUMENT ?= docs/BENCHMARKS.md
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate deps test test-vm test-kernels soak lint fuzz demo bench microbench clean install
+.PHONY: help build generate deps test test-vm test-kernels soak h2spec lint fuzz demo bench microbench clean install
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/gatewayd (needs Go alone)
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/gatewayd ./cmd/gatewayd
@@ -58,6 +61,10 @@ test: deps ## run every test (-count=1: the end-to-end tests run a program that 
 SILENCE ?= 1h
 soak: ## hold WebSocket connections open in silence for SILENCE (1h); needs root
 	GATEWAYD_TEST_SILENCE=$(SILENCE) $(GO) test -count=1 -timeout 0 -run '^TestWebSocket$$' -v ./e2e
+
+h2spec: ## run h2spec's cases against a bottle and against net/http, and compare (fetches h2spec)
+	GOBIN=$(CACHE)/h2spec $(GO) install $(H2SPEC)
+	GATEWAYD_TEST_H2SPEC=$(CACHE)/h2spec/h2spec $(GO) test -count=1 -run '^TestH2Spec$$' -v ./gateway
 
 test-vm: deps ## run the tests that boot a VM, those of real clients in it too (root)
 	$(GO) test -tags testvm -timeout 60m -count 1 -v -run '^TestVM' ./e2e
