@@ -19,6 +19,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # The linter remembers paths: two trees must not share its cache.
 export GOLANGCI_LINT_CACHE ?= $(CACHE)/golangci
 export GATEWAYD_TEST_CODEX ?= $(CACHE)/codex
+# Servers that the tests put behind the gateway, which .ci/deps unpacked.
+export GATEWAYD_TEST_SERVERS ?= $(CACHE)/servers/root
 # Where tests and the demo look for a VM's kernel: what .ci/deps unpacked, else the host's.
 export GATEWAYD_TEST_KERNELS ?= $(CACHE)/kernels/cloud:/
 ifneq ($(ROOT),)
