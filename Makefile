@@ -31,8 +31,8 @@ FUZZTIME ?= 10s
 
 # Of `make bench`: how often everything is measured and for how long, which loads (rr,crr,…) over which paths
 # (gatewayd,kernel,…; all when empty, but PATHS=…,flowtable must be named), table or json, and the file that the tables are written to when all loads ran.
-ROUNDS   ?= 5
-SECONDS  ?= 2
+ROUNDS   ?= 3
+SECONDS  ?= 1
 ONLY     ?=
 PATHS    ?=
 OUTPUT   ?= table
@@ -92,7 +92,7 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 demo: build $(if $(VM),deps) ## show on one screen what the gateway does, then leave nothing behind (needs root; VM=qemu for a real VM)
 	bin/gatewayd demo $(if $(VM),--vm $(VM))
 
-bench: build ## measure gatewayd beside HAProxy, nginx and plain forwarding, and write docs/BENCHMARKS.md (needs root)
+bench: build ## measure gatewayd beside HAProxy, nginx, squid, mitmproxy and plain forwarding, and write docs/BENCHMARKS.md (needs root)
 	$(GO) build -o bin/bench ./bench
 	bin/bench -rounds $(ROUNDS) -seconds $(SECONDS) -only '$(ONLY)' -paths '$(PATHS)' -o $(OUTPUT) -document '$(if $(ONLY)$(PATHS),,$(DOCUMENT))' -cache $(CACHE)/bench
 

@@ -73,13 +73,16 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	if j.load == manyIdleName {
+		j.load = idleName
+	}
 	if j.load == openName {
 		j.load = "hold" // all but where and how many is the same
 	}
 	loads := map[string]func(context.Context, *job) (Result, error){
 		"rr": requestResponse, "crr": connectRequest, "up": upload, "down": download, "first": firstConnection,
-		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk, "h2-small": httpSmall,
-		"tls-new": newTLS, volumeName: volume,
+		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk,
+		"tls-new": newTLS, volumeName: volume, "h1-full": newTLS, resumedName: resumedTLS, socketName: roundTrips,
 	}
 	do, ok := loads[j.load]
 	if !ok && j.load != "hold" && j.load != idleName {

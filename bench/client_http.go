@@ -2,23 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // Paths and sizes of what the web server holds.
 const (
-	smallPath, smallSize = "/1k", 1 << 10
-	bulkPath, bulkSize   = "/100m", 100 << 20
+	smallPath, smallSize   = "/1k", 1 << 10
+	middlePath, middleSize = "/64k", 64 << 10
+	bulkPath, bulkSize     = "/100m", 100 << 20
 	// An emulated VM takes a minute for the TLS of the large one.
 	vmBulkPath, vmBulkSize = "/8m", 8 << 20
 )
@@ -28,20 +24,16 @@ var bulkFiles = map[string]int64{bulkPath: bulkSize, vmBulkPath: vmBulkSize}
 // httpClient speaks one version of HTTP over one TLS configuration, the same for every peer: X25519 and no hybrid, since
 // not every peer's library has one.
 func httpClient(j *job) (*http.Client, error) {
-	pem, err := os.ReadFile(j.ca)
+	config, err := j.tlsConfig()
 	if err != nil {
-		return nil, fmt.Errorf("read authorities: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read authorities: %s holds none", j.ca)
+		return nil, err
 	}
 	p := new(http.Protocols)
 	h2 := strings.HasPrefix(j.load, "h2")
 	p.SetHTTP2(h2)
 	p.SetHTTP1(!h2)
 	t := &http.Transport{
-		TLSClientConfig:     &tls.Config{RootCAs: pool, CurvePreferences: []tls.CurveID{tls.X25519}, MinVersion: tls.VersionTLS13},
+		TLSClientConfig:     config,
 		Protocols:           p,
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 1,
@@ -101,35 +93,4 @@ func httpBulk(ctx context.Context, j *job) (Result, error) {
 	}
 	r.Seconds = time.Since(begin).Seconds()
 	return r, nil
-}
-
-// httpSmall gets the small file over one connection with as many requests at once as there are streams.
-func httpSmall(ctx context.Context, j *job) (Result, error) {
-	c, err := httpClient(j)
-	if err != nil {
-		return Result{}, err
-	}
-	defer c.CloseIdleConnections()
-	if _, err := get(ctx, c, j, smallPath); err != nil {
-		return Result{}, err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var done atomic.Int64
-	var all sync.WaitGroup
-	begin := time.Now()
-	for range j.streams {
-		all.Go(func() {
-			for time.Since(begin) < j.duration && ctx.Err() == nil {
-				if _, err := get(ctx, c, j, smallPath); err != nil {
-					cancel(err)
-					return
-				}
-				done.Add(1)
-			}
-		})
-	}
-	all.Wait()
-	r := Result{Units: float64(done.Load()), Seconds: time.Since(begin).Seconds(), Connections: 1}
-	return r, context.Cause(ctx)
 }

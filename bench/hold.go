@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,13 +59,11 @@ func holdRaw(ctx context.Context, j *job) (net.Conn, error) {
 
 // holdIdle opens an HTTP/1.1 connection over TLS and makes one request.
 func holdIdle(ctx context.Context, j *job) (net.Conn, error) {
-	pem, err := os.ReadFile(j.ca)
+	config, err := j.tlsConfig()
 	if err != nil {
-		return nil, fmt.Errorf("read authorities: %w", err)
+		return nil, err
 	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(pem)
-	d := tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: j.name, CurvePreferences: []tls.CurveID{tls.X25519}}}
+	d := tls.Dialer{Config: config}
 	c, err := d.DialContext(ctx, "tcp4", j.connect)
 	if err != nil {
 		return nil, err

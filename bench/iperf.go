@@ -28,7 +28,7 @@ func (w *world) startIperf(ctx context.Context, o *options, addr netip.Addr) err
 func (w *world) runIperf(ctx context.Context, o *options, l load) (Result, error) {
 	g := w.guest(viaIperf)
 	g.Env = append(append([]string{}, g.Env...), o.packages.env()...)
-	args := []string{w.iperf, "-c", w.raw.String(), "-p", strconv.Itoa(iperfPort), "-J", "-t", strconv.Itoa(int(o.duration.Seconds()))}
+	args := []string{w.iperf, "-c", w.raw.String(), "-p", strconv.Itoa(iperfPort), "-J", "-t", strconv.Itoa(max(1, int(o.duration.Seconds())))}
 	if l.name == "down" {
 		args = append(args, "-R")
 	}

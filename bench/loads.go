@@ -38,6 +38,8 @@ type load struct {
 	// once says that only the first round measures it.
 	once    bool
 	streams int
+	file    string // path of what wrk gets; the small one when empty
+	h2load  bool
 }
 
 // vm says whether the load runs in a VM.
@@ -84,13 +86,10 @@ func allLoads() []load {
 	forwarded := append(slices.Clone(relayed), viaFlowtable)
 	calibrated := append(slices.Clone(forwarded), viaIperf)
 	passedVM := []string{viaVMFast, viaVMRelay, viaVMKernel}
-	opened := []string{viaGatewayd, viaReencrypt}
 	return append([]load{
 		openLoad(),
 		{name: "hold", title: "Memory for 1,000 open connections, before any other load", value: "KiB each", unit: tooFew,
 			host: rawName, paths: []string{viaGatewayd, viaRelay, viaHAProxy, viaNginx}, once: true, memory: true},
-		{name: idleName, title: "Memory for 1,000 decrypted connections, idle after one request each", value: "KiB each", unit: tooFew,
-			host: apiName, paths: opened, once: true, memory: true},
 		{name: "rr", title: "Request and response of 128 bytes over one connection, both ends pinned", value: "µs",
 			unit: requests, host: rawName, paths: forwarded, latency: true},
 		{name: "crr", title: "Connect, hello, answer, close; 4 at once", value: "conn/s",
@@ -104,14 +103,6 @@ func allLoads() []load {
 			unit: tooFew, host: rawName, paths: passed, latency: true},
 		{name: "https", title: "wrk over HTTPS to nginx, 1 KB, 16 connections, not decrypted on the way", value: "req/s",
 			unit: requests, host: webName, wrk: true, paths: passed, scale: 1},
-		{name: "h1-small", title: "Decrypted, HTTP/1.1, 1 KB, 16 connections (wrk)", value: "req/s",
-			unit: requests, host: apiName, wrk: true, paths: opened, scale: 1},
-		{name: "h1-bulk", title: "Decrypted, HTTP/1.1, 100 MB down", value: "Gbit/s",
-			unit: gigabytes, host: apiName, paths: opened, scale: gigabit},
-		{name: "h2-small", title: "Decrypted, HTTP/2, 1 KB, one connection with 16 streams", value: "req/s",
-			unit: requests, host: apiName, paths: opened, scale: 1, streams: 16},
-		{name: "h2-bulk", title: "Decrypted, HTTP/2, 100 MB down", value: "Gbit/s",
-			unit: gigabytes, host: apiName, paths: opened, scale: gigabit},
 
 		{name: "vm-rr", title: "From a VM: request and response of 128 bytes over one connection", value: "µs",
 			unit: requests, host: rawName, paths: passedVM, latency: true},
@@ -123,5 +114,5 @@ func allLoads() []load {
 			unit: requests, host: webName, wrk: true, paths: vmPaths, scale: 1},
 		{name: "vm-h1-bulk", title: "To a VM: HTTP/1.1 over TLS, 8 MB", value: "Gbit/s",
 			unit: gigabytes, host: apiName, paths: []string{viaVMIntercept, viaVMKernel}, scale: gigabit},
-	}, scanLoads()...)
+	}, append(interceptLoads(), scanLoads()...)...)
 }

@@ -52,7 +52,7 @@ func (w *world) versions(ctx context.Context, o *options) map[string]string {
 	out := map[string]string{}
 	for name, argv := range map[string][]string{
 		"gatewayd": {o.gatewayd, "version"}, "HAProxy": {"haproxy", "-v"}, "nginx": {"nginx", "-v"}, "wrk": {"wrk", "-v"},
-		"iperf3": {"iperf3", "-v"},
+		"iperf3": {"iperf3", "-v"}, "squid": {"squid", "-v"}, "mitmproxy": {"mitmdump", "--version"}, "h2load": {"h2load", "--version"},
 	} {
 		if name != "gatewayd" {
 			path, err := o.packages.find(ctx, argv[0])

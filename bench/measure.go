@@ -43,6 +43,13 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 		}
 		defer func() { err = errors.Join(err, remove()) }()
 	}
+	if port := redirected[via]; port != 0 {
+		remove, errSet := w.redirect(ctx, o, port)
+		if errSet != nil {
+			return sample{}, errSet
+		}
+		defer func() { err = errors.Join(err, remove()) }()
+	}
 	before, _, err := w.spent(via)
 	if err != nil {
 		return sample{}, err
@@ -50,12 +57,16 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	var r Result
 	var grown int64
 	switch {
+	case l.name == manyIdleName:
+		r, grown, err = w.holdMany(ctx, o, l, via)
 	case l.memory:
 		r, grown, err = w.hold(ctx, o, l, via)
 	case via == viaIperf:
 		r, err = w.runIperf(ctx, o, l)
 	case isVM(via):
 		r, err = w.runVM(ctx, o, l, via)
+	case l.h2load:
+		r, err = w.runH2load(ctx, o, l, via)
 	case l.wrk:
 		r, err = w.runWrk(ctx, o, l, via)
 	default:
@@ -91,8 +102,8 @@ func (w *world) spent(via string) (cpu float64, resident int64, err error) {
 		return usage(w.gatewayd.Pid())
 	case viaHAProxy, viaReencrypt:
 		return usage(w.peers["haproxy"].cmd.Process.Pid)
-	case viaNginx:
-		return usage(w.peers["nginx"].cmd.Process.Pid)
+	case viaNginx, viaNginxTLS, viaSquid, viaMitmproxy:
+		return usage(w.peers[via].cmd.Process.Pid)
 	}
 	cpu, err = softirq()
 	return cpu, 0, err
@@ -107,6 +118,8 @@ func entry(via string) (port int, near bool) {
 		return nginxPort, true
 	case viaReencrypt:
 		return reencryptPort, true
+	case viaNginxTLS:
+		return nginxTLSPort, true
 	}
 	return 443, false
 }
@@ -126,6 +139,9 @@ func (w *world) clientCommand(o *options, l load, via string, round int) (lab.Gu
 	resolver, ca := g.Resolver, w.file("ca.pem")
 	if isGatewayd(via) && decrypts(l.host) { // the others are not decrypted
 		ca = w.bottle.Files + "/ca.pem"
+	}
+	if redirected[via] != 0 {
+		ca = w.file(bumpCert)
 	}
 	if !isGatewayd(via) {
 		resolver = lab.Resolver.Addr().String()

@@ -46,7 +46,7 @@ func (w *world) measureOpen(ctx context.Context, o *options, l load, via string)
 		if count == 0 {
 			break
 		}
-		h, err := w.holdIn(ctx, o, l, b, count/2)
+		h, err := w.holdIn(ctx, o, l, viaGatewayd, b, count/2)
 		if err != nil {
 			errs = append(errs, err)
 			break
@@ -72,8 +72,8 @@ func (w *world) measureOpen(ctx context.Context, o *options, l load, via string)
 	return s, err
 }
 
-// holdIn starts a client in a bottle that holds count connections.
-func (w *world) holdIn(ctx context.Context, o *options, l load, b *lab.Bottle, count int) (*held, error) {
+// holdIn starts a client in a bottle, or where the path's clients run if that is nil, that holds count connections.
+func (w *world) holdIn(ctx context.Context, o *options, l load, via string, b *lab.Bottle, count int) (*held, error) {
 	in, keep, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
@@ -85,10 +85,13 @@ func (w *world) holdIn(ctx context.Context, o *options, l load, b *lab.Bottle, c
 	}
 	defer print.Close()
 	h := &held{keep: keep, output: output}
-	_, args := w.clientCommand(o, l, viaGatewayd, 0)
-	g := b.Guest
-	g.Env = append(append([]string{}, g.Env...), roleVariable+"=client")
-	args = append(args, "-count", strconv.Itoa(count), "-resolver", b.Resolver)
+	g, args := w.clientCommand(o, l, via, 0)
+	args = append(args, "-count", strconv.Itoa(count), "-duration", (4 * clientPatience).String())
+	if b != nil {
+		g = b.Guest
+		g.Env = append(append([]string{}, g.Env...), roleVariable+"=client")
+		args = append(args, "-resolver", b.Resolver, "-authorization", "Bearer "+dummyOf(b), "-ca", b.Files+"/ca.pem")
+	}
 	if h.p, err = g.Start(ctx, in, print, &h.errOut, args...); err != nil {
 		return nil, errors.Join(err, keep.Close(), output.Close())
 	}

@@ -7,12 +7,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // packageOf names the programs that the bench does not bring along, and the Debian packages that hold them.
 var packageOf = map[string]string{
 	"haproxy": "haproxy", "nginx": "nginx", "wrk": "wrk", "nft": "nftables", "ip": "iproute2", "iperf3": "iperf3",
+	"squid": "squid-openssl", "mitmdump": "mitmproxy", "h2load": "nghttp2-client",
 }
 
 const streamModule = "ngx_stream_module.so"
@@ -37,7 +39,7 @@ func (p *packages) find(ctx context.Context, name string) (string, error) {
 			}
 		}
 	}
-	if name == "wrk" || name == "iperf3" {
+	if slices.Contains([]string{"wrk", "iperf3", "mitmdump", "h2load"}, name) {
 		path = filepath.Join(p.dir, "root/usr/bin", name)
 	}
 	if _, err := os.Stat(path); err == nil {
@@ -64,13 +66,15 @@ func (p *packages) module(nginx string) string {
 	return filepath.Join("/usr/lib/nginx/modules", streamModule)
 }
 
-// env lets an unpacked program find the libraries that were unpacked with it.
+// env lets an unpacked program find the libraries, of Python too, that were unpacked with it.
 func (p *packages) env() []string {
 	found, _ := filepath.Glob(filepath.Join(p.dir, "root/usr/lib/*-linux-gnu")) // the pattern is well formed
 	if len(found) == 0 {
 		return nil
 	}
-	return []string{"LD_LIBRARY_PATH=" + strings.Join(found, ":")}
+	return []string{
+		"LD_LIBRARY_PATH=" + strings.Join(found, ":"), "PYTHONPATH=" + filepath.Join(p.dir, "root/usr/lib/python3/dist-packages"),
+	}
 }
 
 // unpack downloads packages and what they lack on this machine, and unpacks them below dir. It needs root for apt's lock.

@@ -20,7 +20,7 @@ const cipherSuite = "TLS_AES_128_GCM_SHA256"
 // haproxyConfig is the configuration of HAProxy as both kinds of peer.
 func (w *world) haproxyConfig() string {
 	return fmt.Sprintf(`global
-    maxconn 4096
+    maxconn 6000
     ssl-default-bind-options ssl-min-ver TLSv1.3
     ssl-default-bind-ciphersuites %[1]s
     ssl-default-bind-curves X25519
@@ -105,7 +105,7 @@ stream {
 func (w *world) webConfig() string {
 	var servers strings.Builder
 	for _, s := range []struct{ addr, name, base string }{
-		{w.web.String(), webName, "web"}, {relayWebAddr.String(), webName, "web"}, {w.api.String(), apiName, "api"},
+		{w.web.String(), webName, "web"}, {relayWebAddr.String(), webName, "web"}, {w.api.String(), apiName, "api"}, {w.api.String(), plainName, "plain"},
 	} {
 		fmt.Fprintf(&servers, `    server {
         listen %s:443 ssl;
@@ -121,7 +121,8 @@ user root;
 pid %[1]s;
 error_log stderr error;
 worker_processes auto;
-events { worker_connections 4096; }
+worker_rlimit_nofile 65536;
+events { worker_connections 20000; }
 http {
     access_log off;
     sendfile on;

@@ -20,7 +20,7 @@ func (l load) over(via string) load {
 	case viaRelay:
 		l.host = relayName
 	case viaUnscanned:
-		l.host = unscannedName
+		l.host = map[string]string{apiName: plainName, scannedName: unscannedName}[l.host]
 	case viaQuiet:
 		l.streams = quietStreams
 	}

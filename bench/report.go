@@ -19,6 +19,9 @@ type Report struct {
 	CPU     string `json:"cpu"`
 	CPUs    int    `json:"cpus"`
 	Kernel  string `json:"kernel"`
+	// Took is how long the whole run took, begun when it began.
+	Took  string `json:"took"`
+	begun time.Time
 	// LoadBefore and LoadAfter are the load averages of one minute: much of either before the run was somebody else's.
 	LoadBefore float64           `json:"load_before"`
 	LoadAfter  float64           `json:"load_after"`
@@ -62,8 +65,9 @@ type Row struct {
 
 func newReport(o *options) (*Report, error) {
 	r := &Report{
-		Command: fmt.Sprintf("make bench ROUNDS=%d SECONDS=%d", o.rounds, int(o.duration.Seconds())),
+		Command: fmt.Sprintf("make bench ROUNDS=%d SECONDS=%v", o.rounds, o.duration.Seconds()),
 		Date:    time.Now().UTC().Format("2006-01-02 15:04 UTC"),
+		begun:   time.Now(),
 	}
 	if o.only != "" {
 		r.Command += " ONLY=" + o.only
@@ -77,6 +81,7 @@ func newReport(o *options) (*Report, error) {
 // finish computes the rows.
 func (r *Report) finish(loads []load, t *tally) {
 	r.LoadAfter = loadAverage()
+	r.Took = time.Since(r.begun).Round(time.Second).String()
 	for _, l := range loads {
 		lr := LoadReport{Name: l.name, Title: l.title, Unit: l.value, LessIsBetter: l.lessIsBetter()}
 		if l.unit != tooFew {

@@ -38,12 +38,7 @@ const quietStreams = 1
 
 // scanLoads are the loads that tell what scanning costs.
 func scanLoads() []load {
-	paths := []string{viaGatewayd, viaUnscanned, viaReencrypt}
 	return []load{
-		{name: "h1-upload", title: "Decrypted, HTTP/1.1, 100 MB of a model's input up", value: "Gbit/s",
-			unit: gigabytes, host: scannedName, paths: paths, scale: gigabit},
-		{name: "h1-sse", title: "Decrypted, HTTP/1.1, from a request of 10 KB to the first event of its answer", value: "µs",
-			unit: requests, host: scannedName, paths: paths, latency: true},
 		{name: "h1-fair", title: "Decrypted, HTTP/1.1, the slowest of a hundred small requests while a body without end goes up beside them", value: "µs",
 			unit: tooFew, host: scannedName, paths: []string{viaGatewayd, viaUnscanned, viaQuiet, viaReencrypt}, latency: true, streams: quietStreams + 1},
 	}
@@ -51,14 +46,15 @@ func scanLoads() []load {
 
 // decrypts tells whether gatewayd's authority vouches for a name.
 func decrypts(host string) bool {
-	return host == apiName || host == scannedName || host == unscannedName
+	return host == apiName || host == plainName || host == scannedName || host == unscannedName
 }
 
-// scanRoutes are the manifest's lines for the two names.
+// scanRoutes are the manifest's lines for the names that are decrypted beside apiName.
 func scanRoutes() string {
 	line := "    - { host: %s, auth: { scheme: bearer, secret: { env: BENCH_TOKEN }, env: BENCH_%s }%s }\n"
 	return fmt.Sprintf(line, scannedName, "SCANNED", "") +
-		fmt.Sprintf(line, unscannedName, "UNSCANNED", ", pipelock: { tls_passthrough: true }")
+		fmt.Sprintf(line, unscannedName, "UNSCANNED", ", pipelock: { tls_passthrough: true }") +
+		fmt.Sprintf(line, plainName, "PLAIN", ", pipelock: { tls_passthrough: true }")
 }
 
 // makeTaker starts the server of both names.
@@ -122,6 +118,10 @@ func takeOne(rw http.ResponseWriter, r *http.Request) {
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {
 		panic(http.ErrAbortHandler) // a client that went away
+	}
+	if r.URL.Path == socketPath {
+		echoMessages(rw, r)
+		return
 	}
 	if r.URL.Path != "/events" {
 		fmt.Fprintln(rw, n)

@@ -38,6 +38,10 @@ func (row Row) label() string {
 		return "kernel forwarding, iperf3 for client and server"
 	case viaReencrypt:
 		return "HAProxy, re-encrypting"
+	case viaNginxTLS:
+		return "nginx, re-encrypting"
+	case viaSquid:
+		return "squid, ssl-bump"
 	}
 	if n, ok := openPaths[row.Path]; ok {
 		return fmt.Sprintf("gatewayd, %d open on the fast path", n)
@@ -109,7 +113,7 @@ func (r *Report) machine() string {
 // table is the report for a terminal.
 func (r *Report) table() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s\n%s\n", r.Date, r.Command, r.machine())
+	fmt.Fprintf(&b, "%s  %s, which took %s\n%s\n", r.Date, r.Command, r.Took, r.machine())
 	for _, l := range r.Loads {
 		fmt.Fprintf(&b, "\n%s\n", l.Title)
 		t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -135,7 +139,8 @@ A bottle, a gateway and an internet, each a network namespace, joined by veth pa
 - RSS is of the process and its children after the load; pages that they share count for each. gatewayd's is of the same process through all loads.
 - gatewayd's rows name the lane by its own flow records, one for each connection. The relay's rows call an address in a private range, which the plan allows and the fast path never takes.
 - All loads but those over HTTPS use a client and a server of the bench's own, on every path alike: a real ClientHello of Go's TLS client (TLS 1.3, with a post-quantum share, so two segments), an answer of 128 bytes, then TLS records of plain bytes without TLS's cryptography, whose cost would hide that of the way. iperf3 sends no hello, so no gate that decides by name would pass it; its rows are over plain forwarding and say how the bench's own bulk client compares with it on the same way. In request and response, client and server are each pinned to a CPU of their own where there are two.
-- The loads over HTTPS ask nginx, with TLS 1.3, X25519, P-256 certificates and AES-128-GCM. "Decrypted" compares equal work: both ends TLS, the server's certificate verified, a credential set. gatewayd also writes a record for each request, limits and masks.
+- The loads over HTTPS ask nginx, with TLS 1.3, X25519, P-256 certificates and AES-128-GCM. "Decrypted" compares equal work: both ends TLS, the server's certificate verified, a credential set. gatewayd also writes a record for each request, limits and masks; "not scanned" is a route whose requests the scanner leaves alone.
+- HAProxy and nginx terminate with the server's own certificate; squid (` + "`ssl-bump`" + `, redirected to) and mitmproxy (transparent mode) as gatewayd does with certificates of an authority of their own, P-256 all. nginx, squid and mitmproxy let bodies through as they come. squid and mitmproxy resume no sessions and speak no HTTP/2 with a client whose server does not, so they lack in those rows; gatewayd issues no sessions either, since one begun under one name could be resumed under another, and its row there is of full handshakes. A handshake's row has one request of 1 KB in it.
 - A guest finds HAProxy and nginx by their addresses and gatewayd by its DNS, transparently; in the load "first" all ask DNS, the peers' bottle through forwarding.
 - The loads from a VM run in a microVM under QEMU that has two cards: its bottle's tap, and a tap on the same gateway from which the kernel forwards and masquerades. The VM's default route says which a load takes, so that it is the same VM beside itself, and "of plain forwarding" compares each lane with its other card in the same rounds. Where QEMU emulates (TCG), the guest's own work weighs far more than the way, and only the ratios mean something; the list of versions says which it was. iperf3 has a route of ` + "`protocol: tcp`" + `, which the relay carries; through the fast path and the relay a client of the bench's own sends a real hello first, and no iperf3 can go through interception, which speaks HTTP: the file of 8 MB stands there.
 - gatewayd and the peers run with as many threads as they choose. A rate on CPUs that the load's own ends share says as much about these; the CPU column does not.
@@ -146,7 +151,7 @@ A bottle, a gateway and an internet, each a network namespace, joined by veth pa
 func (r *Report) markdown() string {
 	var b strings.Builder
 	b.WriteString(preface)
-	fmt.Fprintf(&b, "## The run\n\n- Command: `%s`\n- Date: %s\n- Machine: %s\n", r.Command, r.Date, r.machine())
+	fmt.Fprintf(&b, "## The run\n\n- Command: `%s`, which took %s\n- Date: %s\n- Machine: %s\n", r.Command, r.Took, r.Date, r.machine())
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		fmt.Fprintf(&b, "- %s: %s\n", name, r.Versions[name])
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,17 +13,29 @@ import (
 	"time"
 )
 
-// newTLS makes TLS connections one after another, connectors at a time: a full handshake, one request, its answer.
-func newTLS(ctx context.Context, j *job) (Result, error) {
+// tlsConfig is the same for every peer: the curve that all have, and no session kept.
+func (j *job) tlsConfig() (*tls.Config, error) {
 	pem, err := os.ReadFile(j.ca)
 	if err != nil {
-		return Result{}, fmt.Errorf("read authorities: %w", err)
+		return nil, fmt.Errorf("read authorities: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return Result{}, errors.New("read authorities: none in the file")
+		return nil, fmt.Errorf("read authorities: %s holds none", j.ca)
 	}
-	config := &tls.Config{ServerName: j.name, RootCAs: pool, MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519}}
+	return &tls.Config{ServerName: j.name, RootCAs: pool, MinVersion: tls.VersionTLS13, CurvePreferences: []tls.CurveID{tls.X25519}}, nil
+}
+
+// newTLS makes TLS connections one after another, connectors at a time: a full handshake, one request, its answer.
+func newTLS(ctx context.Context, j *job) (Result, error) {
+	config, err := j.tlsConfig()
+	if err != nil {
+		return Result{}, err
+	}
+	return manyTLS(ctx, j, config)
+}
+
+func manyTLS(ctx context.Context, j *job, config *tls.Config) (Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var started, done atomic.Int64

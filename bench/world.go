@@ -40,13 +40,14 @@ type world struct {
 	gatewayd *lab.Gatewayd
 	bottle   *lab.Bottle
 	second   *lab.Bottle
+	idle     []*lab.Bottle // hold what is beyond one's budget
 
 	peerGateway, peerBottle *lab.Namespace
 
 	raw, web, api, taker netip.Addr
 	iperf                string
 	vm                   *guestVM // nil until a load needs it
-	wrk                  string
+	wrk, h2load          string
 	dummy                string // what the bottle sends for a credential
 
 	peers   map[string]*program // nil where absent
@@ -70,12 +71,15 @@ func newWorld(ctx context.Context, o *options, names int) (*world, error) {
 	if err := w.Internet.Counter.Close(); err != nil {
 		return w, err
 	}
-	for _, step := range []func(context.Context, *options) error{w.makeServers, w.makePeerSide, w.startPeers} {
+	for _, step := range []func(context.Context, *options) error{w.makeServers, w.makePeerSide, w.startPeers, w.startInterceptors} {
 		if err := step(ctx, o); err != nil {
 			return w, err
 		}
 	}
-	return w, w.startGatewayd(ctx, o, names)
+	if err := w.startGatewayd(ctx, o, names); err != nil {
+		return w, err
+	}
+	return w, w.startIdleBottles(ctx, o)
 }
 
 // close stops and removes all.
@@ -115,6 +119,7 @@ func (w *world) makeServers(ctx context.Context, o *options) error {
 	w.Internet.Names.Set(rawName, w.raw)
 	w.Internet.Names.Set(webName, w.web)
 	w.Internet.Names.Set(apiName, w.api)
+	w.Internet.Names.Set(plainName, w.api)
 	if err := tuneNamespace(w.Internet.Netns); err != nil {
 		return err
 	}
@@ -153,12 +158,14 @@ func (w *world) makeRaw(ctx context.Context, o *options, addr netip.Addr) error 
 
 // makeWeb starts the web server at its addresses, which are added by listening there once.
 func (w *world) makeWeb(ctx context.Context, o *options) error {
-	for addr, name := range map[netip.Addr]string{w.web: webName, w.api: apiName, relayWebAddr: webName} {
+	for _, addr := range []netip.Addr{w.web, w.api, relayWebAddr} {
 		l, err := w.Internet.Listen(netip.AddrPortFrom(addr, 443))
 		if err != nil {
 			return err
 		}
 		l.Close()
+	}
+	for _, name := range []string{webName, apiName, plainName} {
 		text, err := leafPEM(w.Internet.CA, name)
 		if err != nil {
 			return err
@@ -172,6 +179,9 @@ func (w *world) makeWeb(ctx context.Context, o *options) error {
 		return err
 	}
 	if _, err := w.write("www"+smallPath, strings.Repeat("x", smallSize)); err != nil {
+		return err
+	}
+	if _, err := w.write("www"+middlePath, strings.Repeat("x", middleSize)); err != nil {
 		return err
 	}
 	for path, size := range bulkFiles {
@@ -192,6 +202,9 @@ func (w *world) makeWeb(ctx context.Context, o *options) error {
 	}
 	if w.wrk, err = o.packages.find(ctx, "wrk"); err != nil {
 		w.absent["wrk"] = err
+	}
+	if w.h2load, err = o.packages.find(ctx, "h2load"); err != nil {
+		w.absent["h2load"] = err
 	}
 	config, err := w.write("web/nginx.conf", w.webConfig())
 	if err != nil {
@@ -297,11 +310,7 @@ func (w *world) startGatewayd(ctx context.Context, o *options, names int) error 
 	if w.second, err = w.enterBottle(ctx, secondName); err != nil {
 		return err
 	}
-	for _, kv := range w.bottle.Env {
-		if v, ok := strings.CutPrefix(kv, "BENCH_TOKEN="); ok {
-			w.dummy = v
-		}
-	}
+	w.dummy = dummyOf(w.bottle)
 	return nil
 }
 

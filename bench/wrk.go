@@ -1,9 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"strconv"
 )
@@ -21,23 +21,13 @@ func (w *world) runWrk(ctx context.Context, o *options, l load, via string) (Res
 	if err := w.absent["wrk"]; err != nil {
 		return Result{}, err
 	}
-	g := w.guest(via)
-	port, near := entry(via)
-	if via != viaGatewayd {
-		addr := map[string]netip.Addr{webName: w.web, apiName: w.api}[l.host]
-		if near {
-			addr = peerNear.Addr()
-		}
-		hosts, err := w.write("hosts-"+via, fmt.Sprintf("127.0.0.1 localhost\n%s %s\n", addr, l.host))
-		if err != nil {
-			return Result{}, err
-		}
-		g.Bind = map[string]string{"/etc/hosts": hosts}
+	g, port, err := w.named(o, l, via)
+	if err != nil {
+		return Result{}, err
 	}
-	g.Env = append(append([]string{}, g.Env...), o.packages.env()...)
 	out, err := runIn(ctx, g, o.duration+clientPatience, w.wrk, "-t1", "-c"+strconv.Itoa(wrkConnections),
-		"-d"+strconv.Itoa(int(o.duration.Seconds())), "-H", "Authorization: Bearer "+w.dummy,
-		fmt.Sprintf("https://%s:%d%s", l.host, port, smallPath))
+		"-d"+strconv.Itoa(max(1, int(o.duration.Seconds()))), "-H", "Authorization: Bearer "+w.dummy,
+		fmt.Sprintf("https://%s:%d%s", l.host, port, cmp.Or(l.file, smallPath)))
 	if err != nil {
 		return Result{}, err
 	}

@@ -53,6 +53,15 @@ func (c *CA) PEM() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.cert.Raw})
 }
 
+// KeyPEM returns the authority's private key in PKCS #8 (RFC 5958), for a program that is to sign with it.
+func (c *CA) KeyPEM() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(c.key)
+	if err != nil {
+		return nil, fmt.Errorf("write key of %s: %w", c.Name, err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
 // Pool returns a pool that holds the authority alone.
 func (c *CA) Pool() *x509.CertPool {
 	p := x509.NewCertPool()

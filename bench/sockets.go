@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+const (
+	socketName = "h1-ws"
+	socketPath = "/ws"
+)
+
+// echoMessages sends every message of a WebSocket (RFC 6455) back until the client closes it.
+func echoMessages(rw http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(rw, r, nil)
+	if err != nil {
+		return // it has answered
+	}
+	defer c.CloseNow()
+	for {
+		kind, text, err := c.Read(r.Context())
+		if err != nil || c.Write(r.Context(), kind, text) != nil {
+			return
+		}
+	}
+}
+
+// roundTrips sends one message at a time over one WebSocket and waits until it is back.
+func roundTrips(ctx context.Context, j *job) (Result, error) {
+	client, err := httpClient(j)
+	if err != nil {
+		return Result{}, err
+	}
+	defer client.CloseIdleConnections()
+	c, _, err := websocket.Dial(ctx, "wss://"+j.name+socketPath, &websocket.DialOptions{
+		HTTPClient: client, HTTPHeader: http.Header{"Authorization": {j.header}},
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	defer c.CloseNow()
+	sent := bytes.Repeat([]byte("m"), messageSize)
+	var took []time.Duration
+	begin := time.Now()
+	for len(took) < 10 || time.Since(begin) < j.duration {
+		start := time.Now()
+		if err := c.Write(ctx, websocket.MessageText, sent); err != nil {
+			return Result{}, err
+		}
+		_, got, err := c.Read(ctx)
+		took = append(took, time.Since(start))
+		if err != nil || !bytes.Equal(got, sent) {
+			return Result{}, fmt.Errorf("message %d: %d bytes came back: %w", len(took), len(got), errors.Join(err))
+		}
+	}
+	n := len(took)
+	r := Result{Units: float64(n), Seconds: time.Since(begin).Seconds(), Median: median(took), Connections: 1}
+	return r, c.Close(websocket.StatusNormalClosure, "")
+}
