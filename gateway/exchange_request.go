@@ -140,8 +140,12 @@ func (x *exchange) cutOff() *denial {
 	if leak := x.leak.Load(); leak != nil {
 		return x.leaked(leak)
 	}
+	broken := x.broken.Load()
+	if broken == nil {
+		return nil
+	}
 	var encoding *pipelock.EncodingError
-	if broken := x.broken.Load(); broken != nil && errors.As(*broken, &encoding) {
+	if errors.As(*broken, &encoding) {
 		return x.unscannable(encoding)
 	}
 	return nil

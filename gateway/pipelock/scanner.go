@@ -6,7 +6,6 @@ import (
 	"net/textproto"
 	"net/url"
 	"slices"
-	"sort"
 	"strings"
 
 	"gatewayd/gateway/formats"
@@ -155,36 +154,46 @@ func (s *Scanner) Request(host, url string, h http.Header, skip []string) []Find
 	if s == nil {
 		return nil
 	}
-	found := s.scanText(nil, host, "url", url)
-	found = s.scanText(found, host, "url", targetParts.Replace(url))
+	t := texts{s: s, host: host}
+	t.scan("url", "", url)
+	t.scan("url", "", targetParts.Replace(url))
 	names := make([]string, 0, len(h))
 	for name := range h {
 		names = append(names, name)
 	}
-	sort.Strings(names) // so that the same request gives the same findings
+	slices.Sort(names) // so that the same request gives the same findings
 	for _, name := range names {
-		found = s.scanText(found, host, "header name", name)
+		t.scan("header name", "", name)
 		if slices.ContainsFunc(skip, func(s string) bool { return strings.EqualFold(s, name) }) {
 			continue
 		}
 		for _, value := range h[name] {
-			place := "header " + textproto.CanonicalMIMEHeaderKey(name)
-			found = s.scanText(found, host, place, value)
-			found = s.scanText(found, host, place, basicCredentials(value))
+			t.scan("header ", name, value)
+			t.scan("header ", name, basicCredentials(value))
 		}
 	}
-	return found[:min(len(found), maxFindings)]
+	return t.found
 }
 
 // targetParts makes each part of a request target a line, as forms are looked for in whole texts.
 var targetParts = strings.NewReplacer("/", "\n", "?", "\n", "&", "\n", "#", "\n")
 
-// scanText adds to found what is in one text, as it is and decoded.
-func (s *Scanner) scanText(found []Finding, host, place, text string) []Finding {
+// texts scans the parts of one head, of which most are clean: what a finding alone needs is made for a finding.
+type texts struct {
+	s     *Scanner
+	host  string
+	found []Finding
+	bytes []byte // the text that is scanned
+}
+
+// scan adds what is in one text, as it is and decoded. Its place is called where, and by a header's name if that is given.
+func (t *texts) scan(where, name, text string) {
 	for range 3 {
-		for _, f := range s.Scan(host, place, []byte(text)) {
-			if len(found) < maxFindings && !reported(found, f) {
-				found = append(found, f)
+		t.bytes = append(t.bytes[:0], text...)
+		for _, f := range t.s.Scan(t.host, where, t.bytes) {
+			f.Place = where + textproto.CanonicalMIMEHeaderKey(name)
+			if len(t.found) < maxFindings && !reported(t.found, f) {
+				t.found = append(t.found, f)
 			}
 		}
 		decoded := unescape(text)
@@ -193,7 +202,6 @@ func (s *Scanner) scanText(found []Finding, host, place, text string) []Finding 
 		}
 		text = decoded
 	}
-	return found
 }
 
 // basicCredentials returns user and password of a header value that has them, or "".
