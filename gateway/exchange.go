@@ -42,6 +42,8 @@ type exchange struct {
 	injector *inject.Injector
 	masker   *inject.Masker // hides what was injected; nil if nothing was
 
+	delivery delivery // of the response's body
+
 	sent   atomic.Int64 // bytes of the request's body that went on
 	leak   atomic.Pointer[pipelock.Finding]
 	warned atomic.Pointer[pipelock.Finding] // the first that was let go

@@ -151,7 +151,8 @@ func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
 	if resp.ContentLength == 0 {
 		return nil // nothing to flush: over HTTP/2 the head must end the stream, or gRPC takes it for an answer without trailers
 	}
-	d := &delivery{w: x.w}
+	d := &x.delivery
+	d.w = x.w
 	switch {
 	case streams(resp.Header):
 		d.flushHead()

@@ -18,7 +18,7 @@ import (
 // What intercepted connections may cost.
 const (
 	idleBytes     = 22 << 10 // of heap and stacks for one that is idle: 20 KB, and what a small sample varies by
-	requestAllocs = 70       // heap objects for one request, scanned, injected and masked, with the server's and the client's few
+	requestAllocs = 58       // heap objects for one request, scanned, injected and masked, with the server's and the client's few
 )
 
 // terse is a server that answers every request with 1 KB and allocates nothing for it.
