@@ -21,7 +21,7 @@ import (
 const bottleName = "dev"
 
 // patience bounds every wait for something that should happen at once.
-const patience = 15 * time.Second
+const patience = time.Minute
 
 func newWorld(t testing.TB) *lab.World {
 	t.Helper()

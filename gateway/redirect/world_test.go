@@ -20,7 +20,7 @@ import (
 )
 
 // patience is how long a test waits for something that should happen at once.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // stage is the host side of a test: the process's own namespace with an uplink
 // to a second one, which plays the internet, and forwarding on. Whatever leaves

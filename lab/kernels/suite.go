@@ -25,8 +25,8 @@ var suites = []suite{
 	{pkg: "gateway/redirect"},
 	{pkg: "gateway", only: "^TestRealLinks$", why: "they use no links"},
 	{pkg: "lab"},
-	{pkg: "e2e", only: "^Test(FastPath|Restarts|Killed|Rules|Program|Link|Dead|IPRules|Stopped|TheSiege|DeniedNames|QUIC|AnyResolver|TwoBottles|TwoInstances|Uninstall)",
-		why: "they are about bytes within connections, or need curl, OpenSSL, git, Python, Node, the Codex CLI or QEMU, which are not packed"},
+	{pkg: "e2e", only: "^Test(FastPath$|Killed|Rules|Program|Link|Dead|IPRules|Stopped|TheSiege|DeniedNames|QUIC|AnyResolver|TwoBottles|TwoInstances|Uninstall)",
+		why: "they are about bytes within connections, or need curl, OpenSSL, git, Go, Python, Node, the Codex CLI or QEMU, which are not packed"},
 }
 
 // tools are the host's programs that tests start, and that set the VM up.
