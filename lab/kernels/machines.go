@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	suiteLimit = 40 * time.Minute // for the tests of one package, emulated on a busy machine
+	suiteLimit = 90 * time.Minute // for the tests of one package, emulated on a busy machine
 	memoryMiB  = 2560
 	cpus       = 2
 )

@@ -61,8 +61,14 @@ func (c Config) arguments(a attempt) []string {
 	if a.accel == KVM {
 		cpu = "host"
 	}
+	accel := a.accel
+	if accel == TCG {
+		// With a thread for each CPU, QEMU before 8.1 translates code that another CPU is writing, and keeps what it read
+		// (its commit deba78709a): kernels that patch themselves for a static key then die of a breakpoint that is long gone.
+		accel += ",thread=single"
+	}
 	args := []string{
-		"-M", a.machine, "-accel", a.accel, "-cpu", cpu, "-m", strconv.Itoa(c.MemoryMiB), "-smp", strconv.Itoa(max(1, c.CPUs)),
+		"-M", a.machine, "-accel", accel, "-cpu", cpu, "-m", strconv.Itoa(c.MemoryMiB), "-smp", strconv.Itoa(max(1, c.CPUs)),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", c.Kernel.Image, "-initrd", c.Initrd, "-append", c.commandLine(a),
 		"-chardev", "stdio,id=console,signal=off,mux=" + onOff(c.Escape), "-serial", "chardev:console",
