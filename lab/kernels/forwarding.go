@@ -40,7 +40,7 @@ func (m machine) measure(ctx context.Context, o *options, b *built, k *Kernel, r
 		paths = append(paths, f.path)
 	}
 	var out, errOut bytes.Buffer
-	code, err := run(ctx, "", nil, []string{bench, "-only", "rr,up,down", "-paths", strings.Join(paths, ","), "-rounds", "5", "-seconds", "2",
+	code, err := run(ctx, "", nil, []string{bench, "-only", "rr,up,down", "-paths", strings.Join(paths, ","), "-rounds", "3", "-seconds", "2",
 		"-o", "json", "-gatewayd", gatewayd}, &out, &errOut)
 	if err == nil && code != 0 {
 		err = fmt.Errorf("exit code %d: %s", code, bytes.TrimSpace(errOut.Bytes()))
@@ -75,7 +75,7 @@ func (l Load) best() string {
 
 // forwarding is the table of the loads.
 func (r *Report) forwarding(b *strings.Builder) {
-	b.WriteString("\n## Forwarding\n\nOne flow between namespaces on each kernel, masqueraded: over gatewayd's fast path, over plain forwarding, and over plain forwarding with a flowtable of nft's (`flow add @…`), which takes an established flow past routing and netfilter. Medians of five interleaved rounds of two seconds of `bench`; the factors compare within each round. Under emulation (TCG) only the factors mean something, and even they weigh instructions and not caches.\n\n")
+	b.WriteString("\n## Forwarding\n\nOne flow between namespaces on each kernel, masqueraded: over gatewayd's fast path, over plain forwarding, and over plain forwarding with a flowtable of nft's (`flow add @…`), which takes an established flow past routing and netfilter. Medians of three interleaved rounds of two seconds of `bench`; the factors compare within each round. Under emulation (TCG) only the factors mean something, and even they weigh instructions and not caches.\n\n")
 	b.WriteString("| kernel | of | load |")
 	for _, f := range forwarders {
 		b.WriteString(" " + f.name + " |")
