@@ -18,7 +18,7 @@ import (
 
 // stopping begins to shut the stage's gateway down, which ctx bounds, and returns what it will say. It returns when the
 // bottle takes no new flow.
-func (s *stage) stopping(t testing.TB, ctx context.Context) <-chan error {
+func (s *stage) stopping(ctx context.Context, t testing.TB) <-chan error {
 	t.Helper()
 	b, done := s.bottle("dev"), make(chan error, 1)
 	go func() { done <- s.g.Shutdown(ctx) }()
@@ -59,7 +59,7 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 			answered <- answer{resp, string(body), err}
 		}()
 		<-begun
-		done := s.stopping(t, soon(t))
+		done := s.stopping(soon(t), t)
 		if c, err := s.sockets.tryCall(t, s.b.Link, anywhere(s.port)); err == nil {
 			c.SetDeadline(time.Now().Add(testWait))
 			if _, err := c.Read(make([]byte, 1)); err == nil {
@@ -101,7 +101,7 @@ func TestStopClosesIdleConnections(t *testing.T) {
 	s.waitOpen(t, func(i FlowInfo) bool { return i.Dst.Port() == 443 })
 	overH2 := s.client(t, true)
 	do(t, overH2, s.ask(t, "GET", "/", nil))
-	if err := <-s.stopping(t, soon(t)); err != nil {
+	if err := <-s.stopping(soon(t), t); err != nil {
 		t.Fatalf("stop: %v", err)
 	}
 	for name, c := range map[string]net.Conn{"used": used, "fresh": fresh} {
@@ -122,7 +122,7 @@ func TestStopClosesWebSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	read(t, c)
-	done := s.stopping(t, soon(t))
+	done := s.stopping(soon(t), t)
 	var closed websocket.CloseError
 	if _, _, err := c.Read(soon(t)); !errors.As(err, &closed) || closed.Code != websocket.StatusGoingAway {
 		t.Errorf("guest: %v; want a close frame with 1001", err)
@@ -148,7 +148,7 @@ func TestStopEndsAtItsDeadline(t *testing.T) {
 	}
 	w.waitOpen(t, func(i FlowInfo) bool { return i.Upstream.IsValid() })
 	ctx, cancel := context.WithCancel(soon(t))
-	done := s.stopping(t, ctx)
+	done := s.stopping(ctx, t)
 	if _, err := relayed.Write([]byte("more")); err != nil {
 		t.Errorf("a relay was ended before the deadline: %v", err)
 	}
