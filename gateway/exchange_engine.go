@@ -41,12 +41,13 @@ type engine struct {
 	messages *bytePool
 	masks    maskPool
 	wires    gwtls.WireBuffers
+	idle     time.Duration // how long an HTTP/2 connection may have no request
 	stall    time.Duration // how long a guest may leave a write of one stream waiting
 }
 
 // newEngine returns an engine that logs defects to log.
 func newEngine(log *slog.Logger) *engine {
-	e := &engine{stall: h2Write, bodies: newBytePool(deliveryBuffer), messages: newBytePool(websocketMessage + frameHead)}
+	e := &engine{idle: h2Idle, stall: h2Write, bodies: newBytePool(deliveryBuffer), messages: newBytePool(websocketMessage + frameHead)}
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { sessionOf(r.Context()).ServeHTTP(w, r) })
 	e.h1 = &http1.Server{Handler: serve, Log: log, ErrorBody: func(ctx context.Context, err *http1.ProtocolError) (string, []byte) {
 		return sessionOf(ctx).refused(err)
@@ -58,7 +59,6 @@ func newEngine(log *slog.Logger) *engine {
 		MaxUploadBufferPerConnection: h2ConnWindow,
 		MaxDecoderHeaderTableSize:    h2HeaderTable,
 		MaxEncoderHeaderTableSize:    h2HeaderTable,
-		IdleTimeout:                  h2Idle,
 		ReadIdleTimeout:              h2Ping,
 		PingTimeout:                  h2PingWait,
 		WriteByteTimeout:             h2Write,
@@ -90,7 +90,9 @@ func sessionOf(ctx context.Context) *session { return ctx.Value(sessionKey{}).(*
 func (e *engine) serve(ctx context.Context, conn net.Conn, s *session) {
 	ctx = context.WithValue(ctx, sessionKey{}, s)
 	if secure, ok := conn.(*tls.Conn); ok && s.h2 {
-		e.serveH2(ctx, s.closing, &h2Conn{Conn: secure, meter: s.meter, over: s.over})
+		s.frames = newH2Conn(secure, s.meter, s.over, e.idle)
+		defer s.frames.done()
+		e.serveH2(ctx, s.closing, s.frames)
 		return
 	}
 	_ = e.h1.Serve(ctx, s.closing, conn) // the flow's record tells how it ended, and refusals have records of their own

@@ -49,6 +49,7 @@ type session struct {
 	port     uint16
 	protocol routes.Protocol
 	h2       bool            // the connection agreed on HTTP/2
+	frames   *h2Conn         // that connection, or nil
 	tripped  func() bool     // the bottle is cut off
 	denied   *routes.Verdict // of the whole connection; nil if requests are decided on
 
@@ -84,6 +85,8 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer s.meter.streams.give()
 		watched := newStallWatch(r.Context(), w, s.engine.stall)
 		defer watched.end()
+		s.frames.began()
+		defer s.frames.ended()
 		w = watched
 	}
 	if !s.serve(newExchange(s, w, r)) {

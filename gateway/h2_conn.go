@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +31,53 @@ type h2Conn struct {
 	preface int          // bytes of the client's that have passed
 	paid    atomic.Int64 // bytes of bodies, either way, that no frame was let pass for
 	flood   atomic.Bool
+
+	idle   time.Duration
+	mu     sync.Mutex
+	timer  *time.Timer // runs while there is no request
+	active int         // requests
+	closed bool        // the connection has ended
+}
+
+// newH2Conn returns conn with the bottle's account, and over for what that does not allow. Without a request for as long as
+// idle, it ends in order: http2.Server's own timer keeps connections that ended with streams open in memory until it fires. The
+// caller calls done when the connection has ended.
+func newH2Conn(conn *tls.Conn, m *meter, over func(routes.Reason), idle time.Duration) *h2Conn {
+	c := &h2Conn{Conn: conn, meter: m, over: over, idle: idle}
+	c.timer = time.AfterFunc(idle, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // a closed connection needs none
+	return c
+}
+
+// began notes that there is a request.
+func (c *h2Conn) began() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.active++
+	c.timer.Stop()
+}
+
+// ended notes that a request is over.
+func (c *h2Conn) ended() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.active--; c.active == 0 && !c.closed {
+		c.timer.Reset(c.idle)
+	}
+}
+
+// done stops the timer for good.
+func (c *h2Conn) done() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.timer.Stop()
+}
+
+// goesOn tells whether reading goes on after the timer has ended it: a request came meanwhile.
+func (c *h2Conn) goesOn() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.active > 0 && c.Conn.SetReadDeadline(time.Time{}) == nil
 }
 
 // Read is [net.Conn].Read.
@@ -37,6 +86,12 @@ func (c *h2Conn) Read(p []byte) (int, error) {
 		return 0, http2.ConnectionError(http2.ErrCodeEnhanceYourCalm)
 	}
 	n, err := c.Conn.Read(p)
+	for n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+		if !c.goesOn() {
+			return 0, http2.ConnectionError(http2.ErrCodeNo)
+		}
+		n, err = c.Conn.Read(p)
+	}
 	rest := p[:n]
 	skip := min(len(rest), len(http2.ClientPreface)-c.preface)
 	c.preface += skip

@@ -282,6 +282,9 @@ func TestStreamBudget(t *testing.T) {
 			held++
 		}
 		if held <= most {
+			for len(w.bottle("dev").meter.streams) < held {
+				w.fine(t) // until the handlers run, or the test's deadline
+			}
 			continue
 		}
 		for reset < held-most {
@@ -379,6 +382,42 @@ func TestStalledStreams(t *testing.T) {
 				w.fine(t) // until the handlers have returned, or the test's deadline
 			}
 		})
+	}
+}
+
+// TestH2Idle leaves a connection alone: it ends in order, but not while a request is under way.
+func TestH2Idle(t *testing.T) {
+	w := newWorld(t, nil)
+	w.g.engine.idle = 500 * time.Millisecond
+	w.names.set("api.test", "127.0.0.1")
+	cert := w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")
+	o := newOrigin(t, &cert, func(rw http.ResponseWriter, r *http.Request) {
+		select {
+		case <-time.After(3 * w.g.engine.idle):
+		case <-r.Context().Done():
+		}
+	})
+	s := &stage{world: w, b: testBottle(t, routes.Route{Host: "api.test", Port: o.port}), port: o.port, seen: &o.seen}
+	w.apply(t, s.b)
+	f := s.newFrames(t)
+	if err := f.head(&floodWorld{stage: s}, "/", true); err != nil {
+		t.Fatal(err)
+	}
+	status := ""
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatalf("after status %q: %v", status, err)
+		}
+		if m, ok := frame.(*http2.MetaHeadersFrame); ok {
+			status = m.PseudoValue("status")
+		}
+		if g, ok := frame.(*http2.GoAwayFrame); ok {
+			if g.ErrCode != http2.ErrCodeNo || status != "200" {
+				t.Errorf("ended by %s with status %q, want NO_ERROR after 200", g.ErrCode, status)
+			}
+			return
+		}
 	}
 }
 
