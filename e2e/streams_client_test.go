@@ -47,6 +47,7 @@ func sseClient(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	defer c.CloseIdleConnections()
 	resp, err := send(ctx, c, http.MethodGet, args[1], nil)
 	if err != nil {
 		return err
@@ -67,7 +68,8 @@ func sseClient(ctx context.Context, args []string) error {
 		}
 		ack.Body.Close()
 		if n++; n == sseEvents {
-			return nil
+			_, err := io.Copy(io.Discard, resp.Body) // the connection is idle then, and is closed
+			return err
 		}
 	}
 	return fmt.Errorf("the stream ended early: %w", lines.Err())
