@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -43,6 +44,31 @@ func BenchmarkCorpus(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(len(body))*float64(b.N)/1e6/(cpu(b)-begin).Seconds(), "MB/cpu-s")
+		})
+	}
+}
+
+// BenchmarkSmallBody scans a request of the size that most are of, which comes as a server hands it over: with its end.
+func BenchmarkSmallBody(b *testing.B) {
+	s := formScanner(b).withoutTokens()
+	all := corpus(b)
+	for _, name := range []string{"model, own source", "conversations", "minified"} {
+		body := bytes.Join(all[name].bodies, []byte("\n"))[:10<<10]
+		h := http.Header{"Content-Type": all[name].header["Content-Type"]}
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			begin := cpu(b)
+			for b.Loop() {
+				r, err := s.RequestBody(other, h, iotest.DataErrReader(bytes.NewReader(body)))
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, r); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64((cpu(b)-begin).Microseconds())/float64(b.N), "cpu-µs/op")
 		})
 	}
 }

@@ -58,7 +58,8 @@ func (st *Stream) part(written escapes) *Stream {
 func (st *Stream) Warnings() []Finding { return st.notes.found }
 
 // Push takes the next bytes and returns those that can be let go, which may be
-// none; they are valid until the next call and must not be written to. Up to
+// none; they are p's or the stream's own, valid until the next call as long as p
+// is, and must not be written to. Up to
 // three bytes at the end are let go even where a token might begin, so that a
 // peer who waits for a whole message never waits for its end. When a token is
 // complete that may not go to the host, Push returns a *LeakError, then and
@@ -69,7 +70,7 @@ func (st *Stream) Push(p []byte) ([]byte, error) {
 	}
 	var leak *LeakError
 	var at [3]int
-	w := st.found.Push(p, func(start, end, id int) bool {
+	w := st.found.PushOver(p, func(start, end, id int) bool {
 		if st.s.leaks(id, st.host) {
 			leak, at = &LeakError{}, [3]int{start, end, id}
 		}

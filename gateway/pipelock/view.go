@@ -2,6 +2,8 @@ package pipelock
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"slices"
 )
 
@@ -46,17 +48,16 @@ func (v *view) decode(p []byte) []byte {
 		p = append(v.carry, p...)
 		v.carry = nil
 	}
-	out := slices.Grow(v.out[:0], len(p)) // an escape is never shorter than its text
+	out := slices.Grow(v.out[:0], len(p)+wordSize) // an escape is never shorter than its text
+	out = out[:cap(out)]
+	end := 0
 	read, given := v.read+int64(len(p)), v.given
-	for len(p) > 0 {
-		i := v.special(p)
-		if i < 0 {
-			out = append(out, p...)
-			p = nil
+	for {
+		i := v.plain(out[end:], p)
+		end += i
+		if p = p[i:]; len(p) == 0 {
 			break
 		}
-		out = append(out, p[:i]...)
-		p = p[i:]
 		c, times, n := byte(0), 1, 2
 		if len(p) > 1 && p[0] == '\\' {
 			c = short[p[1]]
@@ -68,15 +69,46 @@ func (v *view) decode(p []byte) []byte {
 			}
 		}
 		for range times {
-			out = append(out, c)
+			out[end] = c
+			end++
 		}
 		p = p[n:]
 		if n != times {
-			v.marks = append(v.marks, mark{given + int64(len(out)), read - int64(len(p))})
+			v.marks = append(v.marks, mark{given + int64(end), read - int64(len(p))})
 		}
 	}
-	v.out, v.read, v.given = out, read-int64(len(p)), given+int64(len(out))
-	return out
+	v.out, v.read, v.given = out, read-int64(len(p)), given+int64(end)
+	return out[:end]
+}
+
+const (
+	// wordSize is how many bytes are copied at a time where escapes are near, and soon how many of them are looked at in
+	// this way.
+	wordSize = 8
+	soon     = 4 * wordSize
+	// A constant in each byte of a word, and each byte's highest bit.
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
+// plain copies what p begins with, up to the first byte that may begin an escape, and returns its length. out has room for
+// wordSize bytes more than p has; what is behind the copy in it is overwritten.
+func (v *view) plain(out, p []byte) int {
+	n := 0
+	for v.escapes == backslashes && n < soon && n+wordSize <= len(p) {
+		x := binary.LittleEndian.Uint64(p[n:])
+		binary.LittleEndian.PutUint64(out[n:], x)
+		x ^= '\\' * ones
+		if x = (x - ones) &^ x & highs; x != 0 { // its lowest bit tells the first byte that is a backslash
+			return n + bits.TrailingZeros64(x)/8
+		}
+		n += wordSize
+	}
+	end := v.special(p[n:])
+	if end < 0 {
+		end = len(p) - n
+	}
+	return n + copy(out[n:], p[n:n+end])
 }
 
 // short has what an escape of one backslash and one character stands for, which most are; 0 for what is none.
