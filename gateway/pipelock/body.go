@@ -5,8 +5,8 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"slices"
 	"strings"
+	"sync"
 )
 
 // readSize is how much is asked of a body at a time, in bytes.
@@ -19,6 +19,7 @@ type BodyReader struct {
 	fill  func() (ready []byte, err error) // the next bytes that can be let go
 	ready []byte
 	err   error
+	done  func() // called when nothing is ready and nothing will be, perhaps several times; may be nil
 
 	stream *Stream // that scans what the body says
 }
@@ -36,6 +37,9 @@ func (b *BodyReader) Read(p []byte) (int, error) {
 	}
 	for len(b.ready) == 0 {
 		if b.err != nil {
+			if b.done != nil {
+				b.done()
+			}
 			return 0, b.err
 		}
 		b.ready, b.err = b.fill()
@@ -58,26 +62,29 @@ func (s *Scanner) Body(host string, r io.Reader) *BodyReader {
 	return plainBody(s.Stream(host, "body"), r)
 }
 
+// buffer has room for what is read of a body at a time, and for an escape that was carried over to it.
+type buffer [readSize + 64]byte
+
+// buffers holds those that are not in use.
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
 // plainBody returns a reader of a body that is nothing but text.
 func plainBody(stream *Stream, r io.Reader) *BodyReader {
-	buf := make([]byte, readSize)
+	buf := buffers.Get().(*buffer)
 	fill := func() ([]byte, error) {
-		n, err := r.Read(buf)
-		ready, leak := stream.Push(buf[:n])
+		n, err := r.Read(buf[:readSize])
+		next := stream.Push
+		if errors.Is(err, io.EOF) {
+			next = stream.last
+		}
+		ready, leak := next(buf[:n])
 		if leak != nil {
 			return nil, leak
 		}
-		if errors.Is(err, io.EOF) {
-			ready = slices.Clone(ready)
-			rest, leak := stream.Rest()
-			if leak != nil {
-				return nil, leak
-			}
-			ready = append(ready, rest...)
-		}
 		return ready, err
 	}
-	return &BodyReader{r: r, fill: fill, stream: stream}
+	done := sync.OnceFunc(func() { buffers.Put(buf) })
+	return &BodyReader{r: r, fill: fill, done: done, stream: stream}
 }
 
 // EncodedBody is Body for a body with a Content-Encoding (RFC 9110 section

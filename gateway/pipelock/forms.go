@@ -12,12 +12,12 @@ const leastHeld = 4
 type formStream struct {
 	st    *Stream
 	view  view
-	found *formats.Stream
-	held  []byte // bytes of the stream from gone on
-	gone  int64  // bytes of the stream that were let go before the last call
-	next  int64  // bytes of the stream that were let go with it
+	found *formats.Stream // nil between texts
+	held  []byte          // bytes of the stream from gone on
+	gone  int64           // bytes of the stream that were let go before the last call
+	next  int64           // bytes of the stream that were let go with it
 	leak  *LeakError
-	known *needle.Stream // nil when no tokens are known
+	known needle.Stream
 }
 
 // newFormStream returns nil when the scanner looks for no forms.
@@ -25,12 +25,16 @@ func newFormStream(st *Stream) *formStream {
 	if st.s.formats == nil {
 		return nil
 	}
-	f := &formStream{st: st, view: view{escapes: st.written}, found: st.s.formats.NewStream(st.s.policy)}
-	if len(st.s.tokens) > 0 {
-		f.known = needle.NewStream(st.s.set)
+	return &formStream{st: st}
+}
+
+// begin begins a text.
+func (f *formStream) begin() {
+	*f = formStream{st: f.st, view: view{escapes: f.st.written}, found: f.st.s.formats.NewStream(f.st.s.policy), held: f.held[:0]}
+	if len(f.st.s.tokens) > 0 {
+		f.known.Reset(f.st.s.set)
 		f.found.Encoded(f.encoded)
 	}
-	return f
 }
 
 // encoded looks for known tokens in a text that was encoded: what a token alone looks like in that encoding is known too,
@@ -73,6 +77,9 @@ func (f *formStream) push(p []byte) ([]byte, *LeakError) {
 
 // with returns what was held back and p behind it: p itself, if nothing was.
 func (f *formStream) with(p []byte) []byte {
+	if f.found == nil {
+		f.begin()
+	}
 	f.held = f.held[:copy(f.held, f.held[f.next-f.gone:])]
 	f.gone = f.next
 	if len(f.held) == 0 {
@@ -98,9 +105,9 @@ func (f *formStream) end(p []byte) ([]byte, *LeakError) {
 	f.found.Push(f.view.decode(p), f.take)
 	f.found.Push(f.view.carry, f.take)
 	f.found.End(f.take)
-	leak := f.leak
-	*f = *newFormStream(f.st)
-	return rest, leak
+	f.found = nil
+	f.view.release()
+	return rest, f.leak
 }
 
 // take notes one finding.

@@ -58,15 +58,40 @@ func (st *Stream) part(written escapes) *Stream {
 func (st *Stream) Warnings() []Finding { return st.notes.found }
 
 // Push takes the next bytes and returns those that can be let go, which may be
-// none; they are p's or the stream's own, valid until the next call as long as p
-// is, and must not be written to. Up to
-// three bytes at the end are let go even where a token might begin, so that a
-// peer who waits for a whole message never waits for its end. When a token is
-// complete that may not go to the host, Push returns a *LeakError, then and
-// ever after, and nothing more.
+// none; they are p's or the stream's own, valid until the next call as long as
+// p is, and must not be written to. Up to three bytes at the end are let go even
+// where a token might begin, so that a peer who waits for a whole message never
+// waits for its end. When a token is complete that may not go to the host, Push
+// returns a *LeakError, then and ever after, and nothing more.
 func (st *Stream) Push(p []byte) ([]byte, error) {
+	w, err := st.exact(p)
+	switch {
+	case err != nil:
+		return nil, err
+	case st.forms == nil:
+		return w.Bytes[w.From:w.To], nil
+	}
+	return st.form(st.forms.push(w.Bytes[w.From:w.To]))
+}
+
+// last is Push and Rest for the last bytes of a stream: it returns all that was not let go, in one.
+func (st *Stream) last(p []byte) ([]byte, error) {
+	w, err := st.exact(p)
+	if err != nil {
+		return nil, err
+	}
+	rest := w.Bytes[w.From:]
+	st.restExact()
+	if st.forms == nil {
+		return rest, nil
+	}
+	return st.form(st.forms.end(rest))
+}
+
+// exact looks for known values in the next bytes.
+func (st *Stream) exact(p []byte) (needle.Window, error) {
 	if st.err != nil {
-		return nil, st.err
+		return needle.Window{}, st.err
 	}
 	var leak *LeakError
 	var at [3]int
@@ -79,12 +104,9 @@ func (st *Stream) Push(p []byte) ([]byte, error) {
 	if leak != nil {
 		leak.Finding = Finding{Rule: st.s.tokens[at[2]].name, Place: st.place, Excerpt: excerpt(w.Bytes, at[0], at[1])}
 		st.err = leak
-		return nil, leak
+		return needle.Window{}, leak
 	}
-	if st.forms == nil {
-		return w.Bytes[w.From:w.To], nil
-	}
-	return st.form(st.forms.push(w.Bytes[w.From:w.To]))
+	return w, nil
 }
 
 // Flush returns what is still held back, to be let go although a token may go on in what comes next: such a token is still
@@ -116,14 +138,17 @@ func (st *Stream) Rest() ([]byte, error) {
 	if st.err != nil {
 		return nil, st.err
 	}
-	var rest []byte
-	if st.goesOn {
-		rest = st.found.Flush()
-	} else {
-		rest = st.found.Rest()
-	}
+	rest := st.restExact()
 	if st.forms == nil {
 		return rest, nil
 	}
 	return st.form(st.forms.end(rest))
+}
+
+// restExact ends the search for known values, unless that goes on, and returns what it held back.
+func (st *Stream) restExact() []byte {
+	if st.goesOn {
+		return st.found.Flush()
+	}
+	return st.found.Rest()
 }

@@ -29,9 +29,18 @@ type view struct {
 	escapes escapes
 	carry   []byte // an escape whose end has not come
 	out     []byte
-	read    int64 // bytes of the stream that are in what was given out, without carry
+	room    *buffer // out's, until it is outgrown; nil before the first escape
+	read    int64   // bytes of the stream that are in what was given out, without carry
 	given   int64
 	marks   []mark
+}
+
+// release ends the use of what decode returned, and of v.
+func (v *view) release() {
+	if v.room != nil {
+		buffers.Put(v.room)
+		v.room, v.out = nil, nil
+	}
 }
 
 // mark says that byte given of the text is byte read of the stream, and so on behind it up to the next mark.
@@ -47,6 +56,10 @@ func (v *view) decode(p []byte) []byte {
 	if len(v.carry) > 0 {
 		p = append(v.carry, p...)
 		v.carry = nil
+	}
+	if v.room == nil {
+		v.room = buffers.Get().(*buffer)
+		v.out = v.room[:]
 	}
 	out := slices.Grow(v.out[:0], len(p)+wordSize) // an escape is never shorter than its text
 	out = out[:cap(out)]
