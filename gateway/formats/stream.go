@@ -53,21 +53,6 @@ type candidate struct {
 	group  *group // nil while it is alone
 }
 
-// group is a candidate with those that came to the same state at the same place. A match of one ends where those of the
-// others do, so that one is followed for all. The expression that is followed has lost some upper bounds: what is too long
-// for the first may be right for a later one, and then it is for the last of them, which is the shortest.
-type group struct{ last int64 } // where the last begins, or 0
-
-// note is a state that a candidate of a rule was in.
-type note struct {
-	pos   int64
-	state *state
-	group *group
-}
-
-// notes are those of as many steps that follow each other.
-type notes [16]note
-
 // Stream looks for the set's rules in one stream of bytes. Its findings are the same however the bytes are cut. It belongs
 // to one goroutine.
 type Stream struct {
@@ -83,6 +68,7 @@ type Stream struct {
 	open  []candidate
 	ripe  []candidate        // to be judged
 	notes map[int32][]*notes // of rules with long candidates
+	fresh []group            // that are not in use
 
 	last     map[int32]int64 // where the last finding of a rule ended
 	count    map[int32]int
@@ -191,6 +177,8 @@ func (st *Stream) End(found func(Finding)) {
 	if st.encoded != nil {
 		st.encoded.see(st, true, found)
 		st.encoded.cut(found)
+		st.encoded.within.release()
+		st.release()
 	}
 }
 
@@ -322,35 +310,6 @@ func (st *Stream) close(c *candidate) bool {
 		c.closed = c.pos
 		st.ripe = append(st.ripe, *c)
 	}
-	return false
-}
-
-// known tells whether an earlier candidate of the rule was in the same state at the same place: then it decides for both,
-// and however many begin over each other, few are followed.
-func (st *Stream) known(c *candidate, s *state) bool {
-	pages := st.notes[c.rule]
-	if pages == nil {
-		// As many as reach farther than any candidate of the rule, so that none is overwritten that another may want.
-		pages = make([]*notes, 2*st.set.rules[c.rule].longest/(traceStep*len(notes{}))+2)
-		if st.notes == nil {
-			st.notes = map[int32][]*notes{}
-		}
-		st.notes[c.rule] = pages
-	}
-	number := c.pos / traceStep
-	page := &pages[number/int64(len(notes{}))%int64(len(pages))]
-	if *page == nil {
-		*page = &notes{}
-	}
-	n := &(*page)[number%int64(len(notes{}))]
-	if n.pos == c.pos && n.state == s {
-		n.group.last = max(n.group.last, c.start)
-		return true
-	}
-	if c.group == nil {
-		c.group = &group{}
-	}
-	*n = note{c.pos, s, c.group}
 	return false
 }
 
