@@ -52,7 +52,7 @@ func TestArguments(t *testing.T) {
 	}
 	c.Cards[0].Offload, c.Cards[0].VnetHdr = false, false
 	plain := strings.Join(c.arguments(attempt{machine: Microvm, accel: TCG}), " ")
-	for _, want := range []string{"virtio-net-device", "guest_tso4=off", "vnet_hdr=off", "tsc_early_khz="} {
+	for _, want := range []string{"-accel tcg,thread=single ", "virtio-net-device", "guest_tso4=off", "vnet_hdr=off", "tsc_early_khz="} {
 		if !strings.Contains(plain, want) {
 			t.Errorf("no %s in %s", want, plain)
 		}
