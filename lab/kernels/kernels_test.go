@@ -152,6 +152,25 @@ func TestResultsAreKept(t *testing.T) {
 	}
 }
 
+// What was not measured wins nothing.
+func TestForwarding(t *testing.T) {
+	measured := func(lane, plain float64) Load {
+		return Load{Title: "x", Unit: "µs", LessIsBetter: true, Rows: []Row{
+			{Path: "gatewayd", Value: lane}, {Path: "kernel", Value: plain, Gatewayd: 2}, {Path: "flowtable", Absent: "too old"}}}
+	}
+	r := Report{Kernels: []Kernel{{Release: "6.1.0-9", Measured: Mark{"2026-01-02 03:04", "abc"}, Loads: []Load{measured(5, 10), measured(0, 10), measured(0, 0)}}}}
+	const row = "| 6.1.0-9 | 2026-01-02 03:04, abc | x | "
+	for _, want := range []string{
+		row + "5 µs | 10 µs | absent: too old | 2.00× |  | gatewayd's fast path |\n",
+		row + "– | 10 µs | absent: too old | 2.00× |  | masquerading |\n",
+		row + "– | – | absent: too old | 2.00× |  | – |\n",
+	} {
+		if text := r.markdown(); !strings.Contains(text, want) {
+			t.Errorf("the document does not have %q:\n%s", want, text)
+		}
+	}
+}
+
 func TestWrongArguments(t *testing.T) {
 	for _, args := range [][]string{{"more"}, {"-only", "5.4"}, {"-packages", "gateway/dns"}, {"-run", "x", "-document", "x"}} {
 		var out, errOut bytes.Buffer
