@@ -22,7 +22,7 @@ func echoMessages(rw http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // it has answered
 	}
-	defer c.CloseNow()
+	defer func() { _ = c.CloseNow() }() // whatever it was, it is over
 	for {
 		kind, text, err := c.Read(r.Context())
 		if err != nil || c.Write(r.Context(), kind, text) != nil {
@@ -38,13 +38,13 @@ func roundTrips(ctx context.Context, j *job) (Result, error) {
 		return Result{}, err
 	}
 	defer client.CloseIdleConnections()
-	c, _, err := websocket.Dial(ctx, "wss://"+j.name+socketPath, &websocket.DialOptions{
+	c, _, err := websocket.Dial(ctx, "wss://"+j.name+socketPath, &websocket.DialOptions{ //nolint:bodyclose // the connection has it
 		HTTPClient: client, HTTPHeader: http.Header{"Authorization": {j.header}},
 	})
 	if err != nil {
 		return Result{}, err
 	}
-	defer c.CloseNow()
+	defer func() { _ = c.CloseNow() }() // whatever it was, it is over
 	sent := bytes.Repeat([]byte("m"), messageSize)
 	var took []time.Duration
 	begin := time.Now()

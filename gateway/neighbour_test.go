@@ -136,7 +136,9 @@ func (g *greedyGuest) flood(what string, conn net.Conn) {
 		}
 		head.Reset()
 		for _, h := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", g.host}, {":path", "/slow"}} {
-			err = enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+			if err := enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]}); err != nil {
+				panic(err) // a buffer takes everything
+			}
 		}
 		err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: head.Bytes(), EndHeaders: true, EndStream: true})
 		if err == nil && what == "h2 rapid reset" {
