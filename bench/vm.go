@@ -209,7 +209,7 @@ func (w *world) runVM(ctx context.Context, o *options, l load, via string) (Resu
 			}
 		}
 	}
-	seconds := strconv.Itoa(int(o.duration.Seconds()))
+	seconds := strconv.Itoa(max(1, int(o.duration.Seconds())))
 	switch {
 	case l.name == "vm-iperf3":
 		out, _, err := w.vm.Output(ctx, nil, w.vm.iperf, "-c", l.host, "-p", strconv.Itoa(iperfPort), "-t", seconds, "-J")
