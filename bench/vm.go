@@ -50,6 +50,9 @@ const (
 	iperfName    = "iperf.bench.example"
 )
 
+// leastInVM is how many seconds wrk and iperf3 run at least: an emulated machine takes some for sixteen handshakes alone.
+const leastInVM = 5
+
 // guestVM is the VM, and what runs in it.
 type guestVM struct {
 	*vm.VM
@@ -209,7 +212,7 @@ func (w *world) runVM(ctx context.Context, o *options, l load, via string) (Resu
 			}
 		}
 	}
-	seconds := strconv.Itoa(max(1, int(o.duration.Seconds())))
+	seconds := strconv.Itoa(max(leastInVM, int(o.duration.Seconds())))
 	switch {
 	case l.name == "vm-iperf3":
 		out, _, err := w.vm.Output(ctx, nil, w.vm.iperf, "-c", l.host, "-p", strconv.Itoa(iperfPort), "-t", seconds, "-J")
