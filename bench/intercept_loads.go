@@ -27,8 +27,8 @@ var (
 
 // interceptLoads are those that are decrypted on the way, for all peers that can carry them.
 func interceptLoads() []load {
-	// Every peer; those that resume TLS sessions (squid and mitmproxy make full handshakes whatever the client offers); those
-	// that speak HTTP/2 with the client where the server does not (squid never does, mitmproxy offers what the server took).
+	// Every peer; those that resume TLS sessions (squid did not when tried, mitmproxy was not tried); those
+	// that speak HTTP/2 with the client where the server does not (squid never does, mitmproxy was not tried).
 	all := []string{viaGatewayd, viaUnscanned, viaReencrypt, viaNginxTLS, viaSquid, viaMitmproxy}
 	resuming := all[:4]
 	h2 := all[:4]

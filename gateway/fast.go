@@ -134,8 +134,8 @@ func (b *bottle) setFast(addr netip.Addr) {
 	}
 	if err := b.g.fast.SetFast(b.name, addr, b.fastPins(addr)); err != nil {
 		b.log.Debug("the relay serves an address", slog.String("address", addr.String()), slog.Any("error", err))
-		if err := b.g.fast.SetFast(b.name, addr, nil); err != nil {
-			b.log.Debug("a pin was not withdrawn", slog.String("address", addr.String()), slog.Any("error", err))
+		if err := b.g.fast.SetFast(b.name, addr, nil); err != nil && !errors.Is(err, redirect.ErrUnknownBottle) {
+			b.log.Error("a pin was not withdrawn", slog.String("address", addr.String()), slog.Any("error", err))
 		}
 	}
 }

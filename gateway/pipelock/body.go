@@ -104,12 +104,16 @@ func (s *Scanner) EncodedBody(host, encoding string, r io.Reader) (*BodyReader, 
 //   - gRPC messages are, if they are compressed, and the fields of protocol buffers each as a text. A Grpc-Encoding that
 //     cannot be undone is an *EncodingError of kind Unknown.
 //
+// Several Content-Types, and multipart without a boundary that can be read, are an *EncodingError of kind Malformed.
 // Whatever the type, the body is scanned as it is too.
 func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyReader, error) {
 	if s == nil {
 		s = &Scanner{}
 	}
-	media, params := mediaType(h.Get("Content-Type"))
+	media, params, err := mediaType(h["Content-Type"])
+	if err != nil {
+		return nil, err
+	}
 	written := backslashes
 	if media == "application/x-www-form-urlencoded" {
 		written = percents
@@ -137,7 +141,7 @@ func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyRea
 		if b.content, err = newMessages(b, in, media, *messages); err != nil {
 			return nil, err
 		}
-	case strings.HasPrefix(media, "multipart/") && params["boundary"] != "":
+	case strings.HasPrefix(media, "multipart/"):
 		b.content = newParts(b, in, params["boundary"])
 	case b.coded:
 		b.content = &drain{in: in}
@@ -147,13 +151,22 @@ func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyRea
 	return &BodyReader{r: r, fill: b.fill, stream: b.plain}, nil
 }
 
-// mediaType returns the type in lower case, and the parameters as far as they can be read.
-func mediaType(contentType string) (string, map[string]string) {
-	media, params, err := mime.ParseMediaType(contentType)
-	if err != nil && media == "" {
-		media, _, _ = strings.Cut(contentType, ";")
+// mediaType returns the type in lower case, and the parameters as far as they can be read. What a server could take apart in
+// another way is an *EncodingError: several types, and multipart whose boundary cannot be read.
+func mediaType(contentType []string) (string, map[string]string, error) {
+	if len(contentType) > 1 {
+		return "", nil, &EncodingError{Encoding: "Content-Type", Kind: Malformed, Err: errors.New("there are several: send one")}
 	}
-	return strings.ToLower(strings.TrimSpace(media)), params
+	text := strings.Join(contentType, "")
+	media, params, err := mime.ParseMediaType(text)
+	if err != nil && media == "" {
+		media, _, _ = strings.Cut(text, ";")
+	}
+	media = strings.ToLower(strings.TrimSpace(media))
+	if strings.HasPrefix(media, "multipart/") && params["boundary"] == "" {
+		return "", nil, &EncodingError{Encoding: "multipart type", Kind: Malformed, Err: errors.Join(errors.New("its boundary cannot be read"), err)}
+	}
+	return media, params, nil
 }
 
 // codingName returns the name of the one coding of a body in lower case, "" if it has none.
