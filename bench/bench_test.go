@@ -372,3 +372,17 @@ requests: 4500 total, 4516 started, 4500 done, 4500 succeeded, 0 failed, 0 error
 		}
 	}
 }
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		took []time.Duration
+		want float64
+	}{
+		{[]time.Duration{3000, 1000, 2000}, 2},
+		{[]time.Duration{0, 0, 0, 4 * time.Millisecond}, 1000}, // a clock of 4 ms
+	} {
+		if got := median(c.took); got != c.want {
+			t.Errorf("median of %v: %v µs, want %v", c.took, got, c.want)
+		}
+	}
+}

@@ -75,7 +75,7 @@ func (l Load) best() string {
 
 // forwarding is the table of the loads.
 func (r *Report) forwarding(b *strings.Builder) {
-	b.WriteString("\n## Forwarding\n\nOne flow between namespaces on each kernel, masqueraded: over gatewayd's fast path, over plain forwarding, and over plain forwarding with a flowtable of nft's (`flow add @…`), which takes an established flow past routing and netfilter. Medians of three interleaved rounds of two seconds of `bench`; the factors compare within each round. Under emulation (TCG) only the factors mean something, and even they weigh instructions and not caches; a dash is what the emulated clock is too coarse for.\n\n")
+	b.WriteString("\n## Forwarding\n\nOne flow between namespaces on each kernel, masqueraded: over gatewayd's fast path, over plain forwarding, and over plain forwarding with a flowtable of nft's (`flow add @…`), which takes an established flow past routing and netfilter. Medians of three interleaved rounds of two seconds of `bench`; the factors compare within each round. Under emulation (TCG) only the factors mean something, and even they weigh instructions and not caches; where the emulated clock is too coarse for one request, the figure is the mean.\n\n")
 	b.WriteString("| kernel | of | load |")
 	for _, f := range forwarders {
 		b.WriteString(" " + f.name + " |")
