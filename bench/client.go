@@ -80,7 +80,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 		j.load = "hold" // all but where and how many is the same
 	}
 	loads := map[string]func(context.Context, *job) (Result, error){
-		"rr": requestResponse, "crr": connectRequest, "up": upload, "down": download, "first": firstConnection,
+		"rr": requestResponse, nearName: requestResponse, "crr": connectRequest, "up": upload, "down": download, "first": firstConnection,
 		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk,
 		"tls-new": newTLS, volumeName: volume, "h1-full": newTLS, resumedName: resumedTLS, socketName: roundTrips,
 	}
@@ -154,7 +154,7 @@ func greet(ctx context.Context, to string, hello []byte) (*net.TCPConn, error) {
 	return t, nil
 }
 
-// requestResponse sends one message at a time over one connection, both ends pinned.
+// requestResponse sends one message at a time over one connection, the two ends pinned to a CPU each or to the same.
 func requestResponse(ctx context.Context, j *job) (Result, error) {
 	c, err := greet(ctx, j.connect, j.hello)
 	if err != nil {
@@ -165,6 +165,9 @@ func requestResponse(ctx context.Context, j *job) (Result, error) {
 	begin := time.Now()
 	err = pinned(c, firstCPU, clientPatience, func(s io.ReadWriter) error {
 		m := message(askEcho)
+		if j.load == nearName {
+			m = message(askNear)
+		}
 		now := time.Now()
 		for begin = now; now.Sub(begin) < j.duration; {
 			if _, err := s.Write(m); err != nil {

@@ -77,6 +77,9 @@ var vmPaths = []string{viaVMFast, viaVMRelay, viaVMIntercept, viaVMKernel}
 
 const gigabit = 8e-9
 
+// nearName is the load whose two ends share a CPU.
+const nearName = "rr-one"
+
 // idleName is the load that holds decrypted connections.
 const idleName = "h1-idle"
 
@@ -90,7 +93,9 @@ func allLoads() []load {
 		openLoad(),
 		{name: "hold", title: "Memory for 1,000 open connections, before any other load", value: "KiB each", unit: tooFew,
 			host: rawName, paths: []string{viaGatewayd, viaRelay, viaHAProxy, viaNginx}, once: true, memory: true},
-		{name: "rr", title: "Request and response of 128 bytes over one connection, both ends pinned", value: "µs",
+		{name: "rr", title: "Request and response of 128 bytes over one connection, each end pinned to a CPU of its own", value: "µs",
+			unit: requests, host: rawName, paths: forwarded, latency: true},
+		{name: nearName, title: "Request and response of 128 bytes over one connection, both ends pinned to one CPU", value: "µs",
 			unit: requests, host: rawName, paths: forwarded, latency: true},
 		{name: "crr", title: "Connect, hello, answer, close; 4 at once", value: "conn/s",
 			unit: connections, host: rawName, paths: relayed, scale: 1},

@@ -68,6 +68,8 @@ func answer(c *net.TCPConn, hello, pour []byte) error {
 	switch asked[0] {
 	case askEcho:
 		return quiet(pinned(c, lastCPU, clientPatience, echo))
+	case askNear:
+		return quiet(pinned(c, firstCPU, clientPatience, echo))
 	case askSink:
 		return quiet(sink(c))
 	case askPour:

@@ -25,7 +25,8 @@ const (
 
 // What a client asks for in the first payload byte of its first data record.
 const (
-	askEcho = 'e' // answer every request until the client closes
+	askEcho = 'e' // answer every request until the client closes, on a CPU of the answering end's own
+	askNear = 'n' // likewise, on the CPU that the asking end has
 	askSink = 's' // count what comes until the client closes its side, then send one message
 	askPour = 'p' // send for as many milliseconds as the next four bytes say, then close
 )
