@@ -68,9 +68,9 @@ func (o *options) kernels() ([]machine, error) {
 	return some, nil
 }
 
-// modules are what the tests need of a kernel that loads nothing by itself: links, BPF on links, and netfilter.
+// modules are what the tests need of a kernel that loads nothing by itself: links, classifiers and BPF on links, and netfilter.
 var modules = []string{
-	"virtio_mmio", "virtio_pci", "virtio_console", "tun", "veth", "8021q", "sch_ingress", "cls_bpf", "nf_tables", "nft_ct", "nft_masq",
+	"virtio_mmio", "virtio_pci", "virtio_console", "tun", "veth", "8021q", "bridge", "macvlan", "sch_ingress", "cls_bpf", "cls_matchall", "act_mirred", "nf_tables", "nft_ct", "nft_masq",
 	"nft_chain_nat", "nft_limit", "nft_log", "nft_reject_inet", "nft_tproxy", "nft_flow_offload", "nf_flow_table_inet",
 	"nf_conntrack_netlink", "nf_log_syslog",
 }

@@ -30,7 +30,8 @@ var suites = []suite{
 }
 
 // tools are the host's programs that tests start, and that set the VM up.
-var tools = []string{"nft", "ip", "conntrack", "nsenter", "mount", "/bin/sh", "/bin/sleep", "cat", "env", "ls", "stat"}
+var tools = []string{"nft", "ip", "conntrack", "nsenter", "mount", "/bin/sh", "/bin/sleep", "cat", "env", "ls", "stat",
+	"/usr/lib/cni/ptp", "/usr/lib/cni/bridge", "/usr/lib/cni/host-local"}
 
 // built are the programs that run on every kernel: gatewayd, the bench, and by package the tests' binaries.
 type built struct {
