@@ -13,6 +13,7 @@ import (
 
 	"gatewayd/gateway/dns"
 	"gatewayd/gateway/formats"
+	"gatewayd/gateway/inject"
 	"gatewayd/gateway/pipelock"
 	"gatewayd/gateway/redirect"
 	"gatewayd/gateway/routes"
@@ -42,6 +43,7 @@ type Bottle struct {
 	Trip         int                     // blocked leaks that cut the bottle off; 0 is no end
 	Formats      *formats.Set            // what tokens look like that must not leave; nil looks for none
 	CanaryTokens []pipelock.Token        // tokens that may go to their homes only, besides the dummies of the routes
+	Secrets      []inject.Held           // secrets of the host that must not leave, besides those of the routes
 }
 
 // validate says what keeps b from being run at all.
@@ -184,6 +186,7 @@ func (b *bottle) record(r Record) {
 	if r.Reason == ReasonLeak && (r.Type == RecordRequest || r.Type == RecordFlow) {
 		b.leaked()
 	}
+	r = b.current().known.redact(r)
 	b.ring.Record(r)
 	b.g.publish(r)
 }

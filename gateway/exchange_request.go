@@ -80,7 +80,7 @@ func (x *exchange) outURL() *url.URL {
 	return u
 }
 
-// scanHead looks for what must not leave in target and header, as the guest sent them.
+// scanHead looks for what must not leave in method, target and header, as the guest sent them.
 func (x *exchange) scanHead(out *http.Request) *denial {
 	if !x.verdict.Scan {
 		return nil
@@ -93,11 +93,18 @@ func (x *exchange) scanHead(out *http.Request) *denial {
 	if x.hasQuery {
 		target += "?" + x.query
 	}
-	if leak := x.worst(x.scanner().Request(x.host, target, out.Header, skip)); leak != nil {
+	found := x.scanner().Request(x.host, target, out.Header, skip)
+	if len(x.r.Method) > shortMethod {
+		found = append(found, x.scanner().Scan(x.host, "method", []byte(x.r.Method))...)
+	}
+	if leak := x.worst(found); leak != nil {
 		return x.leaked(leak)
 	}
 	return nil
 }
+
+// shortMethod is the length in bytes up to which a method is too short for a token: the usual ones are.
+const shortMethod = 7
 
 // scanner is that of the request's route. On a route without one nothing is scanned.
 func (x *exchange) scanner() *pipelock.Scanner { return x.snap.scanners[x.verdict.Route] }
@@ -118,8 +125,11 @@ func (x *exchange) worst(found []pipelock.Finding) *pipelock.Finding {
 // leaked is the denial of a request that carries what must not leave.
 func (x *exchange) leaked(f *pipelock.Finding) *denial {
 	x.rec.Finding = describe(f)
-	if f.Place == "url" {
-		x.rec.Path = "" // it may be in there; the excerpt shows the place without it
+	switch f.Place { // it may be in there; the excerpt shows the place without it
+	case "url":
+		x.rec.Path = ""
+	case "method":
+		x.rec.Method = ""
 	}
 	return &denial{
 		status: http.StatusForbidden, reason: ReasonLeak,

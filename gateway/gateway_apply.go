@@ -124,7 +124,7 @@ func (g *Gateway) applyBottle(ctx context.Context, d Bottle, clash error) (*bott
 		err = clash
 	}
 	if err == nil {
-		s, err = newSnapshot(d, inForce)
+		s, err = newSnapshot(d, inForce, g.log.With(slog.String("bottle", d.Name)))
 	}
 	if err != nil {
 		err = fmt.Errorf("apply bottle %s: %w", d.Name, err)

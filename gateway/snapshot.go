@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"reflect"
 
@@ -12,7 +13,7 @@ import (
 	gwtls "gatewayd/gateway/tls"
 )
 
-// snapshot is everything that a decision reads of one plan. It is immutable: a reload builds a new one and swaps a
+// snapshot is everything that a decision reads of one plan. It is immutable, but for the values of secrets: a reload builds a new one and swaps a
 // pointer. Whoever decides something loads it once and uses that one to the end of the decision.
 type snapshot struct {
 	bottle     string
@@ -21,6 +22,7 @@ type snapshot struct {
 	injectors  map[*routes.Route]*inject.Injector  // one for each route with auth, by the table's own pointers
 	scanners   map[*routes.Route]*pipelock.Scanner // one for each route that is scanned, likewise
 	names      *pipelock.Scanner                   // likewise, for what host names can hold
+	known      *known                              // what must not leave, byte for byte
 	trip       int                                 // blocked leaks that cut the bottle off; 0 is no end
 	ca         *gwtls.CA                           // nil if nothing can be intercepted
 	answerers  map[string]http.Handler             // by Route.Answer; complete for the table
@@ -31,15 +33,25 @@ type snapshot struct {
 
 // newSnapshot builds the snapshot of b, or says why its plan cannot be used. old, which may be nil, is the snapshot in
 // force: an injector whose credential did not change is taken over, so that what its source has cached is kept.
-func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
+// Secrets that cost little are read, and log takes which could not be.
+func newSnapshot(b Bottle, old *snapshot, log *slog.Logger) (*snapshot, error) {
 	if b.Table == nil {
 		return nil, errors.New("build snapshot: bottle has no route table")
+	}
+	var before *inject.Keyring
+	if old != nil {
+		before = old.known.keys
+	}
+	keys, err := inject.NewKeyring(held(b), before, log)
+	if err != nil {
+		return nil, fmt.Errorf("build snapshot: %w", err)
 	}
 	s := &snapshot{
 		bottle:     b.Name,
 		digest:     b.PlanDigest,
 		table:      b.Table,
 		trip:       b.Trip,
+		known:      &known{fixed: canaries(b), keys: keys},
 		ca:         b.CA,
 		injectors:  map[*routes.Route]*inject.Injector{},
 		scanners:   map[*routes.Route]*pipelock.Scanner{},
@@ -66,7 +78,7 @@ func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
 		if r.Auth == nil {
 			continue
 		}
-		injector, err := injectorFor(r, old)
+		injector, err := s.injectorFor(r, old)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("route %s (%v): %w", r.Host, r.Origin, err))
 			continue
@@ -76,9 +88,9 @@ func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("build snapshot: %w", errors.Join(errs...))
 	}
-	tokens := canaries(b)
-	s.names = pipelock.New(nameCanaries(tokens)).WithFormats(b.Formats, b.Formats.Policy(nil, false))
-	exact := pipelock.New(tokens)
+	s.known.now()
+	s.names = pipelock.Live(s.known.inNames).WithFormats(b.Formats, b.Formats.Policy(nil, false))
+	exact := pipelock.Live(s.known.tokens)
 	for i := range all {
 		if r := &all[i]; r.Scan() {
 			s.scanners[r] = exact.WithFormats(b.Formats, b.Formats.Policy(r.Pipelock.Disable, r.Pipelock.Action == routes.WarnAction))
@@ -88,7 +100,7 @@ func newSnapshot(b Bottle, old *snapshot) (*snapshot, error) {
 }
 
 // injectorFor returns the injector of r: the one of old if that route's credential is the same, else a new one.
-func injectorFor(r *routes.Route, old *snapshot) (*inject.Injector, error) {
+func (s *snapshot) injectorFor(r *routes.Route, old *snapshot) (*inject.Injector, error) {
 	if old != nil {
 		for o, i := range old.injectors {
 			if o.Host == r.Host && o.Port == r.Port && reflect.DeepEqual(o.Auth, r.Auth) {
@@ -96,40 +108,5 @@ func injectorFor(r *routes.Route, old *snapshot) (*inject.Injector, error) {
 			}
 		}
 	}
-	src, err := inject.NewSource(r.Auth.Secret)
-	if err != nil {
-		return nil, err
-	}
-	return inject.New(*r.Auth, src)
-}
-
-// canaries returns the tokens that must not leave towards a foreign host: those the caller named and the dummies of
-// every route with auth. A value that several routes accept has all of them as its homes.
-func canaries(b Bottle) []pipelock.Token {
-	var tokens []pipelock.Token
-	at := map[string]int{}
-	add := func(t pipelock.Token) {
-		if t.Value == "" {
-			return
-		}
-		if i, ok := at[t.Value]; ok {
-			tokens[i].Homes = append(tokens[i].Homes, t.Homes...)
-			return
-		}
-		t.Homes = append([]string(nil), t.Homes...)
-		at[t.Value] = len(tokens)
-		tokens = append(tokens, t)
-	}
-	for _, t := range b.CanaryTokens {
-		add(t)
-	}
-	for _, r := range b.Table.Routes() {
-		if r.Auth == nil {
-			continue
-		}
-		for _, v := range r.Auth.Dummies.Values {
-			add(pipelock.Token{Name: "dummy of " + r.Host, Value: v, Homes: []string{r.Host}})
-		}
-	}
-	return tokens
+	return inject.New(*r.Auth, s.known.keys.Source(r.Auth.Secret))
 }

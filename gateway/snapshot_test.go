@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/base32"
 	"encoding/hex"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -27,7 +28,7 @@ func TestNameLeak(t *testing.T) {
 	b := testBottle(t, routes.Route{Host: "*.wild.test", TLSPassthrough: true})
 	b.CanaryTokens = []pipelock.Token{{Name: "token", Value: longToken, Homes: []string{"home.wild.test"}}}
 	b.Formats = builtinSet(t)
-	s, err := newSnapshot(b, nil)
+	s, err := newSnapshot(b, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

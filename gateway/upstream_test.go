@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -174,7 +175,7 @@ func TestUpstreamPoolsAreApart(t *testing.T) {
 		}
 	}
 	// A plan that no longer has the route takes its connections away.
-	s, err := newSnapshot(testBottle(t), nil)
+	s, err := newSnapshot(testBottle(t), nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,9 @@ type GuestFile = provider.GuestFile
 // Canary is a dummy and the hosts where it may go; see provider.Canary.
 type Canary = provider.Canary
 
+// HostSecret is a secret that is looked for; see provider.HostSecret.
+type HostSecret = provider.HostSecret
+
 // Plan is the provision plan of one bottle. It is immutable once made and safe
 // to share.
 type Plan struct {
@@ -48,9 +51,11 @@ type Plan struct {
 	// Answers maps Route.Answer to the provider whose answerer serves it.
 	Answers map[string]string `json:"answers"`
 	// Canaries are all dummies of the bottle with the hosts where each may go.
-	Canaries        []Canary `json:"canaries"`
-	Notes           []string `json:"notes"` // sentences for the operator; not part of the digest
-	HasProviderAuth bool     `json:"has_provider_auth"`
+	Canaries []Canary `json:"canaries"`
+	// Secrets are those of the host that must not leave, besides the credentials of Routes.
+	Secrets         []HostSecret `json:"secrets"`
+	Notes           []string     `json:"notes"` // sentences for the operator; not part of the digest
+	HasProviderAuth bool         `json:"has_provider_auth"`
 }
 
 // LinkSpec says which capture link the bottle has: exactly one of Tap, Netns

@@ -37,7 +37,7 @@ func Provision(m *Manifest, h Host) (*Plan, error) {
 		Bottle: m.Bottle, Provider: orWord(m.AgentProvider.Template, noProvider),
 		Mode: provider.Mode(m.AgentProvider.ForwardHostCredentials),
 		Link: m.link(), DNS: DNSSpec{Denied: DeniedDNS(orWord(m.DNS.Denied, string(DeniedBlock)))},
-		Files: c.Files, Watch: c.Watch, Answers: c.Answers, Notes: c.Notes,
+		Files: c.Files, Watch: c.Watch, Answers: c.Answers, Secrets: c.Secrets, Notes: c.Notes,
 		HasProviderAuth: routes.HasProviderAuth(manifest),
 	}
 	if p.Routes, err = m.merge(manifest, c.Routes); err != nil {
@@ -281,6 +281,7 @@ func (p *Plan) tidy() {
 	p.Files = orEmpty(p.Files)
 	p.Watch = orEmpty(p.Watch)
 	p.Canaries = orEmpty(p.Canaries)
+	p.Secrets = orEmpty(p.Secrets)
 	p.Notes = orEmpty(p.Notes)
 	if p.Answers == nil {
 		p.Answers = map[string]string{}

@@ -22,6 +22,7 @@ func (p *Plan) Text(w io.Writer) error {
 	p.textRoutes(&b)
 	p.textEnv(&b)
 	p.textFiles(&b)
+	textList(&b, "looked for in what leaves, besides the credentials above", p.secretWords())
 	textList(&b, "provision again when these change", p.Watch)
 	textList(&b, "notes", p.Notes)
 	_, err := w.Write(b.Bytes())
@@ -152,6 +153,18 @@ func fillWords(f GuestFile) string {
 		words += ", lent when written: " + fill.Secret.String()
 	}
 	return words
+}
+
+func (p *Plan) secretWords() []string {
+	var out []string
+	for _, s := range p.Secrets {
+		words := s.Secret.String()
+		if len(s.Homes) > 0 {
+			words += ", but to " + strings.Join(s.Homes, " and ")
+		}
+		out = append(out, words)
+	}
+	return out
 }
 
 func textList(b *bytes.Buffer, title string, list []string) {

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,8 +17,11 @@ import (
 	"gatewayd/cmd/gatewayd/internal/daemon"
 	"gatewayd/cmd/gatewayd/internal/manifests"
 	"gatewayd/cmd/gatewayd/internal/provision"
+	"gatewayd/gateway/inject"
 	"gatewayd/gateway/redirect"
+	"gatewayd/gateway/routes"
 	gwtls "gatewayd/gateway/tls"
+	"gatewayd/plan"
 )
 
 // checked is one line of check.
@@ -86,36 +92,71 @@ func (a *app) checkFiles(cfg config.Config) []checked {
 	}
 	seen := map[string]string{}
 	for _, f := range files {
-		out = append(out, a.checkManifest(f, seen))
+		c, p := a.checkManifest(f, seen)
+		out = append(out, c)
+		if p != nil {
+			out = append(out, checkSecrets(p)...)
+		}
 	}
 	return out
 }
 
-// checkManifest looks at one manifest; seen maps bottles to the files that named them.
-func (a *app) checkManifest(f manifests.File, seen map[string]string) checked {
+// checkManifest looks at one manifest, and returns its plan if it has one; seen maps bottles to the files that named them.
+func (a *app) checkManifest(f manifests.File, seen map[string]string) (checked, *plan.Plan) {
 	c := checked{Name: "manifest " + filepath.Base(f.Path), Status: redirect.Fail}
 	if f.Blank() {
-		return checked{c.Name, redirect.Warn, "is empty: its bottle is shut", "delete it, or write a manifest"}
+		return checked{c.Name, redirect.Warn, "is empty: its bottle is shut", "delete it, or write a manifest"}, nil
 	}
 	if f.Err != nil {
 		c.Detail = f.Err.Error()
-		return c
+		return c, nil
 	}
 	p, err := provision.FromText(f.Path, f.Text, a.host)
 	if err != nil {
 		c.Detail = err.Error()
-		return c
+		return c, nil
 	}
 	if other, twice := seen[p.Plan.Bottle]; twice {
 		c.Detail, c.Remedy = fmt.Sprintf("bottle %s is also named by %s", p.Plan.Bottle, other), "give one of them another name"
-		return c
+		return c, nil
 	}
 	seen[p.Plan.Bottle] = filepath.Base(f.Path)
 	if fi, err := os.Stat(f.Path); err == nil && fi.Mode().Perm()&0o022 != 0 {
-		return checked{c.Name, redirect.Warn, "may be written by others than its owner, who thereby decide what passes", "chmod go-w " + f.Path}
+		return checked{c.Name, redirect.Warn, "may be written by others than its owner, who thereby decide what passes", "chmod go-w " + f.Path}, p.Plan
 	}
 	c.Status, c.Detail = redirect.Pass, fmt.Sprintf("bottle %s, %d routes", p.Plan.Bottle, len(p.Plan.Routes))
-	return c
+	return c, p.Plan
+}
+
+// checkSecrets says which of a plan's secrets cannot be used now, nor looked for in what leaves. Programs are not run.
+func checkSecrets(p *plan.Plan) []checked {
+	var out []checked
+	var seen []routes.SecretRef
+	look := func(ref routes.SecretRef) {
+		if len(ref.Command) > 0 || slices.ContainsFunc(seen, func(s routes.SecretRef) bool { return reflect.DeepEqual(s, ref) }) {
+			return
+		}
+		seen = append(seen, ref)
+		src, err := inject.NewSource(ref)
+		if err == nil {
+			_, err = src.Secret(context.Background())
+		}
+		var why interface{ Remedy() string }
+		if errors.As(err, &why) {
+			out = append(out, checked{"secret of " + p.Bottle, redirect.Warn, err.Error(), why.Remedy()})
+		} else if err != nil {
+			out = append(out, checked{"secret of " + p.Bottle, redirect.Fail, err.Error(), ""})
+		}
+	}
+	for _, r := range p.Routes {
+		if r.Auth != nil {
+			look(r.Auth.Secret)
+		}
+	}
+	for _, s := range p.Secrets {
+		look(s.Secret)
+	}
+	return out
 }
 
 // checkClock looks for a clock that was never set: certificates would not verify, and leaves would not be valid yet.

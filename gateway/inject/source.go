@@ -44,6 +44,15 @@ type Source interface {
 // than needle.MinLength (it could not be masked), longer than 64 KB, or holds
 // a control byte or a space at either end is refused.
 func NewSource(ref routes.SecretRef) (Source, error) {
+	s, err := sourceOf(ref)
+	if err != nil {
+		return nil, err // not s: a nil *source in an interface is not nil
+	}
+	return s, nil
+}
+
+// sourceOf is NewSource.
+func sourceOf(ref routes.SecretRef) (*source, error) {
 	if n := ref.Sources(); n != 1 {
 		return nil, fmt.Errorf("make credential source: the reference has %d sources, not one", n)
 	}
@@ -72,23 +81,36 @@ type source struct {
 	ref   routes.SecretRef
 	fetch func(context.Context) (string, error)
 	now   func() time.Time
+	seen  func(value string) // takes every usable value, expired or not; may be nil
 }
 
 func (s *source) Ref() routes.SecretRef { return s.ref }
 
 func (s *source) Secret(ctx context.Context) (Secret, error) {
-	raw, err := s.fetch(ctx)
+	value, err := s.value(ctx)
 	if err != nil {
-		return Secret{}, &MissingError{Ref: s.ref, Err: err}
-	}
-	value := trimLine(raw)
-	if err := usable(value); err != nil {
 		return Secret{}, &MissingError{Ref: s.ref, Err: err}
 	}
 	if at, ok := expiry(value); ok && !at.After(s.now()) {
 		return Secret{}, &ExpiredError{Ref: s.ref, At: at}
 	}
 	return NewSecret(value), nil
+}
+
+// value returns the current value, which may have expired. Its errors hold nothing of it.
+func (s *source) value(ctx context.Context) (string, error) {
+	raw, err := s.fetch(ctx)
+	if err != nil {
+		return "", err
+	}
+	value := trimLine(raw)
+	if err := usable(value); err != nil {
+		return "", err
+	}
+	if s.seen != nil {
+		s.seen(value)
+	}
+	return value, nil
 }
 
 // trimLine cuts off one line break at the end: editors and echo leave one.
@@ -103,7 +125,7 @@ func usable(value string) error {
 	case value == "":
 		return errors.New("it is empty")
 	case len(value) < needle.MinLength:
-		return fmt.Errorf("it has %d bytes; fewer than %d cannot be masked in responses", len(value), needle.MinLength)
+		return fmt.Errorf("it has %d bytes; fewer than %d cannot be masked in responses, nor looked for in requests", len(value), needle.MinLength)
 	case len(value) > maxSecret:
 		return errors.New("it is longer than 64 KB")
 	case strings.Trim(value, " \t") != value:

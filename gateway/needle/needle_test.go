@@ -324,3 +324,23 @@ func TestFlush(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamUsesOtherNeedles: from the next bytes on, with what began before if that may begin one of the first needles.
+func TestStreamUsesOtherNeedles(t *testing.T) {
+	s := NewStream(NewSet([]string{"needle-one"}))
+	var got []string
+	push := func(text string) string {
+		w := s.Push([]byte(text), func(start, end, id int) bool {
+			got = append(got, text[max(0, len(text)-(end-start)):])
+			return true
+		})
+		return string(w.Bytes[w.From:w.To])
+	}
+	if free := push("a needle-"); free != "a " {
+		t.Errorf("let go of %q", free)
+	}
+	s.Use(NewSet([]string{"needle-two", "another-one"}))
+	if free := push("two another-one."); free != "needle-two another-one." || len(got) != 2 {
+		t.Errorf("let go of %q, found %q", free, got)
+	}
+}

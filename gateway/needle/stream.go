@@ -21,6 +21,10 @@ func NewStream(set *Set) *Stream { return &Stream{set: set} }
 // Reset makes s a new stream over the set's needles, and keeps its memory.
 func (s *Stream) Reset(set *Set) { s.set, s.buf, s.keep, s.done = set, s.buf[:0], 0, 0 }
 
+// Use goes on with other needles. Of what was pushed before, only what may begin an occurrence of the needles until now is
+// remembered.
+func (s *Stream) Use(set *Set) { s.set = set }
+
 // Window is what a Stream looks at: Bytes[:From] was let go before and is
 // remembered, Bytes[From:To] may be let go now, and Bytes[To:] is held back,
 // because an occurrence that begins there may go on. From To on there are

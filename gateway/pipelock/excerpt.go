@@ -5,14 +5,35 @@ import "strings"
 // contextBytes is how much an excerpt shows on either side of a token.
 const contextBytes = 16
 
+// redacted stands in place of a token.
+const redacted = "[REDACTED]"
+
 // excerpt returns what surrounds b[start:end], for a person who wants to know
-// where it came from. The token is replaced, runs of six or more characters
-// that tokens are made of are starred, and bytes that are not printable ASCII
-// become dots.
-func excerpt(b []byte, start, end int) string {
-	before := b[max(0, start-contextBytes):start]
-	after := b[end:min(len(b), end+contextBytes)]
-	return soften(before) + "[REDACTED]" + soften(after)
+// where it came from. The token is replaced, what of other known tokens is
+// beside it and runs of six or more characters that tokens are made of are
+// starred, and bytes that are not printable ASCII become dots.
+func (k *Known) excerpt(b []byte, start, end int) string {
+	from, to := max(0, start-contextBytes), min(len(b), end+contextBytes)
+	shown := k.hide(b, from, to)
+	return soften(shown[:start-from]) + redacted + soften(shown[end-from:])
+}
+
+// hide returns a copy of b[from:to] in which every known token, the rest of one that began before and what may be the
+// beginning of one that goes on behind b is starred.
+func (k *Known) hide(b []byte, from, to int) []byte {
+	low, high := max(0, from-k.set.Longest()), min(len(b), to+k.set.Longest())
+	shown := append([]byte(nil), b[from:to]...)
+	star := func(start, end int) {
+		for i := max(start, from); i < min(end, to); i++ {
+			shown[i-from] = '*'
+		}
+	}
+	pending := k.set.Scan(b[low:high], func(start, end, _ int) bool {
+		star(low+start, low+end)
+		return true
+	})
+	star(low+pending, high)
+	return shown
 }
 
 func soften(b []byte) string {

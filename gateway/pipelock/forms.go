@@ -17,7 +17,9 @@ type formStream struct {
 	gone  int64           // bytes of the stream that were let go before the last call
 	next  int64           // bytes of the stream that were let go with it
 	leak  *LeakError
-	known needle.Stream
+	// tokens are those that known looks for, to the text's end.
+	tokens *Known
+	known  needle.Stream
 }
 
 // newFormStream returns nil when the scanner looks for no forms.
@@ -30,9 +32,9 @@ func newFormStream(st *Stream) *formStream {
 
 // begin begins a text.
 func (f *formStream) begin() {
-	*f = formStream{st: f.st, view: view{escapes: f.st.written}, found: f.st.s.formats.NewStream(f.st.s.policy), held: f.held[:0]}
-	if len(f.st.s.tokens) > 0 {
-		f.known.Reset(f.st.s.set)
+	*f = formStream{st: f.st, view: view{escapes: f.st.written}, found: f.st.s.formats.NewStream(f.st.s.policy), held: f.held[:0], tokens: f.st.tokens}
+	if len(f.tokens.tokens) > 0 {
+		f.known.Reset(f.tokens.set)
 		f.found.Encoded(f.encoded)
 	}
 }
@@ -47,13 +49,14 @@ func (f *formStream) encoded(encoding string, text []byte, ends bool) {
 	var at [3]int
 	leaks := false
 	w := f.known.Push(text, func(start, end, id int) bool {
-		if f.st.s.leaks(id, f.st.host) {
+		if f.tokens.leaks(id, f.st.host) {
 			at, leaks = [3]int{start, end, id}, true
 		}
 		return !leaks
 	})
 	if leaks && f.leak == nil {
-		f.leak = &LeakError{Finding: Finding{Rule: f.st.s.tokens[at[2]].name, Place: f.st.place, Encoding: encoding, Excerpt: excerpt(w.Bytes, at[0], at[1])}}
+		f.leak = &LeakError{Finding: f.tokens.finding(f.st.place, w.Bytes, at[0], at[1], at[2])}
+		f.leak.Finding.Encoding = encoding
 	}
 }
 
@@ -112,7 +115,7 @@ func (f *formStream) end(p []byte) ([]byte, *LeakError) {
 
 // take notes one finding.
 func (f *formStream) take(found formats.Finding) {
-	finding, ok := f.st.s.judge(f.st.host, f.st.place, found)
+	finding, ok := f.st.tokens.judge(f.st.host, f.st.place, found)
 	switch {
 	case !ok || f.leak != nil:
 	case finding.Action == Block:

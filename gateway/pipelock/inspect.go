@@ -17,7 +17,7 @@ func (s *Scanner) Inspect(place string, r io.Reader, found func(f Finding, offse
 	v := view{escapes: backslashes}
 	st := s.formats.NewStream(s.policy)
 	take := func(f formats.Finding) {
-		if g, ok := s.judge("", place, f); ok {
+		if g, ok := nothing.judge("", place, f); ok {
 			found(g, v.origin(f.Offset))
 		}
 	}

@@ -27,7 +27,7 @@ func (st *Stream) lookAtFields(message []byte) *LeakError {
 	var leak *LeakError
 	eachField(message, fieldDepth, func(text []byte) {
 		st.s.formats.Scan(text, st.s.policy, func(f formats.Finding) {
-			finding, ok := st.s.judge(st.host, st.place, f)
+			finding, ok := st.tokens.judge(st.host, st.place, f)
 			switch {
 			case !ok || leak != nil:
 			case finding.Action == Block:

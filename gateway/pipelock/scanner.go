@@ -9,19 +9,7 @@ import (
 	"strings"
 
 	"gatewayd/gateway/formats"
-	"gatewayd/gateway/needle"
 )
-
-// Token is one string that must not leave, except to its homes.
-type Token struct {
-	// Name is how findings call it, such as "dummy of api.example.org".
-	Name string
-	// Value is the string itself. It never shows in a finding. Values shorter
-	// than needle.MinLength are not looked for.
-	Value string
-	// Homes are the canonical hosts that it may go to.
-	Homes []string
-}
 
 // Action says what a finding leads to.
 type Action uint8
@@ -60,48 +48,47 @@ type Finding struct {
 	Excerpt string `json:"excerpt"`
 }
 
-// Scanner knows the tokens of one plan. It is immutable and may be used by any
-// number of goroutines. A nil Scanner knows none.
+// Scanner knows the tokens of one plan. It may be used by any number of
+// goroutines. A nil Scanner knows none.
 type Scanner struct {
-	set     *needle.Set
-	tokens  []known
+	live    func() *Known // nil knows nothing
 	formats *formats.Set
 	policy  formats.Policy
 }
 
-type known struct {
-	name  string
-	value string
-	homes map[string]bool
+// New returns a scanner for tokens that stay what they are. It keeps nothing of
+// the slice.
+func New(tokens []Token) *Scanner {
+	k := NewKnown(tokens)
+	return Live(func() *Known { return k })
 }
+
+// Live returns a scanner for tokens that change: now is called, by any number
+// of goroutines, for every head, every piece of a body and every other text,
+// and returns those that are looked for in it. It must be quick and must not
+// return nil.
+func Live(now func() *Known) *Scanner { return &Scanner{live: now} }
 
 // WithFormats returns a scanner that also looks for tokens by their form, under a policy that set made. A nil set makes it
 // look for none.
 func (s *Scanner) WithFormats(set *formats.Set, policy formats.Policy) *Scanner {
 	with := Scanner{formats: set, policy: policy}
 	if s != nil {
-		with.set, with.tokens = s.set, s.tokens
+		with.live = s.live
 	}
 	return &with
 }
 
+// now returns what is known now.
+func (s *Scanner) now() *Known {
+	if s == nil || s.live == nil {
+		return nothing
+	}
+	return s.live()
+}
+
 // exact returns the scanner without forms.
 func (s *Scanner) exact() *Scanner { return s.WithFormats(nil, formats.Policy{}) }
-
-// New returns a scanner for the tokens. It keeps nothing of the slice.
-func New(tokens []Token) *Scanner {
-	s := &Scanner{tokens: make([]known, len(tokens))}
-	values := make([]string, len(tokens))
-	for i, t := range tokens {
-		homes := make(map[string]bool, len(t.Homes))
-		for _, h := range t.Homes {
-			homes[h] = true
-		}
-		s.tokens[i], values[i] = known{t.Name, t.Value, homes}, t.Value
-	}
-	s.set = needle.NewSet(values)
-	return s
-}
 
 // maxFindings bounds what Scan and Request return: one finding is enough to
 // block, and a guest must not fill a log with one request.
@@ -113,16 +100,20 @@ func (s *Scanner) Scan(host, place string, b []byte) []Finding {
 	if s == nil {
 		return nil
 	}
+	return s.scan(s.now(), host, place, b)
+}
+
+// scan is Scan for the tokens of k.
+func (s *Scanner) scan(k *Known, host, place string, b []byte) []Finding {
 	var found []Finding
-	s.set.Scan(b, func(start, end, id int) bool {
-		if f := (Finding{Rule: s.tokens[id].name, Place: place}); s.leaks(id, host) && !reported(found, f) {
-			f.Excerpt = excerpt(b, start, end)
-			found = append(found, f)
+	k.set.Scan(b, func(start, end, id int) bool {
+		if f := (Finding{Rule: k.tokens[id].name, Place: place}); k.leaks(id, host) && !reported(found, f) {
+			found = append(found, k.finding(place, b, start, end, id))
 		}
 		return len(found) < maxFindings
 	})
 	s.formats.Scan(b, s.policy, func(f formats.Finding) {
-		if g, ok := s.judge(host, place, f); ok && len(found) < maxFindings && !reported(found, g) {
+		if g, ok := k.judge(host, place, f); ok && len(found) < maxFindings && !reported(found, g) {
 			found = append(found, g)
 		}
 	})
@@ -130,14 +121,11 @@ func (s *Scanner) Scan(host, place string, b []byte) []Finding {
 }
 
 // judge turns what has a token's form into a finding, unless it is a known token that may go to the host.
-func (s *Scanner) judge(host, place string, f formats.Finding) (Finding, bool) {
-	secret := string(f.Text[f.From:f.To])
-	for _, t := range s.tokens {
-		if t.homes[host] && (strings.Contains(t.value, secret) || len(t.value) >= needle.MinLength && strings.Contains(secret, t.value)) {
-			return Finding{}, false
-		}
+func (k *Known) judge(host, place string, f formats.Finding) (Finding, bool) {
+	if k.mayGo(host, string(f.Text[f.From:f.To])) {
+		return Finding{}, false
 	}
-	out := Finding{Rule: f.Rule, Place: place, Encoding: f.Encoding, Excerpt: excerpt(f.Text, f.From, f.To)}
+	out := Finding{Rule: f.Rule, Place: place, Encoding: f.Encoding, Excerpt: k.excerpt(f.Text, f.From, f.To)}
 	if f.Note {
 		out.Action = Warn
 	}
@@ -154,7 +142,7 @@ func (s *Scanner) Request(host, url string, h http.Header, skip []string) []Find
 	if s == nil {
 		return nil
 	}
-	t := texts{s: s, host: host}
+	t := texts{s: s, known: s.now(), host: host}
 	t.scan("url", "", url)
 	t.scan("url", "", targetParts.Replace(url))
 	names := make([]string, 0, len(h))
@@ -181,6 +169,7 @@ var targetParts = strings.NewReplacer("/", "\n", "?", "\n", "&", "\n", "#", "\n"
 // texts scans the parts of one head, of which most are clean: what a finding alone needs is made for a finding.
 type texts struct {
 	s     *Scanner
+	known *Known
 	host  string
 	found []Finding
 	bytes []byte // the text that is scanned
@@ -190,7 +179,7 @@ type texts struct {
 func (t *texts) scan(where, name, text string) {
 	for range 3 {
 		t.bytes = append(t.bytes[:0], text...)
-		for _, f := range t.s.Scan(t.host, where, t.bytes) {
+		for _, f := range t.s.scan(t.known, t.host, where, t.bytes) {
 			f.Place = where + textproto.CanonicalMIMEHeaderKey(name)
 			if len(t.found) < maxFindings && !reported(t.found, f) {
 				t.found = append(t.found, f)
@@ -216,9 +205,6 @@ func basicCredentials(value string) string {
 	}
 	return string(text)
 }
-
-// leaks tells whether token id may not go to host.
-func (s *Scanner) leaks(id int, host string) bool { return !s.tokens[id].homes[host] }
 
 func reported(found []Finding, f Finding) bool {
 	return slices.ContainsFunc(found, func(g Finding) bool { return g.Rule == f.Rule && g.Place == f.Place })

@@ -13,6 +13,7 @@ func (e *LeakError) Error() string { return "scan " + e.Finding.Place + ": found
 // one, or the messages of a connection. It belongs to one goroutine.
 type Stream struct {
 	s           *Scanner
+	tokens      *Known // those that are looked for now
 	host, place string
 	found       *needle.Stream
 	forms       *formStream // nil when no forms are looked for
@@ -38,11 +39,11 @@ func (s *Scanner) Stream(host, place string) *Stream {
 }
 
 func (s *Scanner) stream(host, place string, written escapes) *Stream {
-	st := &Stream{s: s, host: host, place: place, found: needle.NewStream(nil), written: written, notes: &notes{}}
+	st := &Stream{s: s, tokens: s.now(), host: host, place: place, written: written, notes: &notes{}}
 	if s != nil {
-		st.found = needle.NewStream(s.set)
 		st.forms = newFormStream(st)
 	}
+	st.found = needle.NewStream(st.tokens.set)
 	return st
 }
 
@@ -93,20 +94,29 @@ func (st *Stream) exact(p []byte) (needle.Window, error) {
 	if st.err != nil {
 		return needle.Window{}, st.err
 	}
+	st.renew()
 	var leak *LeakError
 	var at [3]int
 	w := st.found.PushOver(p, func(start, end, id int) bool {
-		if st.s.leaks(id, st.host) {
+		if st.tokens.leaks(id, st.host) {
 			leak, at = &LeakError{}, [3]int{start, end, id}
 		}
 		return leak == nil
 	})
 	if leak != nil {
-		leak.Finding = Finding{Rule: st.s.tokens[at[2]].name, Place: st.place, Excerpt: excerpt(w.Bytes, at[0], at[1])}
+		leak.Finding = st.tokens.finding(st.place, w.Bytes, at[0], at[1], at[2])
 		st.err = leak
 		return needle.Window{}, leak
 	}
 	return w, nil
+}
+
+// renew looks from here on for what is known now.
+func (st *Stream) renew() {
+	if k := st.s.now(); k != st.tokens {
+		st.tokens = k
+		st.found.Use(k.set)
+	}
 }
 
 // Flush returns what is still held back, to be let go although a token may go on in what comes next: such a token is still

@@ -79,6 +79,9 @@ type Contribution struct {
 	Answers map[string]string
 	// Canaries are strings that the guest holds and that may go to Homes only.
 	Canaries []Canary
+	// Secrets are those of the host, besides the credentials of Routes, that must
+	// not leave by a way that is scanned.
+	Secrets []HostSecret
 	// Notes are sentences for the operator: what is traded, what is missing.
 	Notes []string
 }
@@ -145,6 +148,14 @@ type Canary struct {
 	Name  string   `json:"name"`
 	Value string   `json:"value"`
 	Homes []string `json:"homes"`
+}
+
+// HostSecret is a secret of the host that is looked for in what leaves. The
+// guest itself may send it to Homes (canonical host names), of which there are
+// none unless it was lent to the guest.
+type HostSecret struct {
+	Secret routes.SecretRef `json:"secret"`
+	Homes  []string         `json:"homes"`
 }
 
 // ModeError reports a forward_host_credentials value that a provider does not

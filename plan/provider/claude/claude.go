@@ -23,6 +23,7 @@ const (
 	oauthEnv    = "CLAUDE_CODE_OAUTH_TOKEN"
 	credentials = ".claude/.credentials.json" // below the host's home directory
 	tokenPath   = "/claudeAiOauth/accessToken"
+	refreshPath = "/claudeAiOauth/refreshToken"
 	signInWords = "run `claude` and sign in on the host"
 )
 
@@ -60,6 +61,8 @@ type source struct {
 	ref  routes.SecretRef
 	key  bool   // an API key, sent as x-api-key; else an OAuth token, sent as bearer
 	note string // what is wrong with it
+	// refresh is the token that gets a new one, which is never sent; nil if there is none.
+	refresh *routes.SecretRef
 }
 
 // findSource takes the first of: the file that the manifest names, the API
@@ -92,8 +95,9 @@ func fileSource(file string, h provider.Host) source {
 	}}
 	var f struct {
 		OAuth struct {
-			AccessToken string `json:"accessToken"`
-			ExpiresAt   int64  `json:"expiresAt"` // milliseconds since 1970
+			AccessToken  string `json:"accessToken"`
+			RefreshToken string `json:"refreshToken"`
+			ExpiresAt    int64  `json:"expiresAt"` // milliseconds since 1970
 		} `json:"claudeAiOauth"`
 	}
 	data, err := h.ReadFile(file)
@@ -104,6 +108,9 @@ func fileSource(file string, h provider.Host) source {
 		s.note = "the host's " + file + " holds no access token at " + tokenPath
 	case f.OAuth.ExpiresAt != 0 && !time.UnixMilli(f.OAuth.ExpiresAt).After(h.Now()):
 		s.note = "the host's access token in " + file + " has expired"
+	}
+	if f.OAuth.RefreshToken != "" {
+		s.refresh = &routes.SecretRef{JSON: &routes.JSONRef{Path: file, Pointer: refreshPath}, Remedy: s.ref.Remedy}
 	}
 	return s
 }
@@ -126,6 +133,9 @@ func inject(c provider.Contribution, q provider.Request) provider.Contribution {
 	auth.Dummies.Values = []string{dummy}
 	c.Env = append(c.Env, provider.EnvVar{Name: variable, Value: dummy})
 	c.Canaries = []provider.Canary{{Name: "dummy claude credential", Value: dummy, Homes: []string{apiHost}}}
+	if s.refresh != nil {
+		c.Secrets = []provider.HostSecret{{Secret: *s.refresh, Homes: []string{}}}
+	}
 	c.Routes = []routes.Route{route(apiHost, methods(), apiPaths(), auth)}
 	return c
 }

@@ -173,3 +173,22 @@ func TestOwnCredential(t *testing.T) {
 		}
 	}
 }
+
+// TestRefreshTokenIsLookedFor: the token that the host alone uses has no home, and is named where there is one.
+func TestRefreshTokenIsLookedFor(t *testing.T) {
+	for content, want := range map[string]string{
+		credentialsJSON(now.Add(time.Hour)):              "json:" + defaultFile + "#/claudeAiOauth/refreshToken",
+		`{"claudeAiOauth":{"accessToken":"some-token"}}`: "",
+	} {
+		c := provision(t, provider.Request{Bottle: "dev", Mode: provider.Inject, Host: testHost{files: map[string]string{defaultFile: content}, home: "/home/op"}})
+		got := ""
+		for _, s := range c.Secrets {
+			if got += s.Secret.String(); len(s.Homes) != 0 {
+				t.Errorf("%s may go to %v", s.Secret, s.Homes)
+			}
+		}
+		if got != want {
+			t.Errorf("looked for %q, want %q", got, want)
+		}
+	}
+}

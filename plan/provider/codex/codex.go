@@ -97,6 +97,7 @@ func inject(c provider.Contribution, bottle, file string, a hostAuth) (provider.
 	if c.Canaries, err = tokenCanaries(bottle); err != nil {
 		return provider.Contribution{}, err
 	}
+	c.Secrets = refreshToken(file, a)
 	return withAuth(c, guestAuth{
 		AuthMode: "chatgpt",
 		Tokens: &guestTokens{
@@ -144,9 +145,23 @@ func lend(c provider.Contribution, bottle, file string, a hostAuth) (provider.Co
 	if err != nil {
 		return provider.Contribution{}, err
 	}
-	ref := routes.SecretRef{JSON: &routes.JSONRef{Path: file, Pointer: tokenPointer}, Remedy: remedy(file)}
+	ref := secretAt(file, tokenPointer)
+	c.Secrets = append(refreshToken(file, a), provider.HostSecret{Secret: ref, Homes: []string{modelHost, apiHost}})
 	c.Files[len(c.Files)-1].Fill = []provider.Fill{{Mark: lentMark, Secret: ref}}
 	return c, nil
+}
+
+// refreshToken returns the host's refresh token, if it has one: it crosses in no mode.
+func refreshToken(file string, a hostAuth) []provider.HostSecret {
+	if !a.Refreshes {
+		return nil
+	}
+	return []provider.HostSecret{{Secret: secretAt(file, refreshPointer), Homes: []string{}}}
+}
+
+// secretAt refers to a secret in the host's auth.json.
+func secretAt(file, pointer string) routes.SecretRef {
+	return routes.SecretRef{JSON: &routes.JSONRef{Path: file, Pointer: pointer}, Remedy: remedy(file)}
 }
 
 // lentMark stands in the plan's auth.json where the lent token is written.

@@ -307,6 +307,10 @@ func TestLend(t *testing.T) {
 	if len(fill) != 1 || fill[0].Mark != lentMark || fill[0].Secret.JSON.Pointer != tokenPointer {
 		t.Errorf("fill %+v", fill)
 	}
+	if s := c.Secrets; len(s) != 2 || s[0].Secret.JSON.Pointer != "/tokens/refresh_token" || len(s[0].Homes) != 0 ||
+		s[1].Secret.JSON.Pointer != "/tokens/access_token" || !slices.Equal(s[1].Homes, []string{modelHost, apiHost}) {
+		t.Errorf("secrets %+v: the refresh token has no home, and the lent token the hosts that it opens", s)
+	}
 	if len(c.Notes) != 1 || !strings.Contains(c.Notes[0], "can read and use it") {
 		t.Errorf("notes %q do not say what is traded", c.Notes)
 	}

@@ -37,6 +37,7 @@ type hostAuth struct {
 	FedRAMP     bool      // the account's claim, which adds a header
 	Expires     time.Time // of the access token; zero if unknown
 	LastRefresh time.Time // zero if unknown
+	Refreshes   bool      // there is a refresh token
 }
 
 // forwardable tells whether there is something to inject.
@@ -50,6 +51,7 @@ type authFile struct {
 	Tokens   *struct {
 		IDToken     string `json:"id_token"`
 		AccessToken string `json:"access_token"`
+		Refresh     string `json:"refresh_token"`
 		AccountID   string `json:"account_id"`
 	} `json:"tokens"`
 	LastRefresh         string          `json:"last_refresh"`
@@ -133,7 +135,7 @@ func (f authFile) tokens() hostAuth {
 	if f.Tokens == nil || f.Tokens.AccessToken == "" {
 		return hostAuth{Detail: "it holds no access token"}
 	}
-	a := hostAuth{State: stateChatGPT}
+	a := hostAuth{State: stateChatGPT, Refreshes: f.Tokens.Refresh != ""}
 	var id idClaims
 	if readClaims(f.Tokens.IDToken, &id) {
 		a.PlanType, a.FedRAMP = word(id.Auth.PlanType), id.Auth.FedRAMP

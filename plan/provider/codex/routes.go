@@ -7,20 +7,21 @@ import (
 
 // The hosts of the Codex CLI, as seen on the wire.
 const (
-	modelHost     = "chatgpt.com"     // models, account, plugins; HTTPS and WebSocket
-	apiHost       = "api.openai.com"  // the model, with an API key
-	signInHost    = "auth.openai.com" // sign-in, refresh, revocation
-	telemetryHost = "ab.chatgpt.com"  // metrics; turned off in the guest's config.toml
-	tokenPath     = "/oauth/token"    // RFC 6749 §3.2
-	revokePath    = "/oauth/revoke"   // RFC 7009 §2
-	modelsPath    = "/backend-api/codex/models"
-	guestDir      = "codex" // CODEX_HOME below the guest directory
-	authPath      = guestDir + "/auth.json"
-	configPath    = guestDir + "/config.toml"
-	bundlePath    = "ca-bundle.pem"
-	credentials   = ".codex/auth.json" // below the host's home directory
-	tokenPointer  = "/tokens/access_token"
-	apiKeyPointer = "/OPENAI_API_KEY"
+	modelHost      = "chatgpt.com"     // models, account, plugins; HTTPS and WebSocket
+	apiHost        = "api.openai.com"  // the model, with an API key
+	signInHost     = "auth.openai.com" // sign-in, refresh, revocation
+	telemetryHost  = "ab.chatgpt.com"  // metrics; turned off in the guest's config.toml
+	tokenPath      = "/oauth/token"    // RFC 6749 §3.2
+	revokePath     = "/oauth/revoke"   // RFC 7009 §2
+	modelsPath     = "/backend-api/codex/models"
+	guestDir       = "codex" // CODEX_HOME below the guest directory
+	authPath       = guestDir + "/auth.json"
+	configPath     = guestDir + "/config.toml"
+	bundlePath     = "ca-bundle.pem"
+	credentials    = ".codex/auth.json" // below the host's home directory
+	tokenPointer   = "/tokens/access_token"
+	refreshPointer = "/tokens/refresh_token"
+	apiKeyPointer  = "/OPENAI_API_KEY"
 )
 
 // modelPaths are the path prefixes of modelHost that the CLI uses. The bearer
@@ -77,10 +78,7 @@ func origin() routes.Origin { return routes.Origin{Provider: name} }
 func bearer(file, pointer string, dummies routes.Dummies) *routes.Auth {
 	return &routes.Auth{
 		Scheme: routes.Bearer, Header: "Authorization", Dummies: dummies,
-		Secret: routes.SecretRef{
-			JSON:   &routes.JSONRef{Path: file, Pointer: pointer},
-			Remedy: remedy(file),
-		},
+		Secret: secretAt(file, pointer),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"gatewayd/cmd/gatewayd/internal/config"
 	"gatewayd/gateway"
+	"gatewayd/gateway/inject"
 	"gatewayd/gateway/pipelock"
 	"gatewayd/gateway/redirect"
 	"gatewayd/gateway/routes"
@@ -34,6 +35,9 @@ func Bottle(c config.Config, p Planned, host plan.Host, log *slog.Logger) (gatew
 	}
 	for _, t := range p.Plan.Canaries {
 		b.CanaryTokens = append(b.CanaryTokens, pipelock.Token{Name: t.Name, Value: t.Value, Homes: t.Homes})
+	}
+	for _, s := range p.Plan.Secrets {
+		b.Secrets = append(b.Secrets, inject.Held{Ref: s.Secret, Homes: s.Homes})
 	}
 	if b.Link, err = Link(c, p.Plan); err != nil {
 		return gateway.Bottle{}, err
