@@ -25,6 +25,7 @@ type record struct {
 	Reason   string `json:"reason"`
 	Remedy   string `json:"remedy"`
 	Injected bool   `json:"injected"`
+	Finding  string `json:"finding"`
 }
 
 // records reads the audit file.
