@@ -39,7 +39,7 @@ OUTPUT   ?= table
 DOCUMENT ?= docs/BENCHMARKS.md
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate deps test test-vm test-kernels soak soak-mixed h2spec lint fuzz demo bench microbench clean install
+.PHONY: help build generate deps test test-vm test-kernels soak soak-body soak-mixed h2spec lint fuzz demo bench microbench clean install
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,12 +62,16 @@ test: deps ## run every test (-count=1: the end-to-end tests run a program that 
 
 SILENCE  ?= 1h
 DURATION ?= 1h
+BODY     ?= 1073741824
 soak: ## hold WebSocket connections open in silence for SILENCE (1h); needs root
 	GATEWAYD_TEST_SILENCE=$(SILENCE) $(GO) test -count=1 -timeout 0 -run '^TestWebSocket$$' -v ./e2e
 
 h2spec: ## run h2spec's cases against a bottle and against net/http, and compare (fetches h2spec)
 	GOBIN=$(CACHE)/h2spec $(GO) install $(H2SPEC)
 	GATEWAYD_TEST_H2SPEC=$(CACHE)/h2spec/h2spec $(GO) test -count=1 -run '^TestH2Spec$$' -v ./gateway
+
+soak-body: ## send one JSON string of BODY (1 GB) through the scanner, and say how long small requests take beside it
+	GATEWAYD_TEST_BODY=$(BODY) $(GO) test -count=1 -timeout 0 -run '^TestOneLongString$$' -v ./gateway
 
 soak-mixed: ## run a mixed load for DURATION (1h) and fail if memory, goroutines or descriptors grow; needs root
 	GATEWAYD_TEST_MIXED=$(DURATION) $(GO) test -count=1 -timeout 0 -run '^TestMixedLoadStaysFlat$$' -v ./e2e

@@ -308,17 +308,7 @@ func TestLargeBodiesBothWays(t *testing.T) {
 	}()
 	bothVersions(t, func(t *testing.T, h2 bool) {
 		for _, path := range []string{"/length", "/chunked"} {
-			c := s.client(t, h2)
-			c.Timeout = 2 * time.Minute
-			tr := c.Transport.(*http.Transport)
-			dial := tr.DialContext
-			tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-				conn, err := dial(ctx, network, addr)
-				if err == nil {
-					err = conn.SetDeadline(time.Time{}) // this takes longer than what ought to come at once
-				}
-				return conn, err
-			}
+			c := patient(s.client(t, h2), 2*time.Minute)
 			r := s.ask(t, "POST", path, io.LimitReader(endless{}, size))
 			if path == "/length" {
 				r.ContentLength = size
@@ -345,6 +335,21 @@ func TestLargeBodiesBothWays(t *testing.T) {
 	if rec.BytesUp != size || rec.BytesDown != size {
 		t.Errorf("record says %d up and %d down", rec.BytesUp, rec.BytesDown)
 	}
+}
+
+// patient lets a client's requests take as long as limit, which is longer than what ought to come at once.
+func patient(c *http.Client, limit time.Duration) *http.Client {
+	c.Timeout = limit
+	tr := c.Transport.(*http.Transport)
+	dial := tr.DialContext
+	tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err == nil {
+			err = conn.SetDeadline(time.Time{})
+		}
+		return conn, err
+	}
+	return c
 }
 
 // endless reads as an endless body.
