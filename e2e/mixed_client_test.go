@@ -55,6 +55,7 @@ func mixedClient(ctx context.Context, args []string) error {
 		versions++ // of this kind's goroutine alone
 		return sseClient(ctx, []string{strconv.Itoa(1 + versions%2), "https://plain.example.org/sse"})
 	}
+	kinds["grpc"] = func(ctx context.Context) error { return grpcClient(ctx, []string{"plain.example.org:443"}) }
 	kinds["socket"] = mixedSocket
 	kinds["reset"] = mixedReset
 	counts, err := repeatAll(ctx, d, kinds)

@@ -38,8 +38,12 @@ type mixedSample struct {
 	rss, goroutines, descriptors int64
 }
 
-// TestMixedLoadStaysFlat runs requests, uploads, events, sockets, refusals and resets at once, for three seconds, or for as
-// long as GATEWAYD_TEST_MIXED says (`make soak-mixed` says an hour), and from a minute on fails if gatewayd grows.
+// mixedReload is the longest between two changes of the plan.
+const mixedReload = 10 * time.Second
+
+// TestMixedLoadStaysFlat runs requests, uploads, events, sockets, gRPC, refusals and resets at once while the plan changes again
+// and again, for three seconds, or for as long as GATEWAYD_TEST_MIXED says (`make soak-mixed` says an hour), and from a minute
+// on fails if gatewayd grows.
 func TestMixedLoadStaysFlat(t *testing.T) {
 	d := 3 * time.Second
 	if s := os.Getenv("GATEWAYD_TEST_MIXED"); s != "" {
@@ -51,20 +55,25 @@ func TestMixedLoadStaysFlat(t *testing.T) {
 	b, _ := streamsBench(t)
 	b.serve(&lab.Site{Names: []string{"other.example.org"}, Handler: streamHandler()})
 	b.limit += d
-	samples := make(chan []mixedSample)
+	samples, reloads := make(chan []mixedSample, 1), make(chan reloaded, 1)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	go func() { samples <- sampleUntil(ctx, b, max(100*time.Millisecond, d/40)) }()
+	go func() { reloads <- reloadUntil(ctx, b, min(mixedReload, d/4)) }()
 	r := b.client("mixed", d.String())
 	stop()
-	seen := <-samples
+	seen, plans := <-samples, <-reloads
 	t.Log(mixedTable(seen))
+	t.Logf("the plan changed %d times", plans.times)
+	if plans.err != nil || plans.times == 0 {
+		t.Errorf("the plan changed %d times: %v", plans.times, plans.err)
+	}
 	if r.Failed != nil {
 		t.Fatal(r)
 	}
 	t.Logf("done in %s: %s", d, strings.TrimSpace(r.Out))
 	var counts map[string]int
-	if err := json.Unmarshal([]byte(r.Out), &counts); err != nil || len(counts) != 13 {
+	if err := json.Unmarshal([]byte(r.Out), &counts); err != nil || len(counts) != 14 {
 		t.Errorf("%d kinds of work were done: %v", len(counts), err)
 	}
 	if len(seen) < 8 {
@@ -122,6 +131,66 @@ func sampleUntil(ctx context.Context, b *bench, step time.Duration) []mixedSampl
 			seen = append(seen, s)
 		}
 	}
+}
+
+// reloaded is how often the plan changed, and what stopped that.
+type reloaded struct {
+	times int
+	err   error
+}
+
+// reloadUntil gives the bottle a route more and takes it away, at every step until ctx ends, and waits each time until the
+// plan is in force.
+func reloadUntil(ctx context.Context, b *bench, step time.Duration) (r reloaded) {
+	before, err := planOf(ctx, b)
+	if err != nil {
+		return reloaded{err: err}
+	}
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			return r
+		case <-tick.C:
+		}
+		text := streamsManifest
+		if r.times%2 == 0 {
+			text += "    - host: more.example.org\n"
+		}
+		if err := b.Gateway.WriteManifest(bottleName, b.manifest(text)); err != nil {
+			return reloaded{r.times, err}
+		}
+		after := before
+		err := lab.Poll(ctx, func() error {
+			if after, err = planOf(ctx, b); err == nil && after == before {
+				err = errors.New("the plan is as it was")
+			}
+			return err
+		})
+		switch {
+		case ctx.Err() != nil: // the load is over
+			return r
+		case err != nil:
+			return reloaded{r.times, err}
+		}
+		before = after
+		r.times++
+	}
+	return r
+}
+
+// planOf is the digest of the bottle's plan.
+func planOf(ctx context.Context, b *bench) (string, error) {
+	out, err := b.Gateway.Command(ctx, "bottles", "-o", "json")
+	if err != nil {
+		return "", err
+	}
+	var bottles []struct{ Plan string }
+	if err := json.Unmarshal(out, &bottles); err != nil || len(bottles) != 1 {
+		return "", fmt.Errorf("%d bottles: %w", len(bottles), err)
+	}
+	return bottles[0].Plan, nil
 }
 
 var goroutinesMetric = regexp.MustCompile(`(?m)^go_goroutines (\d+)$`)

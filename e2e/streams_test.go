@@ -86,6 +86,7 @@ func streamHandler() http.Handler {
 			w.(http.Flusher).Flush()
 		}
 	})
+	mux.Handle("POST /grpc.health.v1.Health/", healthHandler())
 	mux.HandleFunc("GET /bulk/down", serveDown)
 	mux.HandleFunc("POST /bulk/up", serveUp)
 	return mux
@@ -201,14 +202,19 @@ func TestFullDuplex(t *testing.T) {
 	}
 }
 
-func TestGRPC(t *testing.T) {
-	b := newBench(t, nil)
-	b.Gateway.Env = append(b.Gateway.Env, "API_TOKEN="+apiToken)
+// healthHandler is a gRPC service that knows one name.
+func healthHandler() http.Handler {
 	server := grpc.NewServer()
 	h := health.NewServer()
 	h.SetServingStatus("known", grpc_health_v1.HealthCheckResponse_SERVING)
 	grpc_health_v1.RegisterHealthServer(server, h)
-	site := b.serve(&lab.Site{Names: []string{"plain.example.org", "api.example.org"}, Handler: server})
+	return server
+}
+
+func TestGRPC(t *testing.T) {
+	b := newBench(t, nil)
+	b.Gateway.Env = append(b.Gateway.Env, "API_TOKEN="+apiToken)
+	site := b.serve(&lab.Site{Names: []string{"plain.example.org", "api.example.org"}, Handler: healthHandler()})
 	b.start(streamsManifest)
 	for _, host := range site.Names {
 		if r := b.client("grpc", host+":443"); r.Failed != nil {
