@@ -183,7 +183,7 @@ func (b *bottle) start(ctx context.Context) error {
 
 // record hands r to everything that takes records. It does not block.
 func (b *bottle) record(r Record) {
-	if r.Reason == ReasonLeak && (r.Type == RecordRequest || r.Type == RecordFlow) {
+	if r.Reason == ReasonLeak {
 		b.leaked()
 	}
 	r = b.current().known.redact(r)

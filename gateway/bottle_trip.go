@@ -29,7 +29,7 @@ type trip struct {
 	tripped atomic.Bool
 }
 
-// leaked counts a request or flow that was blocked, and cuts the bottle off when that makes too many.
+// leaked counts a request, flow or name that was blocked, and cuts the bottle off when that makes too many.
 func (b *bottle) leaked() {
 	limit := int64(b.current().trip)
 	if n := b.trip.leaks.Add(1); limit == 0 || n < limit || b.trip.tripped.Swap(true) {

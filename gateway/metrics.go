@@ -46,7 +46,7 @@ func NewMetrics() *Metrics {
 		turned:     counter("connections_turned_away_total", "Connections refused before they became a flow.", "bottle", "reason"),
 		requests:   counter("requests_total", "HTTP requests, by decision, reason and class of the status the guest got.", "bottle", "decision", "reason", "code"),
 		injected:   counter("requests_injected_total", "HTTP requests on which a credential was set.", "bottle"),
-		findings:   counter("findings_total", "Requests and messages in which the scanner found something.", "bottle"),
+		findings:   counter("findings_total", "Requests, messages and names in which the scanner found something.", "bottle"),
 		bytes:      counter("bytes_total", "Bytes of ended flows between guest and gateway, by lane and direction.", "bottle", "lane", "direction"),
 		names:      counter("dns_refusals_total", "Refused or failed DNS questions.", "bottle", "reason"),
 		planFails:  counter("plan_failures_total", "New plans that were not taken.", "bottle"),
@@ -122,6 +122,9 @@ func (m *Metrics) record(r Record) {
 		}
 	case RecordDNS:
 		m.names.WithLabelValues(r.Bottle, why).Add(float64(max(r.Count, 1)))
+		if r.Finding != "" {
+			m.findings.WithLabelValues(r.Bottle).Inc()
+		}
 	case RecordEvent: // counted where it happens, since its record may stand for many
 	}
 }

@@ -21,7 +21,7 @@ type snapshot struct {
 	table      *routes.Table                       // never nil; an empty table denies all
 	injectors  map[*routes.Route]*inject.Injector  // one for each route with auth, by the table's own pointers
 	scanners   map[*routes.Route]*pipelock.Scanner // one for each route that is scanned, likewise
-	names      *pipelock.Scanner                   // likewise, for what host names can hold
+	names      *pipelock.Scanner                   // likewise, for what host names can hold; all that it finds is a leak
 	known      *known                              // what must not leave, byte for byte
 	trip       int                                 // blocked leaks that cut the bottle off; 0 is no end
 	ca         *gwtls.CA                           // nil if nothing can be intercepted
@@ -89,7 +89,7 @@ func newSnapshot(b Bottle, old *snapshot, log *slog.Logger) (*snapshot, error) {
 		return nil, fmt.Errorf("build snapshot: %w", errors.Join(errs...))
 	}
 	s.known.now()
-	s.names = pipelock.Live(s.known.inNames).WithFormats(b.Formats, b.Formats.Policy(nil, false))
+	s.names = nameScanner(s.known, b.Formats)
 	exact := pipelock.Live(s.known.tokens)
 	for i := range all {
 		if r := &all[i]; r.Scan() {

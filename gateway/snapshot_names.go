@@ -2,9 +2,10 @@ package gateway
 
 import (
 	"encoding/base32"
-	"fmt"
+	"slices"
 	"strings"
 
+	"gatewayd/gateway/formats"
 	"gatewayd/gateway/pipelock"
 	"gatewayd/gateway/routes"
 )
@@ -27,23 +28,23 @@ func nameCanaries(tokens []pipelock.Token) []pipelock.Token {
 	return out
 }
 
+// nameScanner returns the scanner for host names. A form that is doubtful elsewhere is a leak there: names have no capitals, and
+// a checksum that had some is wrong. What is assigned to something called a key is not looked for: names assign nothing.
+func nameScanner(k *known, set *formats.Set) *pipelock.Scanner {
+	notes := slices.DeleteFunc(set.IDs(), func(id string) bool { return !set.Advisory(id) })
+	return pipelock.Live(k.inNames).WithFormats(set, set.Policy(notes, false))
+}
+
 // nameLeak looks for tokens in a name that only a wildcard allows, which is the one kind of name that a guest can make
 // up. It returns what was found, in words fit for a record, or "".
 func (s *snapshot) nameLeak(name string) string {
 	// A token longer than a label has dots in it.
 	for _, text := range []string{name, strings.ReplaceAll(name, ".", "")} {
-		for _, f := range s.names.Scan(name, "name", []byte(text)) {
-			if f.Action == pipelock.Block {
-				return findingText(f)
-			}
+		if found := s.names.Scan(name, "name", []byte(text)); len(found) > 0 {
+			return describe(&found[0])
 		}
 	}
 	return ""
-}
-
-// findingText is a finding as a record has it.
-func findingText(f pipelock.Finding) string {
-	return fmt.Sprintf("%s in %s: %s", f.Rule, f.Place, f.Excerpt)
 }
 
 // leakyName refuses the flow if its name carries a token to whoever answers for the wildcard, and reports whether it did.

@@ -75,7 +75,7 @@ type PipelockManifest struct {
 // ScanManifest is the manifest's own pipelock section.
 type ScanManifest struct {
 	Canaries []string `json:"canaries,omitempty" jsonschema:"minItems=1,maxItems=100,minLength=12,maxLength=512" jsonschema_description:"Values of 12 to 512 bytes that may not leave by any scanned route, in any of their usual encodings. They are no secrets: a plan shows them."`
-	Trip     *int     `json:"trip,omitempty" jsonschema:"minimum=0,maximum=1000000" jsonschema_description:"How many requests may be blocked for a leak before the bottle is cut off; 0: no number is. Default: the configuration's pipelock.trip."`
+	Trip     *int     `json:"trip,omitempty" jsonschema:"minimum=0,maximum=1000000" jsonschema_description:"How many requests, WebSocket connections and names may be blocked for a leak before the bottle is cut off; 0: no number is. Default: the configuration's pipelock.trip."`
 }
 
 // AuthManifest is a route's auth section.

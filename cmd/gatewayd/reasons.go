@@ -63,7 +63,7 @@ func reasonWords(r routes.Reason) string {
 		"foreign_credential":       "a credential other than the dummy on a route with auth",
 		"leak":                     "the scanner found what must not leave",
 		"unscannable":              "a content coding that cannot be scanned",
-		"tripped":                  "the bottle is cut off: too many of its requests held what must not leave",
+		"tripped":                  "the bottle is cut off: it tried too often to send what must not leave",
 		"released":                 "the operator let the bottle go on, which had been cut off",
 		"credential_missing":       "the host has no credential where the plan says",
 		"credential_expired":       "the host's credential is past its time",

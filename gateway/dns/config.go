@@ -38,7 +38,7 @@ type Config struct {
 	// is what the guest is told, without the grace of Pins. An error becomes SERVFAIL. It may be called from many goroutines.
 	Pinned func(name string, addrs []netip.Addr, ttl time.Duration) error
 	// Inspect, when set, sees each name that only a wildcard allows before anything is asked upstream, and the labels that the
-	// wildcard stands for. An error refuses the name and is told in an event. It may be called from many goroutines.
+	// wildcard stands for. An error refuses the name and is told in an event of kind Leak. It may be called from many goroutines.
 	Inspect func(name, labels string) error
 	// Block is what names outside the plan resolve to; an address that is not IPv4, the zero Addr too, makes them NXDOMAIN.
 	Block netip.Addr

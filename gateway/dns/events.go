@@ -25,7 +25,7 @@ const (
 	Denied EventKind = iota + 1
 	// Refused: a question that is never answered, by its type or class.
 	Refused
-	// Encoded: a name under a wildcard whose labels look like carried data, or that Inspect refused.
+	// Encoded: a name under a wildcard whose labels look like carried data.
 	Encoded
 	// NewNames: the budget of new names under wildcards is used up.
 	NewNames
@@ -33,6 +33,8 @@ const (
 	Filtered
 	// Failed: the lookup or the pin failed.
 	Failed
+	// Leak: a name under a wildcard that Inspect refused. Each such name is told, whatever the pace.
+	Leak
 )
 
 // String returns the kind as one lower-case word, fit for a metric label.
@@ -50,6 +52,8 @@ func (k EventKind) String() string {
 		return "filtered"
 	case Failed:
 		return "failed"
+	case Leak:
+		return "leak"
 	}
 	return "unknown"
 }
@@ -87,7 +91,7 @@ type told struct {
 }
 
 // events lets few events through: the first of a kind and name at once, repetitions as a count, and no more in all than a
-// person can read. Safe for use by many goroutines.
+// person can read, but for leaks, which somebody may count. Safe for use by many goroutines.
 type events struct {
 	limit *rate.Limiter
 
@@ -104,7 +108,7 @@ func (e *events) admit(key eventKey, now time.Time) (count uint64, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	t, known := e.keys[key]
-	if known && now.Sub(t.at) < eventWindow || !e.limit.AllowN(now, 1) {
+	if known && now.Sub(t.at) < eventWindow || key.kind != Leak && !e.limit.AllowN(now, 1) {
 		if known {
 			t.since++
 			e.keys[key] = t

@@ -158,13 +158,13 @@ func (s *Server) inspect(name string, rule routes.NameRule) (detail string, kind
 	if !wild || !strings.HasPrefix(suffix, ".") || !fits || labels == "" {
 		return "the name does not match its rule " + rule.Pattern, Encoded
 	}
+	if s.cfg.Inspect != nil { // before the labels are judged, since a leak is worse than what only looks like one
+		if err := s.cfg.Inspect(name, labels); err != nil {
+			return err.Error(), Leak
+		}
+	}
 	if err := checkLabels(labels); err != nil {
 		return err.Error(), Encoded
-	}
-	if s.cfg.Inspect != nil {
-		if err := s.cfg.Inspect(name, labels); err != nil {
-			return err.Error(), Encoded
-		}
 	}
 	if !s.fresh.allow(name, time.Now()) {
 		return fmt.Sprintf("more than %d new names a minute under wildcards", s.cfg.NewNamesPerMinute), NewNames

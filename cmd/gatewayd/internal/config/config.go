@@ -50,7 +50,7 @@ type File struct {
 type Pipelock struct {
 	// Rules is a file of rules in gitleaks' format (TOML), besides the built-in ones. Empty: none.
 	Rules string `yaml:"rules"`
-	// Trip is how many requests of one bottle may be blocked for a leak before the bottle is cut off. 0: no number is.
+	// Trip is how many requests, WebSocket connections and names of one bottle may be blocked for a leak before the bottle is cut off. 0: no number is.
 	Trip int `yaml:"trip"`
 }
 

@@ -66,7 +66,7 @@ func keys() []key {
 			func(f *File) *string { return &f.Metrics.Listen }),
 		text("pipelock.rules", "file of rules for tokens, in gitleaks' format, besides the built-in ones",
 			func(f *File) *string { return &f.Pipelock.Rules }),
-		number("pipelock.trip", "requests of a bottle blocked for a leak that cut it off (default 0: never)",
+		number("pipelock.trip", "requests, connections and names of a bottle blocked for a leak that cut it off (default 0: never)",
 			func(f *File) *int { return &f.Pipelock.Trip }),
 		text("pool", "IPv4 prefix that guests are numbered from (default "+defaultPool+")",
 			func(f *File) *string { return &f.Pool }),
