@@ -95,7 +95,8 @@ func (s *Scanner) exact() *Scanner { return s.WithFormats(nil, formats.Policy{})
 const maxFindings = 8
 
 // Scan returns what is found in b, which is whole and on its way to host, a
-// canonical name: at most one finding per token and place, and eight in all.
+// canonical name: at most one finding per token and place, or one of each action, and eight in all, which no note keeps
+// from what is blocked.
 func (s *Scanner) Scan(host, place string, b []byte) []Finding {
 	if s == nil {
 		return nil
@@ -108,13 +109,13 @@ func (s *Scanner) scan(k *Known, host, place string, b []byte) []Finding {
 	var found []Finding
 	k.set.Scan(b, func(start, end, id int) bool {
 		if f := (Finding{Rule: k.tokens[id].name, Place: place}); k.leaks(id, host) && !reported(found, f) {
-			found = append(found, k.finding(place, b, start, end, id))
+			found = add(found, k.finding(place, b, start, end, id))
 		}
 		return len(found) < maxFindings
 	})
 	s.formats.Scan(b, s.policy, func(f formats.Finding) {
-		if g, ok := k.judge(host, place, f); ok && len(found) < maxFindings && !reported(found, g) {
-			found = append(found, g)
+		if g, ok := k.judge(host, place, f); ok {
+			found = add(found, g)
 		}
 	})
 	return found
@@ -136,8 +137,7 @@ func (k *Known) judge(host, place string, f formats.Finding) (Finding, bool) {
 // target as it will be sent, and the header's names and values, each as it is
 // and with percent-encodings undone, up to twice. skip names headers whose
 // values the gateway sets itself afterwards, in any case. Basic credentials
-// (RFC 7617) are looked into. It returns at most one finding per token and
-// place, and eight in all.
+// (RFC 7617) are looked into. It returns as many findings as Scan.
 func (s *Scanner) Request(host, url string, h http.Header, skip []string) []Finding {
 	if s == nil {
 		return nil
@@ -181,9 +181,7 @@ func (t *texts) scan(where, name, text string) {
 		t.bytes = append(t.bytes[:0], text...)
 		for _, f := range t.s.scan(t.known, t.host, where, t.bytes) {
 			f.Place = where + textproto.CanonicalMIMEHeaderKey(name)
-			if len(t.found) < maxFindings && !reported(t.found, f) {
-				t.found = append(t.found, f)
-			}
+			t.found = add(t.found, f)
 		}
 		decoded := unescape(text)
 		if decoded == text {
@@ -206,8 +204,25 @@ func basicCredentials(value string) string {
 	return string(text)
 }
 
+// add returns found with f, if that says anything new and there is room for it. What is blocked takes the room of a note.
+func add(found []Finding, f Finding) []Finding {
+	if reported(found, f) {
+		return found
+	}
+	if len(found) < maxFindings {
+		return append(found, f)
+	}
+	if i := slices.IndexFunc(found, func(g Finding) bool { return g.Action == Warn }); i >= 0 && f.Action == Block {
+		found[i] = f
+	}
+	return found
+}
+
+// reported tells whether found has the rule and place of f, and leads to the same or worse.
 func reported(found []Finding, f Finding) bool {
-	return slices.ContainsFunc(found, func(g Finding) bool { return g.Rule == f.Rule && g.Place == f.Place })
+	return slices.ContainsFunc(found, func(g Finding) bool {
+		return g.Rule == f.Rule && g.Place == f.Place && (g.Action == Block || f.Action == Warn)
+	})
 }
 
 // unescape undoes the percent-encodings that are well formed and leaves the

@@ -27,9 +27,7 @@ type Stream struct {
 type notes struct{ found []Finding }
 
 func (n *notes) add(f Finding) {
-	if len(n.found) < maxFindings && !reported(n.found, f) {
-		n.found = append(n.found, f)
-	}
+	n.found = add(n.found, f)
 }
 
 // Stream returns a new scan of bytes on their way to host, a canonical name.
