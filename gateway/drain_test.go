@@ -116,23 +116,26 @@ func TestStopClosesIdleConnections(t *testing.T) {
 
 // TestStopClosesWebSockets: both ends of a WebSocket connection are told why it ends.
 func TestStopClosesWebSockets(t *testing.T) {
-	s := newEcho(t, nil)
-	c, _, err := s.dialWS(t, "/chat", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	read(t, c)
-	done := s.stopping(soon(t), t)
-	var closed websocket.CloseError
-	if _, _, err := c.Read(soon(t)); !errors.As(err, &closed) || closed.Code != websocket.StatusGoingAway {
-		t.Errorf("guest: %v; want a close frame with 1001", err)
-	}
-	if err := <-done; err != nil {
-		t.Errorf("stop: %v", err)
-	}
-	if r := s.request(t, func(r Record) bool { return r.Path == "/chat" }); r.Status != http.StatusSwitchingProtocols || r.Error != "" {
-		t.Errorf("record %+v; want an upgrade without an error", r)
-	}
+	overBoth(t, func(t *testing.T, streams bool) {
+		s := newEcho(t, nil)
+		s.streams = streams
+		c, _, err := s.dialWS(t, "/chat", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read(t, c)
+		done := s.stopping(soon(t), t)
+		var closed websocket.CloseError
+		if _, _, err := c.Read(soon(t)); !errors.As(err, &closed) || closed.Code != websocket.StatusGoingAway {
+			t.Errorf("guest: %v; want a close frame with 1001", err)
+		}
+		if err := <-done; err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		if r := s.request(t, func(r Record) bool { return r.Path == "/chat" }); r.Status != s.opened() || r.Error != "" {
+			t.Errorf("record %+v; want an upgrade without an error", r)
+		}
+	})
 }
 
 // TestStopEndsAtItsDeadline: what does not end is cut off, and the stop says so.

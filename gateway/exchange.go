@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -35,9 +36,10 @@ type exchange struct {
 	query    string // raw, without the question mark
 	hasQuery bool
 	verdict  routes.Verdict
-	upgrade  bool      // the request asks for WebSocket
-	offers   []deflate // extensions that it offers
-	deflate  *deflate  // what was agreed on, if it was
+	upgrade  bool          // the request asks for WebSocket
+	stream   io.ReadCloser // what the guest says on the stream that is to carry it; nil if its connection is
+	offers   []deflate     // extensions that it offers
+	deflate  *deflate      // what was agreed on, if it was
 
 	injector *inject.Injector
 	masker   *inject.Masker // hides what was injected; nil if nothing was
@@ -128,7 +130,7 @@ func (x *exchange) finish() {
 
 // admit judges the request's head by itself and by the plan.
 func (x *exchange) admit() *denial {
-	for _, step := range [...]func() *denial{x.recordable, x.address, x.target, x.decide, x.checkUpgrade} {
+	for _, step := range [...]func() *denial{x.recordable, x.address, x.connect, x.target, x.decide, x.checkUpgrade} {
 		if d := step(); d != nil {
 			return d
 		}
@@ -292,6 +294,10 @@ func (x *exchange) answer() {
 	a := x.snap.answerers[x.verdict.Route.Answer]
 	if a == nil {
 		x.deny(&denial{status: http.StatusBadGateway, reason: ReasonInternal, detail: "The route is answered on the host, but nobody there does."})
+		return
+	}
+	if x.stream != nil { // any answer of success would open the stream (RFC 8441 section 5)
+		x.deny(x.notConnected(http.StatusNotImplemented, "The route is answered on the host, which speaks no WebSocket."))
 		return
 	}
 	x.rec.Reason = ReasonAnswered

@@ -51,6 +51,9 @@ func (x *exchange) checkUpgrade() *denial {
 func (x *exchange) prepare() (*http.Request, *denial) {
 	out := x.r.WithContext(x.r.Context()) // a shallow copy: the header is changed in place, and not looked at any more
 	out.URL, out.RequestURI, out.Body, out.TransferEncoding = x.outURL(), "", nil, nil
+	if x.upgrade {
+		out.ProtoMajor = 1
+	}
 	if out.URL == nil {
 		return nil, x.badTarget("it cannot be sent on as it is")
 	}

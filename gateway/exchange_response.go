@@ -27,6 +27,9 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, detail: fmt.Sprintf("%s changed the protocol without being asked.", x.host)})
 	}
+	if x.stream != nil && resp.StatusCode/100 == 2 { // the guest would take its body for frames (RFC 8441 section 5)
+		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, detail: fmt.Sprintf("%s did not open a WebSocket.", x.host)})
+	}
 	if err := inject.StripHopByHop(resp.Header); err != nil {
 		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, err: err, detail: fmt.Sprintf("The response of %s has a Connection field that cannot be followed.", x.host)})
 	}

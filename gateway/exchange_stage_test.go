@@ -23,6 +23,8 @@ type stage struct {
 	b    Bottle
 	port uint16 // of the origin, and so of its routes
 	seen *atomic.Int64
+
+	streams bool // WebSockets are opened on streams of HTTP/2
 }
 
 // newStage serves handler as api.test and gives a bottle the route that change makes of a plain one, and others.

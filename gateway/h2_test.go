@@ -99,7 +99,6 @@ func TestH2Heads(t *testing.T) {
 		{"dot segments", "403", []string{":method", "GET", ":scheme", "https", ":authority", "api.test", ":path", "/a/../good"}},
 		{"TRACE", "405", []string{":method", "TRACE", ":scheme", "https", ":authority", "api.test", ":path", "/"}},
 		{"CONNECT", "405", []string{":method", "CONNECT", ":authority", "api.test"}},
-		{"extended CONNECT", "stream reset", []string{":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "api.test", ":path", "/"}},
 		{"two paths", "stream reset", []string{":method", "GET", ":scheme", "https", ":authority", "api.test", ":path", "/", ":path", "/b"}},
 		{"line break in a value", "stream reset", []string{":method", "GET", ":scheme", "https", ":authority", "api.test", ":path", "/", "x", "a\r\nauthorization: b"}},
 		{"transfer-encoding", "400", []string{":method", "POST", ":scheme", "https", ":authority", "api.test", ":path", "/", "transfer-encoding", "chunked"}},
@@ -115,22 +114,5 @@ func TestH2Heads(t *testing.T) {
 				t.Errorf("got %s, want %s: %s", got, tt.want, body)
 			}
 		})
-	}
-}
-
-// TestNoExtendedConnect makes sure that guests are not told that they may open WebSockets over HTTP/2 (RFC 8441 section 3).
-func TestNoExtendedConnect(t *testing.T) {
-	s := newStage(t, nil, func(http.ResponseWriter, *http.Request) {})
-	f := s.newFrames(t)
-	frame, err := f.ReadFrame()
-	if err != nil {
-		t.Fatal(err)
-	}
-	settings, ok := frame.(*http2.SettingsFrame)
-	if !ok || settings.NumSettings() == 0 {
-		t.Fatalf("the first frame is %v, want settings", frame)
-	}
-	if v, ok := settings.Value(http2.SettingEnableConnectProtocol); ok && v != 0 {
-		t.Error("extended CONNECT is offered")
 	}
 }

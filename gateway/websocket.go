@@ -51,23 +51,58 @@ func (x *exchange) tunnel(resp *http.Response) (whole bool) {
 	if x.masker != nil {
 		x.masker.Header(h)
 	}
-	h.Set("Connection", "Upgrade")
-	h.Set("Upgrade", "websocket")
-	x.w.WriteHeader(http.StatusSwitchingProtocols)
-	conn, buffered, err := http.NewResponseController(x.w).Hijack()
+	open := x.takeOver
+	if x.stream != nil {
+		open = x.openStream
+	}
+	guest, in, err := open(h)
 	if err != nil {
-		x.rec.Error = fmt.Sprintf("take over connection: %v", err)
+		x.rec.Error = err.Error()
 		return false
 	}
-	defer conn.Close()
-	err = x.pump(conn, buffered.Reader, up)
+	defer guest.end()
+	defer guest.Close()
+	closed, err := x.pump(guest, in, up)
 	if d := x.cutOff(); d != nil {
 		x.note(d)
 	} else if err != nil {
 		x.rec.Error = err.Error()
 	}
-	return true
+	return x.stream == nil || closed || err == nil // a stream that broke off is reset
 }
+
+// guestEnd is the guest's side of a WebSocket connection. Each write is bounded in time.
+type guestEnd interface {
+	io.ReadWriteCloser
+	SetReadDeadline(t time.Time) error
+	end() // nothing touches it any more
+}
+
+// takeOver answers a handshake whose upstream has agreed, and returns the guest's connection and what was read from it.
+func (x *exchange) takeOver(h http.Header) (guestEnd, *bufio.Reader, error) {
+	h.Set("Connection", "Upgrade")
+	h.Set("Upgrade", "websocket")
+	x.w.WriteHeader(http.StatusSwitchingProtocols)
+	conn, buffered, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("take over connection: %w", err)
+	}
+	return guestConn{conn}, buffered.Reader, nil
+}
+
+// guestConn is a connection of a guest's that has become a WebSocket's.
+type guestConn struct{ net.Conn }
+
+// Write is [io.Writer].Write.
+func (c guestConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(websocketWrite)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// end does nothing: a closed connection can be touched.
+func (guestConn) end() {}
 
 // checkHandshake makes sure that the upstream speaks WebSocket as it was asked to (RFC 6455 section 4.1).
 func (x *exchange) checkHandshake(resp *http.Response) error {
@@ -96,13 +131,13 @@ type messagePump struct {
 	count  *atomic.Int64
 }
 
-// pump runs both directions until they have ended, and returns why the first one did; nil if by a close frame or an end of
-// the stream between messages.
-func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWriteCloser) error {
+// pump runs both directions until they have ended, and returns whether the guest was sent a close frame, and why the first
+// one did; nil if by a close frame or an end of the stream between messages.
+func (x *exchange) pump(guest guestEnd, fromGuest *bufio.Reader, up io.ReadWriteCloser) (closed bool, first error) {
 	stop := context.AfterFunc(x.r.Context(), func() { guest.Close(); up.Close() })
 	defer stop()
 	var down atomic.Int64
-	t := &tunnelEnds{x: x, guest: guest, toGuest: &frameWriter{out: &deadlineWriter{guest}}, toUp: &frameWriter{out: up, masked: true}}
+	t := &tunnelEnds{x: x, guest: guest, toGuest: &frameWriter{out: guest}, toUp: &frameWriter{out: up, masked: true}}
 	last := context.AfterFunc(x.s.closing, t.goAway)
 	defer last()
 	outward, inward := x.pumps(t, fromGuest, up, &down)
@@ -127,13 +162,13 @@ func (x *exchange) pump(guest net.Conn, fromGuest *bufio.Reader, up io.ReadWrite
 	}
 	closing := time.AfterFunc(websocketClosing, func() { up.Close() })
 	defer closing.Stop()
-	first := <-ends
+	first = <-ends
 	<-over
 	x.rec.BytesDown += down.Load()
 	if errors.Is(first, io.EOF) {
-		return nil
+		first = nil
 	}
-	return first
+	return t.toGuest.isClosed(), first
 }
 
 // pumps returns the two directions of a tunnel: what the guest says is scanned, what the upstream says is masked.
@@ -191,7 +226,7 @@ func (x *exchange) refusedMessage(err error, toGuest *frameWriter) {
 // tunnelEnds is what the two directions of one WebSocket connection know of each other.
 type tunnelEnds struct {
 	x       *exchange
-	guest   net.Conn
+	guest   guestEnd
 	toGuest *frameWriter
 	toUp    *frameWriter
 }
@@ -258,17 +293,6 @@ func (w *frameWriter) isClosed() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.closed
-}
-
-// deadlineWriter bounds each write to the guest.
-type deadlineWriter struct{ conn net.Conn }
-
-// Write is [io.Writer].Write.
-func (w *deadlineWriter) Write(p []byte) (int, error) {
-	if err := w.conn.SetWriteDeadline(time.Now().Add(websocketWrite)); err != nil {
-		return 0, err
-	}
-	return w.conn.Write(p)
 }
 
 // run carries messages until the side that sends them ends. before, if not nil, is called before waiting for each.

@@ -64,14 +64,26 @@ var compressionModes = map[websocket.CompressionMode]string{
 
 func (s *stage) dialCompressed(t testing.TB, path string, h http.Header, mode websocket.CompressionMode) (*websocket.Conn, *http.Response, error) {
 	t.Helper()
+	client := s.client(t, false)
+	if s.streams {
+		client = s.streamClient(t)
+	}
 	c, resp, err := websocket.Dial(soon(t), s.url(path), &websocket.DialOptions{
-		HTTPClient: s.client(t, false), HTTPHeader: h, Subprotocols: []string{"chat"}, CompressionMode: mode, CompressionThreshold: 1,
+		HTTPClient: client, HTTPHeader: h, Subprotocols: []string{"chat"}, CompressionMode: mode, CompressionThreshold: 1,
 	})
 	if err == nil {
 		t.Cleanup(func() { c.CloseNow() })
 		c.SetReadLimit(64 << 20)
 	}
 	return c, resp, err
+}
+
+// opened is the status with which a WebSocket opens.
+func (s *stage) opened() int {
+	if s.streams {
+		return http.StatusOK
+	}
+	return http.StatusSwitchingProtocols
 }
 
 // read reads one message.
@@ -85,13 +97,16 @@ func read(t testing.TB, c *websocket.Conn) string {
 }
 
 func TestWebSocket(t *testing.T) {
-	s := newEcho(t, func(r *routes.Route) {
-		withAuth(t)(r)
-		r.TLSPassthrough = true // not scanned, so that the guest may say the secret itself
+	overBoth(t, func(t *testing.T, streams bool) {
+		s := newEcho(t, func(r *routes.Route) {
+			withAuth(t)(r)
+			r.TLSPassthrough = true // not scanned, so that the guest may say the secret itself
+		})
+		s.streams = streams
+		for mode, offer := range compressionModes {
+			testWebSocket(t, s, fmt.Sprintf("/ws%d", mode), mode, offer)
+		}
 	})
-	for mode, offer := range compressionModes {
-		testWebSocket(t, s, fmt.Sprintf("/ws%d", mode), mode, offer)
-	}
 }
 
 func testWebSocket(t *testing.T, s *stage, path string, mode websocket.CompressionMode, offer string) {
@@ -133,95 +148,104 @@ func testWebSocket(t *testing.T, s *stage, path string, mode websocket.Compressi
 		t.Errorf("close: %v", err)
 	}
 	rec := s.request(t, func(r Record) bool { return r.Path == path })
-	if rec.Status != 101 || !rec.Injected || rec.BytesUp < 1<<10 || offer == "" && rec.BytesUp < 3<<20 || rec.BytesDown < 3<<20 || rec.Error != "" || !rec.Upstream.IsValid() {
+	if rec.Status != s.opened() || !rec.Injected || rec.BytesUp < 1<<10 || offer == "" && rec.BytesUp < 3<<20 || rec.BytesDown < 3<<20 || rec.Error != "" || !rec.Upstream.IsValid() {
 		t.Errorf("record %+v", rec)
 	}
 }
 
 func TestWebSocketRefused(t *testing.T) {
-	s := newEcho(t, withAuth(t))
-	if _, resp, err := s.dialWS(t, "/refuse", nil); err == nil || resp == nil || resp.StatusCode != http.StatusUpgradeRequired {
-		t.Errorf("got %v, %v; want the origin's 426", resp, err)
-	}
-	_, resp, err := s.dialWS(t, "/ws", http.Header{"Authorization": {"Bearer somebody-elses-credential"}})
-	if err == nil || resp == nil || resp.StatusCode != 403 {
-		t.Errorf("got %v, %v; want 403", resp, err)
-	}
-	s.request(t, func(r Record) bool { return r.Reason == ReasonForeignCredential })
+	overBoth(t, func(t *testing.T, streams bool) {
+		s := newEcho(t, withAuth(t))
+		s.streams = streams
+		if _, resp, err := s.dialWS(t, "/refuse", nil); err == nil || resp == nil || resp.StatusCode != http.StatusUpgradeRequired {
+			t.Errorf("got %v, %v; want the origin's 426", resp, err)
+		}
+		_, resp, err := s.dialWS(t, "/ws", http.Header{"Authorization": {"Bearer somebody-elses-credential"}})
+		if err == nil || resp == nil || resp.StatusCode != 403 {
+			t.Errorf("got %v, %v; want 403", resp, err)
+		}
+		s.request(t, func(r Record) bool { return r.Reason == ReasonForeignCredential })
+	})
 }
 
 // TestWebSocketLeak shows that a dummy in a message ends the connection before the origin has the message.
 func TestWebSocketLeak(t *testing.T) {
-	s := newEcho(t, nil, authRoute(t, "home.test", 443))
-	s.b.Formats = builtinSet(t)
-	s.apply(t, s.b)
-	n := 0
-	for mode := range compressionModes {
-		for name, messages := range map[string][]string{
-			"known":                  {"fine", canaryDummy},
-			"known, late":            {"fine", strings.Repeat("x", 100_000) + canaryDummy},
-			"known, in two messages": {"fine " + canaryDummy[:11], canaryDummy[11:]},
-			"form":                   {"fine", `{"arguments":"{\"env\":\"one\\n` + formToken() + `\\ntwo\"}"}`},
-			"form, seen before":      {formToken()[:20], formToken()},
-		} {
-			n++
-			path := fmt.Sprintf("/leak%d", n)
-			c, _, err := s.dialCompressed(t, path, nil, mode)
-			if err != nil {
-				t.Fatal(err)
-			}
-			read(t, c)
-			for i, m := range messages {
-				w, err := c.Writer(soon(t), websocket.MessageText) // fragments, for a part of each write
+	overBoth(t, func(t *testing.T, streams bool) {
+		s := newEcho(t, nil, authRoute(t, "home.test", 443))
+		s.streams = streams
+		s.b.Formats = builtinSet(t)
+		s.apply(t, s.b)
+		n := 0
+		for mode := range compressionModes {
+			for name, messages := range map[string][]string{
+				"known":                  {"fine", canaryDummy},
+				"known, late":            {"fine", strings.Repeat("x", 100_000) + canaryDummy},
+				"known, in two messages": {"fine " + canaryDummy[:11], canaryDummy[11:]},
+				"form":                   {"fine", `{"arguments":"{\"env\":\"one\\n` + formToken() + `\\ntwo\"}"}`},
+				"form, seen before":      {formToken()[:20], formToken()},
+			} {
+				n++
+				path := fmt.Sprintf("/leak%d", n)
+				c, _, err := s.dialCompressed(t, path, nil, mode)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, part := range []string{m[:len(m)/3], m[len(m)/3:]} {
-					io.WriteString(w, part)
-				}
-				w.Close()
-				if i < len(messages)-1 {
-					if got := read(t, c); got != m {
-						t.Errorf("%s: %q came as %q", name, m, got)
+				read(t, c)
+				for i, m := range messages {
+					w, err := c.Writer(soon(t), websocket.MessageText) // fragments, for a part of each write
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, part := range []string{m[:len(m)/3], m[len(m)/3:]} {
+						io.WriteString(w, part)
+					}
+					w.Close()
+					if i < len(messages)-1 {
+						if got := read(t, c); got != m {
+							t.Errorf("%s: %q came as %q", name, m, got)
+						}
 					}
 				}
-			}
-			_, _, err = c.Read(soon(t))
-			var closed websocket.CloseError
-			if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "leak") {
-				t.Errorf("%s, mode %d: the guest read %v; want a close that says why", name, mode, err)
-			}
-			rec := s.request(t, func(r Record) bool { return r.Path == path })
-			if rec.Reason != ReasonLeak || rec.Decision != routes.Deny || !strings.Contains(rec.Finding, "in websocket message: ") {
-				t.Errorf("%s: record %+v", name, rec)
-			}
-			if rec.Finding != "" && strings.HasPrefix(name, "form") != strings.HasPrefix(rec.Finding, "github-pat ") {
-				t.Errorf("%s: the finding is %q", name, rec.Finding)
+				_, _, err = c.Read(soon(t))
+				var closed websocket.CloseError
+				if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "leak") {
+					t.Errorf("%s, mode %d: the guest read %v; want a close that says why", name, mode, err)
+				}
+				rec := s.request(t, func(r Record) bool { return r.Path == path })
+				if rec.Reason != ReasonLeak || rec.Decision != routes.Deny || !strings.Contains(rec.Finding, "in websocket message: ") {
+					t.Errorf("%s: record %+v", name, rec)
+				}
+				if rec.Finding != "" && strings.HasPrefix(name, "form") != strings.HasPrefix(rec.Finding, "github-pat ") {
+					t.Errorf("%s: the finding is %q", name, rec.Finding)
+				}
 			}
 		}
-	}
+	})
 }
 
 // TestWebSocketBomb sends a small message that stands for a large one.
 func TestWebSocketBomb(t *testing.T) {
-	s := newEcho(t, nil)
-	c, _, err := s.dialWS(t, "/bomb", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	read(t, c)
-	if err := c.Write(soon(t), websocket.MessageBinary, make([]byte, 64<<20)); err != nil {
-		t.Logf("the guest was cut off as it wrote: %v", err)
-	}
-	_, _, err = c.Read(soon(t))
-	var closed websocket.CloseError
-	if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "cannot be scanned") {
-		t.Errorf("the guest read %v; want a close that says why", err)
-	}
-	rec := s.request(t, func(r Record) bool { return r.Path == "/bomb" })
-	if rec.Reason != ReasonUnscannable || rec.Decision != routes.Deny || !strings.Contains(rec.Error, "beyond all proportion") {
-		t.Errorf("record %+v", rec)
-	}
+	overBoth(t, func(t *testing.T, streams bool) {
+		s := newEcho(t, nil)
+		s.streams = streams
+		c, _, err := s.dialWS(t, "/bomb", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read(t, c)
+		if err := c.Write(soon(t), websocket.MessageBinary, make([]byte, 64<<20)); err != nil {
+			t.Logf("the guest was cut off as it wrote: %v", err)
+		}
+		_, _, err = c.Read(soon(t))
+		var closed websocket.CloseError
+		if !errors.As(err, &closed) || closed.Code != websocket.StatusPolicyViolation || !strings.Contains(closed.Reason, "cannot be scanned") {
+			t.Errorf("the guest read %v; want a close that says why", err)
+		}
+		rec := s.request(t, func(r Record) bool { return r.Path == "/bomb" })
+		if rec.Reason != ReasonUnscannable || rec.Decision != routes.Deny || !strings.Contains(rec.Error, "beyond all proportion") {
+			t.Errorf("record %+v", rec)
+		}
+	})
 }
 
 // TestDeflateOffers says which extensions are passed on, and which answers are taken.
@@ -266,36 +290,39 @@ func TestDeflateOffers(t *testing.T) {
 
 // TestWebSocketEndsTogether shows that neither side outlives the other.
 func TestWebSocketEndsTogether(t *testing.T) {
-	ended := make(chan error, 1)
-	s := newStage(t, nil, func(w http.ResponseWriter, r *http.Request) {
-		c, err := websocket.Accept(w, r, nil)
+	overBoth(t, func(t *testing.T, streams bool) {
+		ended := make(chan error, 1)
+		s := newStage(t, nil, func(w http.ResponseWriter, r *http.Request) {
+			c, err := websocket.Accept(w, r, nil)
+			if err != nil {
+				return
+			}
+			defer c.CloseNow()
+			if r.URL.Path == "/origin" {
+				return
+			}
+			_, _, err = c.Read(context.Background())
+			ended <- err
+		})
+		s.streams = streams
+		c, _, err := s.dialWS(t, "/guest", nil)
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		defer c.CloseNow()
-		if r.URL.Path == "/origin" {
-			return
+		c.CloseNow()
+		select {
+		case <-ended:
+		case <-time.After(testWait):
+			t.Error("the origin's side outlived the guest's")
 		}
-		_, _, err = c.Read(context.Background())
-		ended <- err
+		if c, _, err = s.dialWS(t, "/origin", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := c.Read(soon(t)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the guest's side outlived the origin's: %v", err)
+		}
+		s.request(t, func(r Record) bool { return r.Path == "/origin" && r.Status == s.opened() })
 	})
-	c, _, err := s.dialWS(t, "/guest", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.CloseNow()
-	select {
-	case <-ended:
-	case <-time.After(testWait):
-		t.Error("the origin's side outlived the guest's")
-	}
-	if c, _, err = s.dialWS(t, "/origin", nil); err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := c.Read(soon(t)); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the guest's side outlived the origin's: %v", err)
-	}
-	s.request(t, func(r Record) bool { return r.Path == "/origin" && r.Status == 101 })
 }
 
 // TestWebSocketBrokenFrames says what no client may, and sees the connection end.
