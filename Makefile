@@ -11,9 +11,6 @@ ROOT    := $(filter 0,$(shell id -u))
 # The linter is a tool of the developer's, so it is no requirement in go.mod: its own requirements would bind ours.
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 
-# So is the conformance test of HTTP/2.
-H2SPEC := github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
-
 # Directories where programs of the system are that a plain user's or a build's PATH may lack.
 export PATH := $(PATH):/usr/sbin:/sbin
 # The linter remembers paths: two trees must not share its cache.
@@ -21,6 +18,8 @@ export GOLANGCI_LINT_CACHE ?= $(CACHE)/golangci
 export GATEWAYD_TEST_CODEX ?= $(CACHE)/codex
 # Servers that the tests put behind the gateway, which .ci/deps unpacked.
 export GATEWAYD_TEST_SERVERS ?= $(CACHE)/servers/root
+# The conformance test of HTTP/2, which .ci/deps built.
+export GATEWAYD_TEST_H2SPEC ?= $(CACHE)/h2spec/h2spec
 # Where tests and the demo look for a VM's kernel: what .ci/deps unpacked, else the host's.
 export GATEWAYD_TEST_KERNELS ?= $(CACHE)/kernels/cloud:/
 ifneq ($(ROOT),)
@@ -66,9 +65,8 @@ BODY     ?= 1073741824
 soak: ## hold WebSocket connections open in silence for SILENCE (1h); needs root
 	GATEWAYD_TEST_SILENCE=$(SILENCE) $(GO) test -count=1 -timeout 0 -run '^TestWebSocket$$' -v ./e2e
 
-h2spec: ## run h2spec's cases against a bottle and against net/http, and compare (fetches h2spec)
-	GOBIN=$(CACHE)/h2spec $(GO) install $(H2SPEC)
-	GATEWAYD_TEST_H2SPEC=$(CACHE)/h2spec/h2spec $(GO) test -count=1 -run '^TestH2Spec$$' -v ./gateway
+h2spec: deps ## run h2spec's cases against a bottle and against net/http, and compare
+	$(GO) test -count=1 -run '^TestH2Spec$$' -v ./gateway
 
 soak-body: ## send one JSON string of BODY (1 GB) through the scanner, and say how long small requests take beside it
 	GATEWAYD_TEST_BODY=$(BODY) $(GO) test -count=1 -timeout 0 -run '^TestOneLongString$$' -v ./gateway

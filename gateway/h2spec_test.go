@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/xml"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -16,17 +18,16 @@ import (
 	"time"
 
 	"gatewayd/gateway/routes"
+	"gatewayd/lab/privileged"
 )
 
-// h2specVariable names the program h2spec; `make h2spec` sets it.
+// h2specVariable names the program h2spec, which .ci/deps builds and the Makefile names.
 const h2specVariable = "GATEWAYD_TEST_H2SPEC"
 
 // TestH2Spec runs h2spec against a bottle and against net/http: what net/http does right, the gateway does.
 func TestH2Spec(t *testing.T) {
 	program := os.Getenv(h2specVariable)
-	if program == "" {
-		t.Skip("run `make h2spec`")
-	}
+	privileged.Require(t, privileged.File(cmp.Or(program, h2specVariable)), privileged.Program("unshare"))
 	answer := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		_, _ = io.WriteString(rw, "what h2spec asks for")
@@ -36,8 +37,38 @@ func TestH2Spec(t *testing.T) {
 	plain.Config.ErrorLog = log.New(io.Discard, "", 0)
 	plain.StartTLS()
 	defer plain.Close()
-	theirs := h2spec(t, program, addrPortOf(plain.Listener.Addr()).Port())
+	w, port := h2specBottle(t, answer)
+	defer w.apply(t) // ends the connections to the origin
+	reports := make(chan h2specResult, 1)
+	go func() { reports <- h2spec(t, program, addrPortOf(plain.Listener.Addr()).Port(), h2specWait) }()
+	ours := h2spec(t, program, port, h2specWait)
+	theirs := <-reports
+	if ours.err == nil && theirs.err == nil && len(ours.beyond(theirs)) > 0 {
+		t.Logf("beyond net/http's, on a machine that may be busy: %q", ours.beyond(theirs))
+		ours = h2spec(t, program, port, 5*h2specWait)
+	}
+	if ours.err != nil || theirs.err != nil {
+		t.Fatal(ours.err, theirs.err)
+	}
+	w.records.wait(t, func(r Record) bool { return r.Type == RecordRequest && r.Status == http.StatusOK })
+	t.Logf("the gateway passes %d of %d, net/http %d of %d", len(ours.cases)-len(ours.failed), len(ours.cases), len(theirs.cases)-len(theirs.failed), len(theirs.cases))
+	if len(ours.cases) < 140 || len(ours.cases) != len(theirs.cases) {
+		t.Errorf("%d and %d cases were run", len(ours.cases), len(theirs.cases))
+	}
+	for name := range theirs.failed {
+		t.Logf("net/http fails %s; the gateway too: %v", name, ours.failed[name])
+	}
+	for _, name := range ours.beyond(theirs) {
+		t.Errorf("the gateway fails %s, net/http does not", name)
+	}
+}
 
+// h2specWait is how long h2spec waits for an answer; where none is right, it waits for that long.
+const h2specWait = 2 * time.Second
+
+// h2specBottle is a bottle that reaches answer at h2spec.test by the port that is returned.
+func h2specBottle(t *testing.T, answer http.Handler) (*world, uint16) {
+	t.Helper()
 	w := newWorld(t, nil)
 	b := testBottle(t)
 	w.apply(t, b)
@@ -57,48 +88,45 @@ func TestH2Spec(t *testing.T) {
 	origin.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	origin.EnableHTTP2 = true
 	origin.StartTLS()
-	defer origin.Close()
+	t.Cleanup(origin.Close)
 	table, err := routes.NewTable([]routes.Route{{Host: "h2spec.test", Port: port}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.Table, b.PlanDigest = table, "digest-2"
 	w.apply(t, b)
-	ours := h2spec(t, program, port)
-	w.records.wait(t, func(r Record) bool { return r.Type == RecordRequest && r.Status == http.StatusOK })
-	w.apply(t) // ends the connections to the origin
-
-	t.Logf("the gateway passes %d of %d, net/http %d of %d", len(ours.cases)-len(ours.failed), len(ours.cases), len(theirs.cases)-len(theirs.failed), len(theirs.cases))
-	if len(ours.cases) < 140 || len(ours.cases) != len(theirs.cases) {
-		t.Errorf("%d and %d cases were run", len(ours.cases), len(theirs.cases))
-	}
-	for name := range theirs.failed {
-		t.Logf("net/http fails %s; the gateway too: %v", name, ours.failed[name])
-	}
-	for name := range ours.failed {
-		if !theirs.failed[name] {
-			t.Errorf("the gateway fails %s, net/http does not", name)
-		}
-	}
+	return w, port
 }
 
 // h2specResult is what h2spec reports, by the names of its cases.
-type h2specResult struct{ cases, failed map[string]bool }
+type h2specResult struct {
+	cases, failed map[string]bool
+	err           error
+}
+
+// beyond returns the cases that fail here and not there.
+func (r h2specResult) beyond(there h2specResult) (names []string) {
+	for name := range r.failed {
+		if !there.failed[name] {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // h2spec runs every case against a port of this machine.
-func h2spec(t *testing.T, program string, port uint16) h2specResult {
-	t.Helper()
+func h2spec(t *testing.T, program string, port uint16, wait time.Duration) h2specResult {
 	report := filepath.Join(t.TempDir(), "report.xml")
 	hosts := filepath.Join(t.TempDir(), "hosts")
 	if err := os.WriteFile(hosts, []byte("127.0.0.1 localhost h2spec.test\n"), 0o644); err != nil {
-		t.Fatal(err)
+		return h2specResult{err: err}
 	}
 	// It has no option for a server's name other than the one that it looks up.
 	out, err := exec.CommandContext(t.Context(), "unshare", "-rm", "sh", "-c", `mount --bind "$0" /etc/hosts && exec "$@"`, hosts,
-		program, "-t", "-k", "-h", "h2spec.test", "-p", strconv.Itoa(int(port)), "-j", report, "-o", "5").CombinedOutput()
+		program, "-t", "-k", "-h", "h2spec.test", "-p", strconv.Itoa(int(port)), "-j", report, "-o", strconv.Itoa(int(wait/time.Second))).CombinedOutput()
 	raw, rerr := os.ReadFile(report)
 	if rerr != nil {
-		t.Fatalf("h2spec reported nothing: %v: %v\n%s", rerr, err, out)
+		return h2specResult{err: fmt.Errorf("h2spec reported nothing: %w: %w\n%s", rerr, err, out)}
 	}
 	var suites struct {
 		Suites []struct {
@@ -111,9 +139,9 @@ func h2spec(t *testing.T, program string, port uint16) h2specResult {
 		} `xml:"testsuite"`
 	}
 	if err := xml.Unmarshal(raw, &suites); err != nil {
-		t.Fatalf("parse h2spec's report: %v", err)
+		return h2specResult{err: fmt.Errorf("parse h2spec's report: %w", err)}
 	}
-	r := h2specResult{map[string]bool{}, map[string]bool{}}
+	r := h2specResult{cases: map[string]bool{}, failed: map[string]bool{}}
 	for _, s := range suites.Suites {
 		for _, c := range s.Cases {
 			name := s.Package + ": " + c.Name
