@@ -215,13 +215,13 @@ func (w *world) runVM(ctx context.Context, o *options, l load, via string) (Resu
 	seconds := strconv.Itoa(max(leastInVM, int(o.duration.Seconds())))
 	switch {
 	case l.name == "vm-iperf3":
-		out, _, err := w.vm.Output(ctx, nil, w.vm.iperf, "-c", l.host, "-p", strconv.Itoa(iperfPort), "-t", seconds, "-J")
+		out, _, err := w.vm.Output(ctx, o.packages.env(), w.vm.iperf, "-c", l.host, "-p", strconv.Itoa(iperfPort), "-t", seconds, "-J")
 		if err != nil {
 			return Result{}, fmt.Errorf("%w: %s", err, out)
 		}
 		return parseIperf(out)
 	case l.wrk:
-		out, _, err := w.vm.Output(ctx, nil, w.vm.wrk, "-t1", "-c"+strconv.Itoa(wrkConnections), "-d"+seconds,
+		out, _, err := w.vm.Output(ctx, o.packages.env(), w.vm.wrk, "-t1", "-c"+strconv.Itoa(wrkConnections), "-d"+seconds,
 			"-H", "Authorization: Bearer "+dummy, "https://"+l.host+":443"+smallPath)
 		if err != nil {
 			return Result{}, err

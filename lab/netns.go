@@ -29,6 +29,9 @@ type Namespace struct {
 func NewNamespace(name string) (*Namespace, error) {
 	n := &Namespace{Name: name, Path: filepath.Join(netnsDir, name)}
 	err := onThread(func() error {
+		if err := shareDir(); err != nil {
+			return fmt.Errorf("make %s as ip-netns(8) has it: %w", netnsDir, err)
+		}
 		h, err := netns.NewNamed(name)
 		if err != nil {
 			return fmt.Errorf("make network namespace %s: %w", name, err)
@@ -45,6 +48,27 @@ func NewNamespace(name string) (*Namespace, error) {
 		}
 		return netlink.LinkSetUp(lo)
 	})
+}
+
+// shareDir makes the directory of namespaces a shared mount of its own before anything is mounted there. ip-netns(8) does
+// so when it finds it otherwise, and would hide below it what is there by then.
+func shareDir() error {
+	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.Open(netnsDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return err
+	}
+	share := func() error { return unix.Mount("", netnsDir, "none", unix.MS_SHARED|unix.MS_REC, "") }
+	if err := share(); !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return errors.Join(unix.Mount(netnsDir, netnsDir, "none", unix.MS_BIND|unix.MS_REC, ""), share())
 }
 
 // OpenNamespace returns the namespace whose path is given, which must exist.

@@ -78,11 +78,47 @@ func openNetns(path string) (*os.File, error) {
 		Remedy: "remove it, or name another path in the link"}
 }
 
+// namedNetns is the directory of ip-netns(8).
+const namedNetns = "/run/netns"
+
+// shareNamedNetns makes the directory of ip-netns(8) a mount of its own that is
+// shared, as that does when it finds it otherwise. Were it done later, by others,
+// the mounts that are there by then would be hidden below it, and could not be
+// removed any more.
+func shareNamedNetns() error {
+	dir, err := os.Open(namedNetns)
+	if err != nil {
+		return fmt.Errorf("open directory of namespaces: %w", err)
+	}
+	defer dir.Close()
+	// The lock that ip-netns(8) takes for the same.
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", namedNetns, err)
+	}
+	share := func() error { return unix.Mount("", namedNetns, "none", unix.MS_SHARED|unix.MS_REC, "") }
+	err = share()
+	if errors.Is(err, unix.EINVAL) { // no mount
+		if err := unix.Mount(namedNetns, namedNetns, "none", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("bind %s: %w", namedNetns, err)
+		}
+		err = share()
+	}
+	if err != nil {
+		return fmt.Errorf("share %s: %w", namedNetns, err)
+	}
+	return nil
+}
+
 // makeNetns creates a network namespace and binds it at path, as ip-netns(8)
 // does. The mount is visible in the process's mount namespace.
 func makeNetns(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("create directory for namespace: %w", err)
+	}
+	if filepath.Dir(path) == namedNetns {
+		if err := shareNamedNetns(); err != nil {
+			return err
+		}
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o444)
 	if err != nil {
