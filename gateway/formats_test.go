@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/coder/websocket"
 
 	"gatewayd/gateway/formats"
 	"gatewayd/gateway/routes"
@@ -81,23 +84,95 @@ func TestTokenFormIsBlocked(t *testing.T) {
 	})
 }
 
+// TestTokenFormIsLetGo: a route may let a form go with a note, or not look for a rule's, in heads, bodies and messages alike.
+// The rule of another route, or another rule of this one, is as it was.
 func TestTokenFormIsLetGo(t *testing.T) {
 	for name, p := range map[string]routes.Pipelock{
-		"warn":    {Action: routes.WarnAction},
-		"disable": {Disable: []string{"github-pat"}},
+		"block":          {},
+		"warn":           {Action: routes.WarnAction},
+		"disable":        {Disable: []string{"github-pat"}},
+		"disable others": {Disable: []string{"gitlab-pat", "jwt"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := formStage(t, func(r *routes.Route) { r.Pipelock = p }, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, readAll(r)) })
-			resp, text := do(t, s.client(t, false), s.ask(t, http.MethodPost, "/x", strings.NewReader(formToken())))
-			if resp.StatusCode != http.StatusOK || text != formToken() {
-				t.Fatalf("%d %s", resp.StatusCode, text)
+			s := newEcho(t, func(r *routes.Route) { r.Pipelock = p })
+			s.b.Formats = builtinSet(t)
+			s.apply(t, s.b)
+			passes, noted := name == "warn" || name == "disable", name == "warn"
+			for place, put := range map[string]func(*http.Request){
+				"url":           func(r *http.Request) { r.URL.RawQuery = "k=" + formToken() },
+				"header X-Note": func(r *http.Request) { r.Header.Set("X-Note", formToken()) },
+				"body":          func(r *http.Request) { r.Method = http.MethodPost; setBody(r, formToken()) },
+				"header X-Late": func(r *http.Request) {
+					r.Method = http.MethodPost
+					setBody(r, "x")
+					r.ContentLength, r.Trailer = -1, http.Header{"X-Late": {formToken()}}
+				},
+			} {
+				path := "/" + strings.ReplaceAll(place, " ", "/")
+				r := s.ask(t, http.MethodGet, path, nil)
+				put(r)
+				resp, _ := do(t, s.client(t, false), r)
+				rec := s.request(t, func(r Record) bool { // one with a finding in its URL has no path
+					return r.Path == path || place == "url" && strings.Contains(r.Finding, " in url: ")
+				})
+				checkLetGo(t, place, rec, passes, noted)
+				if (resp.StatusCode == http.StatusUpgradeRequired) != passes {
+					t.Errorf("%s: %d", place, resp.StatusCode)
+				}
 			}
-			rec := s.request(t, func(r Record) bool { return r.Path == "/x" })
-			if noted := strings.HasPrefix(rec.Finding, "let go: github-pat in body: "); noted != (name == "warn") {
-				t.Errorf("the record says %q", rec.Finding)
+			ws, _, err := s.dialWS(t, "/ws", nil)
+			if err != nil {
+				t.Fatal(err)
 			}
+			read(t, ws)
+			if err := ws.Write(soon(t), websocket.MessageText, []byte(formToken())); err != nil {
+				t.Fatal(err)
+			}
+			_, _, err = ws.Read(soon(t))
+			if (err == nil) != passes {
+				t.Errorf("message: %v", err)
+			}
+			ws.Close(websocket.StatusNormalClosure, "")
+			checkLetGo(t, "websocket message", s.request(t, func(r Record) bool { return r.Path == "/ws" }), passes, noted)
 		})
 	}
+}
+
+// checkLetGo compares a record with what a route is to do with github-pat in a place.
+func checkLetGo(t *testing.T, place string, rec Record, passes, noted bool) {
+	t.Helper()
+	want := "github-pat in " + place + ": "
+	switch {
+	case noted:
+		want = "let go: " + want
+	case passes:
+		want = ""
+	}
+	if (rec.Reason == ReasonLeak) == passes || !strings.HasPrefix(rec.Finding, want) || want == "" && rec.Finding != "" {
+		t.Errorf("%s: reason %s, finding %q, want %q", place, rec.Reason, rec.Finding, want)
+	}
+}
+
+// TestHandedOutTokensPass: what a server handed out may be brought back, as a pull from a registry of containers does, and the
+// record says so.
+func TestHandedOutTokensPass(t *testing.T) {
+	s := formStage(t, nil, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("Authorization")) })
+	enc := base64.RawURLEncoding.EncodeToString
+	token := enc([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + enc([]byte(`{"aud":"registry.test","exp":1790000000}`)) + "." + enc([]byte(strings.Repeat("signature", 20)))
+	bothVersions(t, func(t *testing.T, h2 bool) {
+		path := fmt.Sprintf("/v2/alpine/manifests/%t", h2)
+		r := s.ask(t, http.MethodGet, path, nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		resp, text := do(t, s.client(t, h2), r)
+		rec := s.request(t, func(r Record) bool { return r.Path == path })
+		if resp.StatusCode != http.StatusOK || text != "Bearer "+token || !strings.HasPrefix(rec.Finding, "let go: jwt in header Authorization: ") {
+			t.Errorf("%d %s, finding %q", resp.StatusCode, text, rec.Finding)
+		}
+		r = s.ask(t, http.MethodGet, "/v2/other", nil)
+		r.Header.Set("X-Token", token)
+		resp, text = do(t, s.client(t, h2), r)
+		s.explained(t, resp, text, http.StatusForbidden, ReasonLeak)
+	})
 }
 
 // readAll returns a request's body, as far as it came.

@@ -13,6 +13,9 @@ import (
 // generic is the id of the rule for whatever is assigned to something called a key.
 const generic = "generic-api-key"
 
+// handedOut tells whether the rule is for tokens that servers hand out to whoever asks, to be brought back.
+func handedOut(id string) bool { return id == "jwt" }
+
 // advisory tells whether findings of the rule are notes by default.
 func advisory(id string) bool { return id == generic }
 
@@ -57,6 +60,13 @@ func (r *rule) tune() {
 		r.check = checks["github"]
 	case "jwt":
 		r.check = checks["jwt"]
+	case "aws-access-token":
+		r.check = func(before, _ []byte) verdict {
+			if namesSigner(before) {
+				return harmless
+			}
+			return genuine
+		}
 	case "private-key":
 		r.check = harmlessUnless(hasKeyBody)
 	case generic:
@@ -147,6 +157,22 @@ func isJWT(token []byte) bool {
 		Alg string `json:"alg"`
 	}
 	return json.Unmarshal(text, &header) == nil && header.Alg != ""
+}
+
+// namesSigner tells whether an AWS access key id is where a signed request says whose key signed it: in a signed URL, a form's
+// policy or an Authorization field (AWS, "Signature Version 4"). The key itself is not in such a request.
+func namesSigner(before []byte) bool {
+	const longest, signs = 48, 8
+	text := bytes.ToLower(before[max(0, len(before)-longest):])
+	end := len(text)
+	for end > 0 && len(text)-end < signs && kindOf(text[end-1]) != atWord {
+		end--
+	}
+	if end == len(text) {
+		return false
+	}
+	return endsWithWord(text[:end], "x-amz-credential") ||
+		endsWithWord(text[:end], "aws4-hmac-sha256 credential") || endsWithWord(text[:end], "aws4-ecdsa-p256-sha256 credential")
 }
 
 // hasKeyBody tells whether there is a key between the lines that say so, and not only talk of one: 64 characters of base64

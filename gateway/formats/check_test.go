@@ -56,6 +56,35 @@ func TestDoubtfulIsNoted(t *testing.T) {
 	}
 }
 
+// TestKeyIDOfASigner: an AWS access key id says nothing where it says who signed, and much elsewhere.
+func TestKeyIDOfASigner(t *testing.T) {
+	s := defaultSet(t)
+	id := "AK" + "IAQ3EGRZ4T6UXYP2MV"
+	const scope = "/20260101/eu-west-1/s3/aws4_request"
+	for text, want := range map[string]int{
+		"?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=" + id + "%2F20260101":                                     0,
+		"AWS4-HMAC-SHA256 Credential=" + id + scope + ", SignedHeaders=host":                                           0,
+		"authorization: aws4-hmac-sha256 credential=" + id + scope:                                                     0,
+		"AWS4-ECDSA-P256-SHA256 Credential=" + id + scope:                                                              0,
+		"Content-Disposition: form-data; name=\"x-amz-credential\"\r\n\r\n" + id + scope:                               0,
+		`{"fields":{"x-amz-credential": "` + id + scope + `"}}`:                                                        0,
+		"Credential=" + id + scope:                                                                                     1,
+		"x-amz-credentials=" + id:                                                                                      1,
+		"my-x-amz-credential" + id:                                                                                     0, // within a word there is none
+		"x-amz-credential: none, but " + id:                                                                            1,
+		"AWSAccessKeyId=" + id + "\r\nAWSSecretKey=":                                                                   1,
+		"[default]\naws_access_key_id = " + id + "\n":                                                                  1,
+		"x-amz-credential" + strings.Repeat(" ", 9) + id:                                                               1,
+		"X-Amz-Credential=" + id + scope + "\naws_access_key_id = " + strings.Replace(id, "Q3", "R5", 1) + " and more": 1,
+	} {
+		n := 0
+		s.Scan([]byte(text), s.Policy([]string{generic}, false), func(f Finding) { n++ })
+		if n != want {
+			t.Errorf("%s: %d findings, want %d", text, n, want)
+		}
+	}
+}
+
 // TestOwnCheck compiles a rule of an operator's with a check.
 func TestOwnCheck(t *testing.T) {
 	const rule = "[[rules]]\nid = \"card\"\nregex = '(?:card|pan)[ =:]+([0-9][0-9 -]{11,22}[0-9])'\nkeywords = [\"card\", \"pan\"]\ncheck = "

@@ -33,6 +33,10 @@ func (s *Set) Has(id string) bool {
 // whatever is assigned to something called a key or a token.
 func (s *Set) Advisory(id string) bool { return advisory(id) }
 
+// HandedOut tells whether what the rule finds may be what a server gave to whoever asked, to be brought back to it: a JSON Web
+// Token. Where a client brings such things back, finding one says little.
+func (s *Set) HandedOut(id string) bool { return handedOut(id) }
+
 // Policy says what is made of each rule of one set. The zero Policy uses all, and takes every finding seriously.
 type Policy struct{ off, note []bool }
 

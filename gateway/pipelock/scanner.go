@@ -101,11 +101,12 @@ func (s *Scanner) Scan(host, place string, b []byte) []Finding {
 	if s == nil {
 		return nil
 	}
-	return s.scan(s.now(), host, place, b)
+	return s.scan(s.now(), host, place, b, false)
 }
 
-// scan is Scan for the tokens of k.
-func (s *Scanner) scan(k *Known, host, place string, b []byte) []Finding {
+// scan is Scan for the tokens of k. handed says that b is where a client brings back what a server handed out; what has the
+// form of that is noted then.
+func (s *Scanner) scan(k *Known, host, place string, b []byte, handed bool) []Finding {
 	var found []Finding
 	k.set.Scan(b, func(start, end, id int) bool {
 		if f := (Finding{Rule: k.tokens[id].name, Place: place}); k.leaks(id, host) && !reported(found, f) {
@@ -115,6 +116,9 @@ func (s *Scanner) scan(k *Known, host, place string, b []byte) []Finding {
 	})
 	s.formats.Scan(b, s.policy, func(f formats.Finding) {
 		if g, ok := k.judge(host, place, f); ok {
+			if handed && s.formats.HandedOut(g.Rule) {
+				g.Action = Warn
+			}
 			found = add(found, g)
 		}
 	})
@@ -137,30 +141,52 @@ func (k *Known) judge(host, place string, f formats.Finding) (Finding, bool) {
 // target as it will be sent, and the header's names and values, each as it is
 // and with percent-encodings undone, up to twice. skip names headers whose
 // values the gateway sets itself afterwards, in any case. Basic credentials
-// (RFC 7617) are looked into. It returns as many findings as Scan.
+// (RFC 7617) are looked into. A JSON Web Token is noted in Authorization, in
+// cookies and in the query of a signed URL: servers hand them out to be brought
+// back there, as registries of containers do for a pull. It returns as many findings as Scan.
 func (s *Scanner) Request(host, url string, h http.Header, skip []string) []Finding {
 	if s == nil {
 		return nil
 	}
 	t := texts{s: s, known: s.now(), host: host}
-	t.scan("url", "", url)
-	t.scan("url", "", targetParts.Replace(url))
+	if path, query, _ := strings.Cut(url, "?"); signed(query) {
+		t.target(path) // what is in there is none of the signature's
+		t.handed = true
+	}
+	t.target(url)
 	names := make([]string, 0, len(h))
 	for name := range h {
 		names = append(names, name)
 	}
 	slices.Sort(names) // so that the same request gives the same findings
 	for _, name := range names {
+		t.handed = false
 		t.scan("header name", "", name)
 		if slices.ContainsFunc(skip, func(s string) bool { return strings.EqualFold(s, name) }) {
 			continue
 		}
+		t.handed = slices.ContainsFunc(broughtBack, func(s string) bool { return strings.EqualFold(s, name) })
 		for _, value := range h[name] {
 			t.scan("header ", name, value)
 			t.scan("header ", name, basicCredentials(value))
 		}
 	}
 	return t.found
+}
+
+// broughtBack are the fields in which clients bring back what servers handed out.
+var broughtBack = []string{"Authorization", "Cookie"}
+
+// signed tells whether a query has a parameter that is a signature over the URL, as those of stores of objects have.
+func signed(query string) bool {
+	for p := range strings.SplitSeq(query, "&") {
+		name, _, _ := strings.Cut(p, "=")
+		switch strings.ToLower(name) {
+		case "sig", "signature", "x-amz-signature", "x-goog-signature":
+			return true
+		}
+	}
+	return false
 }
 
 // targetParts makes each part of a request target a line, as forms are looked for in whole texts.
@@ -173,13 +199,21 @@ type texts struct {
 	host  string
 	found []Finding
 	bytes []byte // the text that is scanned
+
+	handed bool // see Scanner.scan
+}
+
+// target adds what is in a request target, as a whole and part by part.
+func (t *texts) target(target string) {
+	t.scan("url", "", target)
+	t.scan("url", "", targetParts.Replace(target))
 }
 
 // scan adds what is in one text, as it is and decoded. Its place is called where, and by a header's name if that is given.
 func (t *texts) scan(where, name, text string) {
 	for range 3 {
 		t.bytes = append(t.bytes[:0], text...)
-		for _, f := range t.s.scan(t.known, t.host, where, t.bytes) {
+		for _, f := range t.s.scan(t.known, t.host, where, t.bytes, t.handed) {
 			f.Place = where + textproto.CanonicalMIMEHeaderKey(name)
 			t.found = add(t.found, f)
 		}
