@@ -139,7 +139,7 @@ func (g *Gateway) newBottle(b Bottle, s *snapshot) *bottle {
 		known:   make(chan struct{}),
 		over:    map[routes.Reason]uint64{},
 	}
-	n.up = newUpstream(n.dial, g.roots, g.waits)
+	n.up = newUpstream(n.dial, g.roots, g.waits, defaultBounds)
 	n.plan.Store(s)
 	n.trip.tripped.Store(g.trips != nil && g.trips.Tripped(b.Name))
 	return n

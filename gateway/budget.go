@@ -24,6 +24,10 @@ const (
 	DefaultResetBurst      = 1000   // the same, at once after a quiet time
 )
 
+// bottleBodies is the total memory of one bottle's bodies under way over HTTP/2: those of responses that its guest does not take, and
+// those of requests that their servers do not. Over HTTP/1.1 they wait in the kernel, and no more than a buffer of each here.
+const bottleBodies = maxH2PerBottle*upstreamConnWindow + DefaultH2Connections*h2ConnWindow
+
 // Budget is what one bottle may take. A zero or negative field means its default: there is no unlimited bottle.
 type Budget struct {
 	Flows            int

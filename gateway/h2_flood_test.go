@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -382,6 +383,96 @@ func TestStalledStreams(t *testing.T) {
 				w.fine(t) // until the handlers have returned, or the test's deadline
 			}
 		})
+	}
+}
+
+// TestStalledLargeResponses asks a server that speaks HTTP/2 for much on many streams, and opens no window: what the server may send
+// in the meantime is bounded, for all connections to it together, and all of it goes with the streams.
+func TestStalledLargeResponses(t *testing.T) {
+	const (
+		streams = 60
+		perConn = 20 // as many as the server takes on one connection
+		conns   = 2  // as many as the bottle may have
+		most    = conns*upstreamConnWindow + conns*perConn*2*deliveryBuffer
+	)
+	w := newWorld(t, nil)
+	w.names.set("api.test", "127.0.0.1")
+	cert := w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")
+	piece := make([]byte, 16<<10)
+	var sent atomic.Int64
+	o := newOriginOf(t, &cert, []string{"h2"}, func(rw http.ResponseWriter, r *http.Request) {
+		for range 3 * upstreamStreamWindow / len(piece) {
+			n, err := rw.Write(piece)
+			sent.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	}, func(s *http.Server) { s.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: perConn} })
+	s := &stage{world: w, b: testBottle(t, routes.Route{Host: "api.test", Port: o.port}), port: o.port, seen: &o.seen}
+	w.apply(t, s.b)
+	b := w.bottle("dev")
+	b.up.bounds.h2 = conns
+	fetch(t, s.client(t, true), s.url("/"), nil)
+	sent.Store(0)
+	before := inUse()
+	f := s.newFrames(t)
+	if err := f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); err != nil {
+		t.Fatal(err)
+	}
+	for range streams {
+		if err := f.head(&floodWorld{stage: s}, "/", true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(testWait); sent.Load() < conns*upstreamConnWindow; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes were sent, which is less than may be", sent.Load())
+		}
+	}
+	time.Sleep(100 * time.Millisecond) // for what should not come: there is no event for that
+	if got := sent.Load(); got > most {
+		t.Errorf("%d bytes were sent that nobody takes, want %d at most", got, most)
+	}
+	grown := inUse() - before
+	t.Logf("%d KiB sent, %d KiB more in use", sent.Load()>>10, grown>>10)
+	if grown > most+floodGrowth && !raceDetector {
+		t.Errorf("%d bytes are in use that were not before", grown)
+	}
+	f.conn.Close()
+	for len(b.meter.streams) > 0 {
+		time.Sleep(time.Millisecond) // until the handlers have returned, or the test's deadline
+	}
+	if grown := inUse() - before; grown > floodGrowth && !raceDetector {
+		t.Errorf("%d bytes are left in use", grown)
+	}
+}
+
+// TestGuestWindows reads what a guest may send before anybody takes it, from the first frames that it is sent. With what a server may
+// send (TestStalledLargeResponses) it is all that a bottle's bodies take over HTTP/2.
+func TestGuestWindows(t *testing.T) {
+	s := newStage(t, nil, func(http.ResponseWriter, *http.Request) {})
+	f := s.newFrames(t)
+	stream, conn := uint32(0), uint32(0xffff) // RFC 9113 section 6.9.2
+	for stream == 0 || conn == 0xffff {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.SettingsFrame:
+			if v, ok := frame.Value(http2.SettingInitialWindowSize); ok {
+				stream = v
+			}
+		case *http2.WindowUpdateFrame:
+			conn += frame.Increment
+		}
+	}
+	if stream != h2StreamWindow || conn != h2ConnWindow {
+		t.Errorf("the windows are %d and %d, want %d and %d", stream, conn, h2StreamWindow, h2ConnWindow)
+	}
+	if bottleBodies > 384<<20 {
+		t.Errorf("the bodies of one bottle may take %d bytes, which docs/OPERATIONS.md says is 384 MiB", bottleBodies)
 	}
 }
 

@@ -19,9 +19,10 @@ import (
 
 // Bounds of one bottle's upstream connections.
 const (
-	maxIdlePerHost       = 32      // unused connections kept for one host
-	maxConnsPerHost      = 512     // HTTP/1.1 connections to one host at once; a request beyond it waits
-	maxConnsPerBottle    = 1024    // HTTP/1.1 connections at once, over all hosts
+	maxIdlePerHost       = 32      // unused connections over HTTP/1.1 kept for one host
+	maxConnsPerHost      = 512     // connections to one host at once; a request beyond it waits
+	maxConnsPerBottle    = 1024    // connections at once, over all hosts
+	maxH2PerBottle       = 32      // of these, connections over HTTP/2, each with up to upstreamConnWindow of memory
 	maxWaiting           = 1024    // requests at once that wait for a connection; one beyond it fails
 	maxPools             = 256     // pools that are kept without a connection in use
 	maxSessions          = 64      // TLS sessions that can be resumed
@@ -29,6 +30,25 @@ const (
 	upstreamPing         = 30 * time.Second
 	upstreamPingWait     = 15 * time.Second
 )
+
+// What a server may send over HTTP/2 before the guest takes it (RFC 9113 section 5.2). A stream's window bounds its rate too, to
+// one window in a round trip, so it is not the smallest that does.
+const (
+	upstreamStreamWindow = 1 << 20 // response body bytes of one stream that wait for the guest
+	upstreamConnWindow   = 8 << 20 // the same over all streams of one connection
+)
+
+// upstreamBounds are the counts above, as one bottle has them.
+type upstreamBounds struct {
+	idlePerHost, perHost, perBottle, h2 int
+	waiting, pools, sessions            int
+}
+
+// defaultBounds are those of every bottle.
+var defaultBounds = upstreamBounds{
+	idlePerHost: maxIdlePerHost, perHost: maxConnsPerHost, perBottle: maxConnsPerBottle, h2: maxH2PerBottle,
+	waiting: maxWaiting, pools: maxPools, sessions: maxSessions,
+}
 
 // poolIdentity is what keeps connections apart: two requests share a pool of one bottle only if they go by the same
 // route and with the same credential, so that nothing that an upstream ties to a connection crosses over.
@@ -60,15 +80,19 @@ type upstream struct {
 	dial     *dialer
 	roots    *gwtls.Roots
 	waits    Deadlines
+	bounds   upstreamBounds
 	client   *http1.Client
 	buffers  gwtls.WireBuffers
 	sessions tls.ClientSessionCache // of all pools, each under names of its own
+	ctx      context.Context        // ends with the bottle
+	cancel   context.CancelFunc
 
 	mu      sync.Mutex
 	shut    bool
 	pools   map[poolKey]*upstreamPool
 	routes  map[routeHost]*upstreamPool // pools by what they were asked for; emptied with a new plan
-	open    int                         // HTTP/1.1 connections, those being made included
+	open    int                         // connections, those being made included
+	openH2  int                         // of these, those over HTTP/2
 	waiting int                         // requests that wait for one
 	freed   chan struct{}               // closed when there may be one
 	sweeper *time.Timer                 // looks after idle connections while there are any
@@ -80,14 +104,15 @@ type routeHost struct {
 	host  string
 }
 
-// newUpstream returns an upstream without connections. roots may be nil, which trusts nobody.
-func newUpstream(d *dialer, roots *gwtls.Roots, waits Deadlines) *upstream {
+// newUpstream returns an upstream without connections. roots may be nil, which trusts nobody. The caller closes it.
+func newUpstream(d *dialer, roots *gwtls.Roots, waits Deadlines, bounds upstreamBounds) *upstream {
+	ctx, cancel := context.WithCancel(context.Background())
 	return &upstream{
-		dial: d, roots: roots, waits: waits,
+		dial: d, roots: roots, waits: waits, bounds: bounds, ctx: ctx, cancel: cancel,
 		client: http1.NewClient(http1.ClientLimits{
 			HeadBytes: maxResponseHeadBytes, Head: waits.UpstreamHeader, Continue: waits.Continue,
 		}),
-		sessions: tls.NewLRUClientSessionCache(maxSessions),
+		sessions: tls.NewLRUClientSessionCache(bounds.sessions),
 		pools:    map[poolKey]*upstreamPool{},
 		routes:   map[routeHost]*upstreamPool{},
 		freed:    make(chan struct{}),
@@ -162,19 +187,17 @@ func (u *upstream) pool(route *routes.Route, host string) (*upstreamPool, error)
 	return p, nil
 }
 
-// boundPools drops the pools without connections when there are many, as a guest may ask for any name under a wildcard. u.mu
-// is held.
+// boundPools drops the pools without connections when there are many, as a guest may ask for any name under a wildcard. A request
+// may have one of them in hand: what it connects is its own alone. u.mu is held.
 func (u *upstream) boundPools() {
-	if len(u.pools) < maxPools {
+	if len(u.pools) < u.bounds.pools {
 		return
 	}
 	clear(u.routes)
 	for key, p := range u.pools {
 		if p.open == 0 {
+			p.retired = true
 			delete(u.pools, key)
-			if p.h2 != nil {
-				p.h2.transport.CloseIdleConnections()
-			}
 		}
 	}
 }
@@ -186,7 +209,7 @@ func (u *upstream) connect(ctx context.Context, key poolKey) (*net.TCPConn, erro
 
 // handshake makes TLS on raw and verifies chain and name of the upstream, always, before a byte of a request goes out. On an
 // error raw has been closed.
-func (u *upstream) handshake(ctx context.Context, key poolKey, raw *net.TCPConn, wire *gwtls.Wire, alpn ...string) (*tls.Conn, error) {
+func (u *upstream) handshake(ctx context.Context, key poolKey, raw *net.TCPConn, wire net.Conn, alpn ...string) (*tls.Conn, error) {
 	config := gwtls.UpstreamConfig(u.roots, key.host, alpn)
 	config.ClientSessionCache = &poolSessions{u.sessions, key.sessionPrefix()}
 	config.DynamicRecordSizingDisabled = true
@@ -239,8 +262,10 @@ func (u *upstream) keep(s *snapshot) {
 	}
 }
 
-// close closes every idle connection. Those in use close with their requests, and nothing new begins.
+// close closes every idle connection over HTTP/1.1 and all over HTTP/2. The others close with their requests, and nothing new
+// begins.
 func (u *upstream) close() {
+	u.cancel()
 	u.mu.Lock()
 	u.shut = true
 	clear(u.routes)
@@ -251,6 +276,9 @@ func (u *upstream) close() {
 	}
 	u.mu.Unlock()
 	for _, p := range pools {
+		if p.h2 != nil {
+			p.h2.close()
+		}
 		p.retire()
 	}
 }

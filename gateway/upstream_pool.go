@@ -17,7 +17,7 @@ import (
 	gwtls "gatewayd/gateway/tls"
 )
 
-// upstreamPool holds the HTTP/1.1 connections of one key.
+// upstreamPool holds the connections of one key: those over HTTP/1.1 itself, those over HTTP/2 by h2.
 type upstreamPool struct {
 	u         *upstream
 	key       poolKey
@@ -26,7 +26,7 @@ type upstreamPool struct {
 
 	// Guarded by u.mu.
 	idle    []*upstreamConn // the last one used is the last
-	open    int             // connections, those being made included
+	open    int             // connections, those being made and those over HTTP/2 included
 	retired bool            // no route uses it any more: nothing is kept
 }
 
@@ -102,7 +102,7 @@ func target(u *url.URL) string {
 // take returns a connection for one exchange: an idle one that the server has not closed, else a new one. It waits while the
 // bottle has as many as it may.
 func (p *upstreamPool) take(ctx context.Context) (*upstreamConn, error) {
-	var patience <-chan time.Time
+	var until time.Time
 	for {
 		c, wait, err := p.try()
 		switch {
@@ -116,20 +116,8 @@ func (p *upstreamPool) take(ctx context.Context) (*upstreamConn, error) {
 		case wait == nil:
 			return p.make(ctx)
 		}
-		if patience == nil {
-			t := time.NewTimer(p.u.waits.Dial)
-			defer t.Stop()
-			patience = t.C
-		}
-		select {
-		case <-wait:
-			p.u.waited()
-		case <-ctx.Done():
-			p.u.waited()
-			return nil, &UpstreamError{ReasonUpstreamDial, p.key.host, ctx.Err()}
-		case <-patience:
-			p.u.waited()
-			return nil, &UpstreamError{ReasonUpstreamDial, p.key.host, fmt.Errorf("%d connections are in use: %w", maxConnsPerHost, context.DeadlineExceeded)}
+		if err := p.wait(ctx, wait, &until); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -146,16 +134,45 @@ func (p *upstreamPool) try() (c *upstreamConn, wait <-chan struct{}, err error) 
 		p.idle = p.idle[:n-1]
 		return c, nil, nil
 	}
-	if p.open < maxConnsPerHost && (u.open < maxConnsPerBottle || u.giveUpIdle()) {
+	wait, err = u.room(p, false)
+	return nil, wait, err
+}
+
+// room counts a connection of p that is to be made, or returns the channel to wait on until there may be room for it. u.mu is
+// held.
+func (u *upstream) room(p *upstreamPool, h2 bool) (wait <-chan struct{}, err error) {
+	if p.open < u.bounds.perHost && (!h2 || u.openH2 < u.bounds.h2) && (u.open < u.bounds.perBottle || u.giveUpIdle()) {
 		p.open++
 		u.open++
-		return nil, nil, nil
+		if h2 {
+			u.openH2++
+		}
+		return nil, nil
 	}
-	if u.waiting >= maxWaiting {
-		return nil, nil, &UpstreamError{ReasonUpstreamDial, p.key.host, fmt.Errorf("%d requests wait for a connection already", maxWaiting)}
+	if u.waiting >= u.bounds.waiting {
+		return nil, &UpstreamError{ReasonUpstreamDial, p.key.host, fmt.Errorf("%d requests wait for a connection already", u.waiting)}
 	}
 	u.waiting++
-	return nil, u.freed, nil
+	return u.freed, nil
+}
+
+// wait waits for what room returned, until the time of a dial is over, which began with the first wait.
+func (p *upstreamPool) wait(ctx context.Context, freed <-chan struct{}, until *time.Time) error {
+	defer p.u.waited()
+	if until.IsZero() {
+		*until = time.Now().Add(p.u.waits.Dial)
+	}
+	p.u.giveUpIdleH2()
+	t := time.NewTimer(time.Until(*until))
+	defer t.Stop()
+	select {
+	case <-freed:
+		return nil
+	case <-ctx.Done():
+		return &UpstreamError{ReasonUpstreamDial, p.key.host, ctx.Err()}
+	case <-t.C:
+		return &UpstreamError{ReasonUpstreamDial, p.key.host, fmt.Errorf("as many connections are in use as may be: %w", context.DeadlineExceeded)}
+	}
 }
 
 // giveUpIdle closes an idle connection of some pool to make room. u.mu is held.
@@ -172,7 +189,7 @@ func (u *upstream) giveUpIdle() bool {
 	return false
 }
 
-// waited takes back what try counted for a request that waited.
+// waited takes back what room counted for a request that waited.
 func (u *upstream) waited() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -243,29 +260,12 @@ func (p *upstreamPool) newConn(conn net.Conn, wire *gwtls.Wire) *upstreamConn {
 	return c
 }
 
-// adopt takes a connection that was made for HTTP/2 and turned out to speak HTTP/1.1. It is closed if there is no room.
-func (p *upstreamPool) adopt(conn net.Conn, wire *gwtls.Wire) {
-	u := p.u
-	u.mu.Lock()
-	room := p.open < maxConnsPerHost && u.open < maxConnsPerBottle
-	if room {
-		p.open++
-		u.open++
-	}
-	u.mu.Unlock()
-	if !room {
-		wire.Close()
-		return
-	}
-	p.newConn(conn, wire).release(true)
-}
-
 // release takes the connection back after an exchange.
 func (c *upstreamConn) release(reusable bool) {
 	p, u := c.pool, c.pool.u
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !reusable || p.retired || len(p.idle) >= maxIdlePerHost {
+	if !reusable || p.retired || len(p.idle) >= u.bounds.idlePerHost {
 		u.uncount(p)
 		if reusable {
 			c.http.Close()
@@ -280,7 +280,7 @@ func (c *upstreamConn) release(reusable bool) {
 	}
 }
 
-// sweep closes idle connections that have been so for long or that the server has closed, and pools that have none left.
+// sweep closes idle connections that have been so for long or that the server has closed.
 func (u *upstream) sweep() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -315,6 +315,6 @@ func (p *upstreamPool) retire() {
 		c.http.Close()
 	}
 	if p.h2 != nil {
-		p.h2.transport.CloseIdleConnections()
+		p.h2.retire()
 	}
 }

@@ -31,6 +31,12 @@ type origin struct {
 // newOrigin serves handler over TLS (h2 and http/1.1) with cert, or in plain text without one.
 func newOrigin(t testing.TB, cert *tls.Certificate, handler http.HandlerFunc) *origin {
 	t.Helper()
+	return newOriginOf(t, cert, nil, handler)
+}
+
+// newOriginOf is newOrigin for a server that speaks these protocols alone, as change would have it.
+func newOriginOf(t testing.TB, cert *tls.Certificate, protocols []string, handler http.HandlerFunc, change ...func(*http.Server)) *origin {
+	t.Helper()
 	o := &origin{}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		o.seen.Add(1)
@@ -42,11 +48,14 @@ func newOrigin(t testing.TB, cert *tls.Certificate, handler http.HandlerFunc) *o
 			o.conns.Add(1)
 		}
 	}
+	for _, c := range change {
+		c(s.Config)
+	}
 	if cert == nil {
 		s.Start()
 	} else {
 		s.EnableHTTP2 = true
-		s.TLS = &tls.Config{Certificates: []tls.Certificate{*cert}}
+		s.TLS = &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: protocols}
 		s.StartTLS()
 		s.TLS.Certificates = []tls.Certificate{*cert}
 	}
@@ -59,7 +68,7 @@ func newOrigin(t testing.TB, cert *tls.Certificate, handler http.HandlerFunc) *o
 func (w *world) bare(waits Deadlines) *upstream {
 	waits = waits.withDefaults()
 	d := &dialer{names: w.names, check: w.g.checkAddr, waits: waits}
-	return newUpstream(d, w.g.roots, waits)
+	return newUpstream(d, w.g.roots, waits, defaultBounds)
 }
 
 // nobody wants to know what happens before a response is there.
