@@ -31,21 +31,38 @@ type Set struct {
 	// 1 << (32 - down).
 	shift []uint8
 	down  uint
-	// heads is a hash table of the needles by their first eight bytes: indices
-	// into needles plus one, and 0 for none. Its length is 1 << (64 - deep).
+	// heads is a hash table of the needles by their first eight bytes, letters
+	// in either case: indices into needles plus one, and 0 for none. Its length
+	// is 1 << (64 - deep).
 	heads []int32
 	deep  uint
 	// first maps a byte to the needles that begin with it.
 	first   [256][]int32
+	holds   [256]bool // bytes that are in some needle
 	longest int
 	window  int // how many bytes at the front of every needle tell the windows, at least MinLength
 }
 
 type needle struct {
-	head uint64 // the first eight bytes, little-endian
-	all  []byte
-	id   int
-	next int32 // the next needle in the same slot of heads, plus one
+	head  uint64 // the first eight bytes, little-endian
+	loose uint64 // of mask, likewise
+	all   []byte
+	mask  []byte // nil, or form.loose
+	id    int
+	next  int32 // the next needle in the same slot of heads, plus one
+}
+
+// begins tells whether the needle and b begin with the same bytes, so many of them.
+func (n *needle) begins(b []byte, length int) bool {
+	if n.mask == nil {
+		return bytes.Equal(n.all[:length], b[:length])
+	}
+	for i, c := range b[:length] {
+		if c|n.mask[i] != n.all[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // NewSet compiles every form of every value; id i of a match is the value's
@@ -54,11 +71,8 @@ type needle struct {
 func NewSet(values []string) *Set {
 	s := &Set{}
 	for id, value := range values {
-		for _, form := range Forms(value) {
-			all := []byte(form)
-			s.first[all[0]] = append(s.first[all[0]], int32(len(s.needles)))
-			s.needles = append(s.needles, needle{head: binary.LittleEndian.Uint64(all), all: all, id: id})
-			s.longest = max(s.longest, len(all))
+		for _, form := range formsOf(value) {
+			s.add(form, id)
 		}
 	}
 	s.window = s.widest()
@@ -74,13 +88,54 @@ func NewSet(values []string) *Set {
 	for i := range s.needles {
 		n := &s.needles[i]
 		for end := block - 1; end < s.window; end++ {
-			at := s.slot(uint32(n.all[end-2]) | uint32(n.all[end-1])<<8 | uint32(n.all[end])<<16)
-			s.shift[at] = min(s.shift[at], uint8(s.window-1-end))
+			n.blocks(end, func(three uint32) {
+				at := s.slot(three)
+				s.shift[at] = min(s.shift[at], uint8(s.window-1-end))
+			})
 		}
 		at := &s.heads[s.headSlot(n.head)]
 		n.next, *at = *at, int32(i+1)
 	}
 	return s
+}
+
+// add adds one form of value id.
+func (s *Set) add(f form, id int) {
+	n := needle{all: []byte(f.text), id: id}
+	n.head = binary.LittleEndian.Uint64(n.all)
+	if f.loose != "" {
+		n.mask = []byte(f.loose)
+		n.loose = binary.LittleEndian.Uint64(n.mask)
+	}
+	at := int32(len(s.needles))
+	s.needles = append(s.needles, n)
+	s.longest = max(s.longest, len(n.all))
+	s.first[n.all[0]] = append(s.first[n.all[0]], at)
+	if n.mask != nil && n.mask[0] != 0 {
+		upper := n.all[0] &^ n.mask[0]
+		s.first[upper] = append(s.first[upper], at)
+	}
+	for i, c := range n.all {
+		s.holds[c] = true
+		if n.mask != nil {
+			s.holds[c&^n.mask[i]] = true
+		}
+	}
+}
+
+// blocks calls f for each way to write the three bytes of the needle that end with byte end.
+func (n *needle) blocks(end int, f func(three uint32)) {
+	three := func(b []byte) uint32 { return uint32(b[end-2]) | uint32(b[end-1])<<8 | uint32(b[end])<<16 }
+	text, loose := three(n.all), uint32(0)
+	if n.mask != nil {
+		loose = three(n.mask)
+	}
+	for upper := loose; ; upper = (upper - 1) & loose { // all subsets (Knuth, section 7.1.3)
+		f(text &^ upper)
+		if upper == 0 {
+			return
+		}
+	}
 }
 
 // maxWindow bounds the window: beyond it, little is left to skip, and short
@@ -102,7 +157,9 @@ func (s *Set) slot(three uint32) uint32 { return three * multiplier >> s.down }
 
 const multiplier = 0x9e3779b1
 
-func (s *Set) headSlot(head uint64) uint64 { return head * 0x9e3779b97f4a7c15 >> s.deep }
+func (s *Set) headSlot(head uint64) uint64 {
+	return (head | 0x2020202020202020) * 0x9e3779b97f4a7c15 >> s.deep
+}
 
 // Longest returns the length in bytes of the longest form, which bounds what
 // a stream holds back.
@@ -111,6 +168,14 @@ func (s *Set) Longest() int {
 		return 0
 	}
 	return s.longest
+}
+
+// Holds returns for each byte whether some needle has it. It must not be written to.
+func (s *Set) Holds() *[256]bool {
+	if s == nil {
+		return &[256]bool{}
+	}
+	return &s.holds
 }
 
 // Scan calls found for every occurrence b[start:end] of a form of value id, in
@@ -156,15 +221,15 @@ func (s *Set) candidates(b []byte, start int, found func(start, end, id int) boo
 	for at := s.heads[s.headSlot(head)]; at != 0; {
 		n := &s.needles[at-1]
 		at = n.next
-		if n.head != head {
+		if n.head != head|n.loose {
 			continue
 		}
 		rest := b[start:]
 		if len(rest) < len(n.all) {
-			cut = cut || bytes.HasPrefix(n.all, rest)
+			cut = cut || n.begins(rest, len(rest))
 			continue
 		}
-		if bytes.HasPrefix(rest, n.all) && !found(start, start+len(n.all), n.id) {
+		if n.begins(rest, len(n.all)) && !found(start, start+len(n.all), n.id) {
 			return cut, false
 		}
 	}
@@ -175,7 +240,7 @@ func (s *Set) candidates(b []byte, start int, found func(start, end, id int) boo
 // head.
 func (s *Set) begins(tail []byte) bool {
 	for _, at := range s.first[tail[0]] {
-		if bytes.HasPrefix(s.needles[at].all, tail) {
+		if s.needles[at].begins(tail, len(tail)) {
 			return true
 		}
 	}

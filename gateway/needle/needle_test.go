@@ -8,6 +8,7 @@ import (
 	"html"
 	"math/rand/v2"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -32,7 +33,7 @@ func TestFormsCoverEncodings(t *testing.T) {
 		"raw":            "x" + value + "y",
 		"query":          "a=" + url.QueryEscape(value),
 		"path":           "/" + url.PathEscape(value),
-		"query, lower":   lowerEscapes(url.QueryEscape(value)),
+		"query, lower":   regexp.MustCompile("%..").ReplaceAllStringFunc(url.QueryEscape(value), strings.ToLower),
 		"hex":            hex.EncodeToString([]byte(value)),
 		"hex, upper":     strings.ToUpper(hex.EncodeToString([]byte(value))),
 		"json":           text(map[string]string{"a": value}),
@@ -92,23 +93,79 @@ func scan(s *Set, b string) (hits []hit, pending int) {
 // slowScan is the definition of Scan.
 func slowScan(values []string, b string) (hits []hit, pending int) {
 	pending = len(b)
-	forms := make([][]string, len(values))
+	forms := make([][]form, len(values))
 	for id, v := range values {
-		forms[id] = Forms(v)
+		forms[id] = formsOf(v)
 	}
 	for start := range len(b) {
 		for id := range values {
 			for _, f := range forms[id] {
 				rest := b[start:]
-				if strings.HasPrefix(rest, f) {
-					hits = append(hits, hit{start, start + len(f), id})
-				} else if strings.HasPrefix(f, rest) {
+				switch n := f.common(rest); n {
+				case len(f.text):
+					hits = append(hits, hit{start, start + n, id})
+				case len(rest):
 					pending = min(pending, start)
 				}
 			}
 		}
 	}
 	return hits, pending
+}
+
+// common returns how many bytes of the form text begins with.
+func (f form) common(text string) int {
+	for i := range min(len(f.text), len(text)) {
+		if same := f.text[i] == text[i] || f.loose != "" && f.loose[i] != 0 && strings.EqualFold(f.text[i:i+1], text[i:i+1]); !same {
+			return i
+		}
+	}
+	return min(len(f.text), len(text))
+}
+
+// mixed changes the case of letters at random.
+func mixed(rng *rand.Rand, s string) string {
+	b := []byte(s)
+	for i, c := range b {
+		if small := c | 0x20; 'a' <= small && small <= 'z' && rng.IntN(2) == 0 {
+			b[i] ^= 0x20
+		}
+	}
+	return string(b)
+}
+
+// TestDigitsInEitherCase: hexadecimal digits may be in any mixture of cases, and nothing else.
+func TestDigitsInEitherCase(t *testing.T) {
+	const value = "tok+en/J<é>~Zz"
+	set := NewSet([]string{value})
+	rng := rand.New(rand.NewPCG(7, 7))
+	digits := func(s string) string { // of escapes
+		return regexp.MustCompile(`(%|\\u00)[0-9a-fA-F]{2}`).ReplaceAllStringFunc(s, func(e string) string { return e[:len(e)-2] + mixed(rng, e[len(e)-2:]) })
+	}
+	for range 20 {
+		for name, text := range map[string]string{
+			"hex":          mixed(rng, hex.EncodeToString([]byte(value))),
+			"query":        digits(url.QueryEscape(value)),
+			"path":         digits(url.PathEscape(value)),
+			"every byte":   digits(eachByte(value, "%")),
+			"unicode":      digits(eachByte(value, `\u00`)),
+			"base64 query": digits(url.QueryEscape(base64.StdEncoding.EncodeToString([]byte(value)))),
+		} {
+			text = "ab" + text + "ab"
+			if hits, _ := scan(set, text); len(hits) != 1 {
+				t.Fatalf("%s: %d times in %q", name, len(hits), text)
+			}
+			compare(t, []string{value}, text)
+			for cut := range len(text) {
+				compare(t, []string{value}, text[:cut])
+			}
+		}
+	}
+	for _, text := range []string{strings.ToUpper(value), mixed(rng, base64.StdEncoding.EncodeToString([]byte(value)))} {
+		if hits, _ := scan(set, text); len(hits) != 0 {
+			t.Errorf("%q is found", text)
+		}
+	}
 }
 
 func sortHits(hs []hit) []hit {
@@ -164,7 +221,12 @@ func FuzzScan(f *testing.F) {
 			return
 		}
 		all := a + text + b
-		for _, form := range Forms(a) {
+		rng := rand.New(rand.NewPCG(uint64(len(all)), 1))
+		for _, f := range formsOf(a) {
+			form := f.text
+			if f.loose != "" && rng.IntN(2) == 0 {
+				form = mixed(rng, form)
+			}
 			all += form[:len(form)-1] + form
 		}
 		compare(t, []string{a, b}, all)
