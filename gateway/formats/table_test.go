@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -39,16 +40,32 @@ func writings() []writing {
 		}
 		return b.String()
 	}
+	// one escapes the byte in the middle whether it needs that or not, and mixed gives every third letter capitals.
+	one := func(text, format string, escape func(string) string) string {
+		mid := len(text) / 2
+		return escape(text[:mid]) + each(text[mid:mid+1], format) + escape(text[mid+1:])
+	}
+	inJSON := func(text string) string {
+		quoted, _ := json.Marshal(text) // a string can always be encoded
+		return string(quoted[1 : len(quoted)-1])
+	}
+	mixed := func(text string) string {
+		b := []byte(text)
+		for i := 0; i < len(b); i += 3 {
+			b[i] = bytes.ToUpper(b[i : i+1])[0]
+		}
+		return string(b)
+	}
 	quoted := func(encode func([]byte) string, before string) func(string) string {
 		return func(text string) string { return `{"content":"` + encode([]byte(before+text)) + `"}` }
 	}
 	return []writing{
 		{"as it is", nil, func(text string) string { return text }},
-		{"JSON string", asJSON, func(text string) string {
-			quoted, _ := json.Marshal(text) // a string can always be encoded
-			return `{"content":` + string(quoted) + `}`
-		}},
+		{"JSON string", asJSON, func(text string) string { return `{"content":"` + inJSON(text) + `"}` }},
 		{`JSON \u`, asJSON, func(text string) string { return `{"content":"` + each(text, `\u%04x`) + `"}` }},
+		{`JSON string, one \u`, asJSON, func(text string) string { return `{"content":"` + one(text, `\u%04x`, inJSON) + `"}` }},
+		{"form, one percent", form, func(text string) string { return "a=b&content=" + one(text, "%%%02x", url.QueryEscape) + "&c=d" }},
+		{"form, percent, mixed", form, func(text string) string { return "a=b&content=" + mixed(each(text, "%%%02x")) + "&c=d" }},
 		{"form, percent", form, func(text string) string { return "a=b&content=" + each(text, "%%%02X") + "&c=d" }},
 		{"base64", asJSON, quoted(base64.StdEncoding.EncodeToString, "")},
 		{"base64, 1 byte on", asJSON, quoted(base64.StdEncoding.EncodeToString, "\n")},
@@ -63,6 +80,7 @@ func writings() []writing {
 		}},
 		{"base64url", asJSON, quoted(base64.RawURLEncoding.EncodeToString, "")},
 		{"hex", asJSON, quoted(hex.EncodeToString, "")},
+		{"hex, mixed", asJSON, quoted(func(b []byte) string { return mixed(hex.EncodeToString(b)) }, "")},
 		{"HEX", asJSON, quoted(func(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }, "")},
 	}
 }

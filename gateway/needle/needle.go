@@ -170,10 +170,13 @@ func (s *Set) Longest() int {
 	return s.longest
 }
 
+// empty has no needles.
+var empty Set
+
 // Holds returns for each byte whether some needle has it. It must not be written to.
 func (s *Set) Holds() *[256]bool {
 	if s == nil {
-		return &[256]bool{}
+		s = &empty
 	}
 	return &s.holds
 }

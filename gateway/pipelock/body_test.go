@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -14,6 +15,8 @@ import (
 
 	"gatewayd/gateway/needle"
 )
+
+var formHeader = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -127,33 +130,107 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// FuzzBody checks that a body ends cleanly if and only if no form of a token
-// is in it, whatever the pieces it comes in, and that of a token no more than
-// three bytes get through.
-func FuzzBody(f *testing.F) {
-	f.Add("before ", " after", uint64(1))
-	f.Add("dummy-4f9a-of-bottle-de", "v", uint64(2))
-	f.Add("dummy-4f9a-of-bottle-", "%", uint64(3))
-	f.Fuzz(func(t *testing.T, before, after string, seed uint64) {
-		rng := rand.New(rand.NewPCG(seed, 3))
-		forms := append(needle.Forms(dummy), "", dummy[1:])
-		text := before + forms[rng.IntN(len(forms))] + after
-		first := len(text) // where the token begins that is complete first
-		end := len(text) + 1
-		for _, form := range append(needle.Forms(dummy), needle.Forms(secret)...) {
-			if i := strings.Index(text, form); i >= 0 && i+len(form) < end {
-				first, end = i, i+len(form)
+// escapedBytes writes about every nth byte of a text as the kind of body lets it be written, in digits of any case.
+func escapedBytes(rng *rand.Rand, text string, form bool, nth int) string {
+	var b strings.Builder
+	for i := range len(text) {
+		digits := []byte(fmt.Sprintf("%02x", text[i]))
+		for d := range digits {
+			if rng.IntN(2) == 0 {
+				digits = append(digits[:d], bytes.ToUpper(digits[d:])...)
 			}
 		}
-		got, err := io.ReadAll(scanner().Body(other, &pieces{text, rng}))
+		switch {
+		case rng.IntN(nth) != 0:
+			b.WriteByte(text[i])
+		case form:
+			fmt.Fprintf(&b, "%%%s", digits)
+		default:
+			fmt.Fprintf(&b, `\u00%s`, digits)
+		}
+	}
+	return b.String()
+}
+
+// TestOneEscapeHidesNothing escapes each byte of a token alone, in each form that it has, cut at every offset.
+func TestOneEscapeHidesNothing(t *testing.T) {
+	for _, h := range []http.Header{asJSON, formHeader} {
+		for _, form := range needle.Forms(dummy) {
+			if len(form) >= 3*len(dummy) {
+				continue // each of its bytes is an escape already
+			}
+			for i := range len(form) {
+				escape := fmt.Sprintf(`\u%04X`, form[i])
+				if h.Get("Content-Type") == formHeader.Get("Content-Type") {
+					escape = fmt.Sprintf("%%%02x", form[i])
+				}
+				text := "a=" + form[:i] + escape + form[i+1:] + "&b=c"
+				for cut := 0; cut < len(text); cut += 1 + i%2 {
+					r, err := scanner().RequestBody(other, h, io.MultiReader(strings.NewReader(text[:cut]), strings.NewReader(text[cut:])))
+					if err != nil {
+						t.Fatal(err)
+					}
+					out, err := io.ReadAll(r)
+					var leak *LeakError
+					if !errors.As(err, &leak) || leak.Finding.Rule != "dummy of "+home || len(out) > len("a=")+len(escape)+leastHeld {
+						t.Fatalf("%q cut at %d: %q went, %v", text, cut, out, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// FuzzBody checks that a body ends cleanly if and only if no form of a token is in it, as it is written or with its escapes
+// undone, whatever the pieces it comes in, and that of a token no more than three bytes get through.
+func FuzzBody(f *testing.F) {
+	f.Add("before ", " after", uint64(1), false)
+	f.Add("dummy-4f9a-of-bottle-de", "v", uint64(2), true)
+	f.Add("dummy-4f9a-of-bottle-", "%", uint64(3), false)
+	f.Add("\\u0064ummy", "", uint64(4), true)
+	f.Fuzz(func(t *testing.T, before, after string, seed uint64, form bool) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		forms := append(needle.Forms(dummy), "", dummy[1:])
+		text := before + escapedBytes(rng, forms[rng.IntN(len(forms))], form, 1+rng.IntN(20)) + after
+		h, how := asJSON, backslashes
+		if form {
+			h, how = formHeader, percents
+		}
+		v := view{escapes: how}
+		said := string(v.decode([]byte(text)))
+		first, end := firstToken(text)
+		if seen, behind := firstToken(said); seen >= 0 && (first < 0 || v.origin(int64(behind)) < int64(end)) {
+			first = int(v.origin(int64(seen)))
+		}
+		r, err := scanner().RequestBody(other, h, &pieces{text, rng})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
 		var leak *LeakError
-		if errors.As(err, &leak) != (first < len(text)) {
+		if errors.As(err, &leak) != (first >= 0) {
 			t.Fatalf("%q: %v", text, err)
 		}
-		if err == nil && string(got) != text || !strings.HasPrefix(text, string(got)) || len(got) > first+3 {
+		if err == nil && string(got) != text || !strings.HasPrefix(text, string(got)) {
+			t.Fatalf("%q: %q went", text, got)
+		}
+		// Three bytes of the text may go, each of which may be an escape, and an escape that is cut with them.
+		if v = (view{escapes: how}); first >= 0 && len(got) > first+3 && len(v.decode(got[first:])) > 3 {
 			t.Fatalf("%q: %q went, a token begins at %d", text, got, first)
 		}
 	})
+}
+
+// firstToken returns where in text the token is that is complete first; -1 if there is none.
+func firstToken(text string) (start, end int) {
+	start, end = -1, len(text)+1
+	needle.NewSet([]string{dummy, secret}).Scan([]byte(text), func(s, e, _ int) bool {
+		if e < end {
+			start, end = s, e
+		}
+		return true
+	})
+	return start, end
 }
 
 // noise is text that does not compress.

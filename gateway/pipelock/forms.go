@@ -8,7 +8,8 @@ import (
 // leastHeld is how many bytes of what may be a token must be there before they are held back: see Stream.Push.
 const leastHeld = 4
 
-// formStream looks for tokens by their form in one stream, after the exact ones.
+// formStream looks into one stream as its reader will see it, for tokens by their form and for known ones, after those were
+// looked for in what was written.
 type formStream struct {
 	st    *Stream
 	view  view
@@ -17,24 +18,20 @@ type formStream struct {
 	gone  int64           // bytes of the stream that were let go before the last call
 	next  int64           // bytes of the stream that were let go with it
 	leak  *LeakError
-	// tokens are those that known looks for, to the text's end.
+	known escaped
+	// tokens are those that coded looks for, to the text's end.
 	tokens *Known
-	known  needle.Stream
-}
-
-// newFormStream returns nil when the scanner looks for no forms.
-func newFormStream(st *Stream) *formStream {
-	if st.s.formats == nil {
-		return nil
-	}
-	return &formStream{st: st}
+	coded  needle.Stream
 }
 
 // begin begins a text.
 func (f *formStream) begin() {
-	*f = formStream{st: f.st, view: view{escapes: f.st.written}, found: f.st.s.formats.NewStream(f.st.s.policy), held: f.held[:0], tokens: f.st.tokens}
+	*f = formStream{
+		st: f.st, view: view{escapes: f.st.written}, found: f.st.s.formats.NewStream(f.st.s.policy), held: f.held[:0],
+		known: f.known, tokens: f.st.tokens,
+	}
 	if len(f.tokens.tokens) > 0 {
-		f.known.Reset(f.tokens.set)
+		f.coded.Reset(f.tokens.set)
 		f.found.Encoded(f.encoded)
 	}
 }
@@ -43,39 +40,48 @@ func (f *formStream) begin() {
 // but not when it is broken into lines.
 func (f *formStream) encoded(encoding string, text []byte, ends bool) {
 	if ends {
-		f.known.Rest()
+		f.coded.Rest()
 		return
 	}
-	var at [3]int
-	leaks := false
-	w := f.known.Push(text, func(start, end, id int) bool {
-		if f.tokens.leaks(id, f.st.host) {
-			at, leaks = [3]int{start, end, id}, true
-		}
-		return !leaks
-	})
-	if leaks && f.leak == nil {
-		f.leak = &LeakError{Finding: f.tokens.finding(f.st.place, w.Bytes, at[0], at[1], at[2])}
+	if _, leak := f.tokens.search(&f.coded, text, f.st.host, f.st.place); leak != nil && f.leak == nil {
+		f.leak = leak
 		f.leak.Finding.Encoding = encoding
 	}
 }
 
-// push takes the next bytes and returns those that can be let go, or what keeps them. They may lie in p.
-func (f *formStream) push(p []byte) ([]byte, *LeakError) {
+// push takes the next bytes and returns those that can be let go, or what keeps them. They may lie in p. Of those only the
+// last, tail in number, may begin a token as they are written.
+func (f *formStream) push(p []byte, tail int) ([]byte, *LeakError) {
 	all := f.with(p)
-	free := f.found.Push(f.view.decode(p), f.take)
+	free := f.see(f.decode(p), tail)
 	if f.leak != nil {
 		return nil, f.leak
 	}
-	end := f.gone + int64(len(all))
-	if f.next = max(f.gone, f.view.origin(free)); free == f.view.given || end-f.next < leastHeld {
+	end, from := f.gone+int64(len(all)), f.view.origin(free)
+	if free == f.view.given || end-from < leastHeld {
 		f.held, f.gone, f.next = f.held[:0], end, end
 		return all, nil
 	}
+	f.next = max(f.gone, from)
 	if len(f.held) == 0 {
 		f.held = append(f.held, p...)
 	}
 	return f.held[:f.next-f.gone], nil
+}
+
+// decode returns the text of the next bytes.
+func (f *formStream) decode(p []byte) []byte {
+	f.view.telling = f.st.tokens.set.Holds()
+	return f.view.decode(p)
+}
+
+// see looks into the next bytes of the text, and returns how many of all can be let go.
+func (f *formStream) see(text []byte, tail int) int64 {
+	free := f.found.Push(text, f.take)
+	if leak := f.known.push(f.st, text, tail, f.view.undone); leak != nil && f.leak == nil {
+		f.leak = leak
+	}
+	return min(free, f.view.given-int64(f.known.held))
 }
 
 // with returns what was held back and p behind it: p itself, if nothing was.
@@ -94,7 +100,8 @@ func (f *formStream) with(p []byte) []byte {
 
 // flush takes the next bytes and returns all that is held.
 func (f *formStream) flush(p []byte) ([]byte, *LeakError) {
-	free, leak := f.push(p)
+	free, leak := f.push(p, len(p))
+	f.known.flush()
 	if leak != nil || len(f.held) == 0 {
 		return free, leak
 	}
@@ -103,11 +110,14 @@ func (f *formStream) flush(p []byte) ([]byte, *LeakError) {
 }
 
 // end takes the last bytes and returns what was held back. The next push begins a new stream.
-func (f *formStream) end(p []byte) ([]byte, *LeakError) {
+func (f *formStream) end(p []byte, tail int) ([]byte, *LeakError) {
 	rest := f.with(p)
-	f.found.Push(f.view.decode(p), f.take)
-	f.found.Push(f.view.carry, f.take)
+	f.see(f.decode(p), tail)
+	f.see(f.view.carry, len(f.view.carry))
 	f.found.End(f.take)
+	if f.known.flush(); !f.st.goesOn {
+		f.known.end()
+	}
 	f.found = nil
 	f.view.release()
 	return rest, f.leak

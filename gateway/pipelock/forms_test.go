@@ -90,6 +90,30 @@ func TestFormsInEveryWrap(t *testing.T) {
 	}
 }
 
+// TestFormsInSmallPieces sends each token in pieces of few bytes, all of which together would be let go if each were judged
+// alone.
+func TestFormsInSmallPieces(t *testing.T) {
+	s := formScanner(t).withoutTokens()
+	for rule, token := range formTokens() {
+		for name, w := range map[string]func(string) string{
+			"raw":     func(s string) string { return s },
+			"escaped": func(s string) string { return `"` + escapedBytes(rand.New(rand.NewPCG(1, 1)), s, false, 2) },
+		} {
+			for size := 1; size < 8; size++ {
+				body := "text " + w(token)
+				out, err := io.ReadAll(s.Body(other, &pieceReader{strings.NewReader(body + " text"), size}))
+				var leak *LeakError
+				if !errors.As(err, &leak) || leak.Finding.Rule != rule {
+					t.Fatalf("%s, %s, %d bytes at a time: %v", rule, name, size, err)
+				}
+				if len(out) > len(body)*3/4 {
+					t.Errorf("%s, %s, %d bytes at a time: %q went", rule, name, size, out)
+				}
+			}
+		}
+	}
+}
+
 func TestFormsInHeads(t *testing.T) {
 	s := formScanner(t)
 	for rule, token := range formTokens() {

@@ -62,6 +62,22 @@ func (k *Known) finding(place string, b []byte, start, end, id int) Finding {
 	return Finding{Rule: k.tokens[id].name, Place: place, Excerpt: k.excerpt(b, start, end)}
 }
 
+// search looks at the next bytes of a stream on its way to host.
+func (k *Known) search(in *needle.Stream, p []byte, host, place string) (needle.Window, *LeakError) {
+	var at [3]int
+	leaks := false
+	w := in.PushOver(p, func(start, end, id int) bool {
+		if k.leaks(id, host) {
+			at, leaks = [3]int{start, end, id}, true
+		}
+		return !leaks
+	})
+	if !leaks {
+		return w, nil
+	}
+	return needle.Window{}, &LeakError{Finding: k.finding(place, w.Bytes, at[0], at[1], at[2])}
+}
+
 // mayGo tells whether what has a token's form is a token that may go to host, or a part of one, or has one in it.
 func (k *Known) mayGo(host, secret string) bool {
 	return slices.ContainsFunc(k.tokens, func(t token) bool {

@@ -54,6 +54,8 @@ type Scanner struct {
 	live    func() *Known // nil knows nothing
 	formats *formats.Set
 	policy  formats.Policy
+	// asWritten says that streams are no text that anybody reads: no escape is undone.
+	asWritten bool
 }
 
 // New returns a scanner for tokens that stay what they are. It keeps nothing of
@@ -87,8 +89,12 @@ func (s *Scanner) now() *Known {
 	return s.live()
 }
 
-// exact returns the scanner without forms.
-func (s *Scanner) exact() *Scanner { return s.WithFormats(nil, formats.Policy{}) }
+// exact returns the scanner that only looks for what is known, in what was written: for a body that is encoded.
+func (s *Scanner) exact() *Scanner {
+	with := s.WithFormats(nil, formats.Policy{})
+	with.asWritten = true
+	return with
+}
 
 // maxFindings bounds what Scan and Request return: one finding is enough to
 // block, and a guest must not fill a log with one request.

@@ -16,7 +16,7 @@ type Stream struct {
 	tokens      *Known // those that are looked for now
 	host, place string
 	found       *needle.Stream
-	forms       *formStream // nil when no forms are looked for
+	forms       *formStream // nil when only what was written counts
 	written     escapes
 	goesOn      bool // known tokens are found across Rest
 	notes       *notes
@@ -38,8 +38,8 @@ func (s *Scanner) Stream(host, place string) *Stream {
 
 func (s *Scanner) stream(host, place string, written escapes) *Stream {
 	st := &Stream{s: s, tokens: s.now(), host: host, place: place, written: written, notes: &notes{}}
-	if s != nil {
-		st.forms = newFormStream(st)
+	if s != nil && !s.asWritten {
+		st.forms = &formStream{st: st}
 	}
 	st.found = needle.NewStream(st.tokens.set)
 	return st
@@ -70,7 +70,11 @@ func (st *Stream) Push(p []byte) ([]byte, error) {
 	case st.forms == nil:
 		return w.Bytes[w.From:w.To], nil
 	}
-	return st.form(st.forms.push(w.Bytes[w.From:w.To]))
+	tail := w.To - max(w.From, w.Next)
+	if w.To < len(w.Bytes) { // what is held back may be an escape, so that a token may go on in it all the same
+		tail = w.To - w.From
+	}
+	return st.form(st.forms.push(w.Bytes[w.From:w.To], tail))
 }
 
 // last is Push and Rest for the last bytes of a stream: it returns all that was not let go, in one.
@@ -84,7 +88,7 @@ func (st *Stream) last(p []byte) ([]byte, error) {
 	if st.forms == nil {
 		return rest, nil
 	}
-	return st.form(st.forms.end(rest))
+	return st.form(st.forms.end(rest, len(w.Bytes)-max(w.From, w.Next)))
 }
 
 // exact looks for known values in the next bytes.
@@ -93,16 +97,8 @@ func (st *Stream) exact(p []byte) (needle.Window, error) {
 		return needle.Window{}, st.err
 	}
 	st.renew()
-	var leak *LeakError
-	var at [3]int
-	w := st.found.PushOver(p, func(start, end, id int) bool {
-		if st.tokens.leaks(id, st.host) {
-			leak, at = &LeakError{}, [3]int{start, end, id}
-		}
-		return leak == nil
-	})
+	w, leak := st.tokens.search(st.found, p, st.host, st.place)
 	if leak != nil {
-		leak.Finding = st.tokens.finding(st.place, w.Bytes, at[0], at[1], at[2])
 		st.err = leak
 		return needle.Window{}, leak
 	}
@@ -150,7 +146,7 @@ func (st *Stream) Rest() ([]byte, error) {
 	if st.forms == nil {
 		return rest, nil
 	}
-	return st.form(st.forms.end(rest))
+	return st.form(st.forms.end(rest, len(rest)))
 }
 
 // restExact ends the search for known values, unless that goes on, and returns what it held back.

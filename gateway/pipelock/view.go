@@ -33,6 +33,10 @@ type view struct {
 	read    int64   // bytes of the stream that are in what was given out, without carry
 	given   int64
 	marks   []mark
+	// telling are the bytes that matter to whoever asks for undone: that tells whether the last call of decode undid an
+	// escape for one of them, or found one cut.
+	telling *[256]bool
+	undone  bool
 }
 
 // release ends the use of what decode returned, and of v.
@@ -48,6 +52,7 @@ type mark struct{ given, read int64 }
 
 // decode returns the text of the next bytes: p itself if that has no escapes. It is valid until the next call.
 func (v *view) decode(p []byte) []byte {
+	v.undone = false
 	if len(v.carry) == 0 && v.special(p) < 0 {
 		v.read += int64(len(p))
 		v.given += int64(len(p))
@@ -63,6 +68,10 @@ func (v *view) decode(p []byte) []byte {
 	}
 	out := slices.Grow(v.out[:0], len(p)+wordSize) // an escape is never shorter than its text
 	out = out[:cap(out)]
+	telling := v.telling
+	if telling == nil {
+		telling = &noBytes
+	}
 	end := 0
 	read, given := v.read+int64(len(p)), v.given
 	for {
@@ -77,10 +86,11 @@ func (v *view) decode(p []byte) []byte {
 		}
 		if c == 0 {
 			if c, times, n = v.unescape(p); n == 0 { // cut
-				v.carry = bytes.Clone(p)
+				v.carry, v.undone = bytes.Clone(p), true
 				break
 			}
 		}
+		v.undone = v.undone || telling[c]
 		for range times {
 			out[end] = c
 			end++
@@ -93,6 +103,8 @@ func (v *view) decode(p []byte) []byte {
 	v.out, v.read, v.given = out, read-int64(len(p)), given+int64(end)
 	return out[:end]
 }
+
+var noBytes [256]bool
 
 const (
 	// wordSize is how many bytes are copied at a time where escapes are near, and soon how many of them are looked at in
