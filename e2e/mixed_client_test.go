@@ -17,13 +17,21 @@ import (
 	"github.com/coder/websocket"
 )
 
-// mixedPause is between two pieces of one kind of work, so that a day's records still fit a disk.
-const mixedPause = 50 * time.Millisecond
+// Between two pieces of one kind of work; the longer is for loads that take long, so that a day's records still fit a disk and
+// the machine has time for other things.
+const (
+	mixedPause     = 50 * time.Millisecond
+	mixedLongPause = 250 * time.Millisecond
+)
 
-// mixedClient does every kind of work at once, over and over, for as long as its argument says, and prints how often each was
-// done. It fails with the first one that does not go as it should.
+// mixedClient does every kind of work at once, over and over, for as long as its first argument says and with the pauses of
+// its second, and prints how often each was done. It fails with the first one that does not go as it should.
 func mixedClient(ctx context.Context, args []string) error {
 	d, err := time.ParseDuration(args[0])
+	if err != nil {
+		return err
+	}
+	pause, err := time.ParseDuration(args[1])
 	if err != nil {
 		return err
 	}
@@ -58,15 +66,15 @@ func mixedClient(ctx context.Context, args []string) error {
 	kinds["grpc"] = func(ctx context.Context) error { return grpcClient(ctx, []string{"plain.example.org:443"}) }
 	kinds["socket"] = mixedSocket
 	kinds["reset"] = mixedReset
-	counts, err := repeatAll(ctx, d, kinds)
+	counts, err := repeatAll(ctx, d, pause, kinds)
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(counts)
 }
 
-// repeatAll repeats each kind in a goroutine of its own.
-func repeatAll(ctx context.Context, d time.Duration, kinds map[string]func(context.Context) error) (map[string]int, error) {
+// repeatAll repeats each kind in a goroutine of its own, with a pause between two times.
+func repeatAll(ctx context.Context, d, pause time.Duration, kinds map[string]func(context.Context) error) (map[string]int, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	counts := map[string]int{}
@@ -84,7 +92,7 @@ func repeatAll(ctx context.Context, d time.Duration, kinds map[string]func(conte
 				counts[name]++
 				mu.Unlock()
 				select {
-				case <-time.After(mixedPause):
+				case <-time.After(pause):
 				case <-ctx.Done():
 				}
 			}

@@ -53,14 +53,18 @@ func TestMixedLoadStaysFlat(t *testing.T) {
 		}
 	}
 	b, _ := streamsBench(t)
-	b.serve(&lab.Site{Names: []string{"other.example.org"}, Handler: streamHandler()})
+	b.serve(&lab.Site{Names: []string{"other.example.org"}, Handler: streamHandler(), Forgets: true})
 	b.limit += d
 	samples, reloads := make(chan []mixedSample, 1), make(chan reloaded, 1)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	go func() { samples <- sampleUntil(ctx, b, max(100*time.Millisecond, d/40)) }()
 	go func() { reloads <- reloadUntil(ctx, b, min(mixedReload, d/4)) }()
-	r := b.client("mixed", d.String())
+	pause := mixedPause
+	if d >= growthFrom {
+		pause = mixedLongPause
+	}
+	r := b.client("mixed", d.String(), pause.String())
 	stop()
 	seen, plans := <-samples, <-reloads
 	t.Log(mixedTable(seen))

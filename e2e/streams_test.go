@@ -41,7 +41,7 @@ func streamsBench(t testing.TB) (b *bench, hosts []string) {
 	b = newBench(t, nil)
 	b.Gateway.Env = append(b.Gateway.Env, "API_TOKEN="+apiToken)
 	hosts = []string{"plain.example.org", "api.example.org", "direct.example.org"}
-	b.serve(&lab.Site{Names: hosts, Handler: streamHandler()})
+	b.serve(&lab.Site{Names: hosts, Handler: streamHandler(), Forgets: true})
 	b.start(streamsManifest)
 	trustInternet(b)
 	return b, hosts

@@ -30,6 +30,8 @@ type Site struct {
 	Plain bool
 	// HTTP1 makes it offer HTTP/1.1 alone; else HTTP/2 is offered as well.
 	HTTP1 bool
+	// Forgets makes it keep nothing of the requests that it sees, for loads that take long.
+	Forgets bool
 	// Handler answers; Echo when nil.
 	Handler http.Handler
 
@@ -105,6 +107,10 @@ func (n *Internet) Serve(s *Site) error {
 
 // ServeHTTP implements http.Handler: it records the request and passes it on.
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.Forgets {
+		s.Handler.ServeHTTP(w, r)
+		return
+	}
 	seen := &Request{
 		Host: r.Host, Proto: r.Proto, Method: r.Method, URI: r.RequestURI,
 		Header: r.Header.Clone(), From: r.RemoteAddr,
