@@ -1,8 +1,6 @@
 package http1
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,41 +29,45 @@ func converse(in io.Reader) (seen []string, out string, err error) {
 	return seen, conn.out.String(), err
 }
 
-// TestDesync says what a guest might, so that two servers behind one another disagree on where a request ends. The second
-// request, which such an attack hides, must never be seen but as what it is.
+// hidden is the request that an attack hides in another.
+const hidden = "GET /hidden HTTP/1.1\r\nHost: a.test\r\n\r\n"
+
+// desyncs is what a guest might say, so that two servers behind one another disagree on where a request ends; what may be seen
+// of it; and why the rest is refused.
+var desyncs = []struct {
+	name, raw string
+	want      []string
+	reason    Reason
+}{
+	{"pipelined", "GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\n" + hidden, []string{`GET a.test /1 ""`, `GET a.test /hidden ""`}, ""},
+	{"body that looks like a request", fmt.Sprintf("POST /1 HTTP/1.1\r\nHost: a.test\r\nContent-Length: %d\r\n\r\n", len(hidden)) + hidden, []string{fmt.Sprintf("POST a.test /1 %q", hidden)}, ""},
+	{"CL.TE", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonBothLengths},
+	{"TE.CL", "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n" + hidden, nil, ReasonBothLengths},
+	{"TE.TE", "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonEncoding},
+	{"TE with a space before its colon", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonFieldName},
+	{"TE folded", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonFold},
+	{"TE after a bare LF", "POST / HTTP/1.1\r\nHost: a.test\r\nX: x\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonBareLF},
+	{"TE after a bare CR", "POST / HTTP/1.1\r\nHost: a.test\r\nX: x\rTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonBareCR},
+	{"CL.0", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length:\r\n\r\n" + hidden, nil, ReasonLength},
+	{"two CL", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\nContent-Length: 38\r\n\r\n" + hidden, nil, ReasonLength},
+	{"chunk terminated by LF", chunkedHead + "1\r\na\n0\r\n\r\n" + hidden, []string{"POST a.test / broken"}, ""},
+	{"chunk size 0x", chunkedHead + "0x0\r\n\r\n" + hidden, []string{"POST a.test / broken"}, ""},
+	{"chunk extension hides an end", chunkedHead + "2;\nxx\r\n4c\r\n0\r\n\r\n" + hidden, []string{"POST a.test / broken"}, ""},
+	{"trailer hides a length", chunkedHead + "0\r\nContent-Length: 38\r\n\r\n" + hidden, []string{"POST a.test / broken"}, ""},
+	{"TE on 1.0", "POST / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonEncoding},
+	{"1.0 ends the connection", "GET / HTTP/1.0\r\nHost: a.test\r\n\r\n" + hidden, []string{`GET a.test / ""`}, ""},
+	{"close ends the connection", "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n" + hidden, []string{`GET a.test / ""`}, ""},
+	{"GET with a body", "GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc" + hidden, []string{`GET a.test / "abc"`, `GET a.test /hidden ""`}, ""},
+	{"second request with another host", "GET / HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHost: b.test\r\n\r\n", []string{`GET a.test / ""`, `GET b.test / ""`}, ""},
+	{"truncated body", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nabc", []string{"POST a.test / broken"}, ""},
+	{"truncated chunks", chunkedHead + "5\r\nab", []string{"POST a.test / broken"}, ""},
+	{"truncated last chunk", chunkedHead + "2\r\nab\r\n0\r\n", []string{"POST a.test / broken"}, ""},
+	{"upgrade to h2c is a plain request", "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", []string{`GET a.test / ""`}, ReasonPreface},
+}
+
+// TestDesync makes sure that the second request, which such an attack hides, is never seen but as what it is.
 func TestDesync(t *testing.T) {
-	const hidden = "GET /hidden HTTP/1.1\r\nHost: a.test\r\n\r\n"
-	tests := []struct {
-		name, raw string
-		want      []string
-		reason    Reason
-	}{
-		{"pipelined", "GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\n" + hidden, []string{`GET a.test /1 ""`, `GET a.test /hidden ""`}, ""},
-		{"body that looks like a request", fmt.Sprintf("POST /1 HTTP/1.1\r\nHost: a.test\r\nContent-Length: %d\r\n\r\n", len(hidden)) + hidden, []string{fmt.Sprintf("POST a.test /1 %q", hidden)}, ""},
-		{"CL.TE", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonBothLengths},
-		{"TE.CL", "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n5c\r\n" + hidden, nil, ReasonBothLengths},
-		{"TE.TE", "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonEncoding},
-		{"TE with a space before its colon", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonFieldName},
-		{"TE folded", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonFold},
-		{"TE after a bare LF", "POST / HTTP/1.1\r\nHost: a.test\r\nX: x\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonBareLF},
-		{"TE after a bare CR", "POST / HTTP/1.1\r\nHost: a.test\r\nX: x\rTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonBareCR},
-		{"CL.0", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length:\r\n\r\n" + hidden, nil, ReasonLength},
-		{"two CL", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 0\r\nContent-Length: 38\r\n\r\n" + hidden, nil, ReasonLength},
-		{"chunk terminated by LF", chunkedHead + "1\r\na\n0\r\n\r\n" + hidden, []string{"POST a.test / broken"}, ""},
-		{"chunk size 0x", chunkedHead + "0x0\r\n\r\n" + hidden, []string{"POST a.test / broken"}, ""},
-		{"chunk extension hides an end", chunkedHead + "2;\nxx\r\n4c\r\n0\r\n\r\n" + hidden, []string{"POST a.test / broken"}, ""},
-		{"trailer hides a length", chunkedHead + "0\r\nContent-Length: 38\r\n\r\n" + hidden, []string{"POST a.test / broken"}, ""},
-		{"TE on 1.0", "POST / HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden, nil, ReasonEncoding},
-		{"1.0 ends the connection", "GET / HTTP/1.0\r\nHost: a.test\r\n\r\n" + hidden, []string{`GET a.test / ""`}, ""},
-		{"close ends the connection", "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n" + hidden, []string{`GET a.test / ""`}, ""},
-		{"GET with a body", "GET / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc" + hidden, []string{`GET a.test / "abc"`, `GET a.test /hidden ""`}, ""},
-		{"second request with another host", "GET / HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHost: b.test\r\n\r\n", []string{`GET a.test / ""`, `GET b.test / ""`}, ""},
-		{"truncated body", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nabc", []string{"POST a.test / broken"}, ""},
-		{"truncated chunks", chunkedHead + "5\r\nab", []string{"POST a.test / broken"}, ""},
-		{"truncated last chunk", chunkedHead + "2\r\nab\r\n0\r\n", []string{"POST a.test / broken"}, ""},
-		{"upgrade to h2c is a plain request", "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", []string{`GET a.test / ""`}, ReasonPreface},
-	}
-	for _, tt := range tests {
+	for _, tt := range desyncs {
 		for _, split := range []string{"whole", "by the byte"} {
 			t.Run(tt.name+" "+split, func(t *testing.T) {
 				var in io.Reader = strings.NewReader(tt.raw)
@@ -90,38 +92,4 @@ func TestDesync(t *testing.T) {
 			})
 		}
 	}
-}
-
-// FuzzServe serves arbitrary bytes as one connection and holds what the handler saw against what net/http reads from the
-// same bytes, request by request.
-func FuzzServe(f *testing.F) {
-	f.Add([]byte("GET /1 HTTP/1.1\r\nHost: a.test\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabcGET /3 HTTP/1.0\r\nHost: b.test\r\n\r\n"))
-	f.Add([]byte(chunkedHead + "5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\nGET"))
-	for _, tt := range refusals {
-		if len(tt.head) < 1<<10 {
-			f.Add([]byte(tt.head))
-		}
-	}
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		seen, _, _ := converse(bytes.NewReader(raw))
-		theirs := bufio.NewReader(bytes.NewReader(raw))
-		for _, line := range seen {
-			r, err := http.ReadRequest(theirs)
-			if err != nil {
-				t.Fatalf("served %s, which net/http refuses with %q", line, err)
-			}
-			content, err := io.ReadAll(r.Body)
-			host := r.Host
-			if strings.Contains(r.RequestURI, "://") {
-				host = line[len(r.Method)+1:][:len(host)] // the Host field in its own case
-			}
-			want := fmt.Sprintf("%s %s %s %q", r.Method, host, r.RequestURI, content)
-			if err == nil && line != want && !strings.HasSuffix(line, " broken") {
-				t.Fatalf("served %s, net/http reads %s", line, want)
-			}
-			if err != nil && !strings.HasSuffix(line, " broken") {
-				t.Fatalf("served %s, whose body net/http refuses with %q", line, err)
-			}
-		}
-	})
 }
