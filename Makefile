@@ -78,7 +78,7 @@ test-vm: deps ## run the tests that boot a VM, those of real clients in it too (
 	$(GO) test -tags testvm -timeout 60m -count 1 -v -run '^TestVM' ./e2e
 
 PACKAGES ?=
-test-kernels: deps ## run the tests that depend on the kernel on this machine's and on Debian's 6.1 and 6.12, and write docs/KERNELS.md (root; ONLY=6.1,… and PACKAGES=e2e,bench,… renew some rows)
+test-kernels: deps ## run the tests that depend on the kernel on this machine's and on Debian's 6.1 and 6.12, and write docs/KERNELS.md (root; ONLY=6.1,… and PACKAGES=programs,e2e,bench,… renew some rows)
 	GATEWAYD_CACHE=$(CACHE) .ci/deps kernels
 	$(GO) run ./lab/kernels -cache $(CACHE)/kernels -only '$(ONLY)' -packages '$(PACKAGES)' -document docs/KERNELS.md
 

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,6 +16,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"gatewayd/lab/privileged"
+	"gatewayd/lab/variant"
 )
 
 // serveEcho answers TLS on port 443 of a fresh address under a name, with what it is sent. c is what else is wanted of it.
@@ -51,60 +50,16 @@ func (b *bench) serveEcho(name string, c *tls.Config) {
 	b.t.Cleanup(func() { l.Close(); serving.Wait() })
 }
 
-// otherBinary builds a gatewayd whose programs have an instruction more, so that their tags are others.
+// otherBinary is a gatewayd whose programs' tags are others: built here, or GATEWAYD_TEST_OTHER_BINARY.
 func otherBinary(t testing.TB) string {
 	t.Helper()
+	if path := os.Getenv("GATEWAYD_TEST_OTHER_BINARY"); path != "" {
+		return path
+	}
 	privileged.Require(t, privileged.Program("go"))
-	dir := t.TempDir()
-	source, err := filepath.Abs("../gateway/redirect")
-	if err != nil {
+	path := filepath.Join(t.TempDir(), "gatewayd")
+	if err := variant.Build(t.Context(), t.TempDir(), path); err != nil {
 		t.Fatal(err)
-	}
-	objects, err := os.ReadFile(filepath.Join(source, "objects.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const call = "spec, err := loadGateway()"
-	if !bytes.Contains(objects, []byte(call)) {
-		t.Fatalf("%q is not in objects.go", call)
-	}
-	writeFile(t, filepath.Join(dir, "objects.go"), bytes.Replace(objects, []byte(call), []byte("spec, err := loadOther()"), -1))
-	writeFile(t, filepath.Join(dir, "other.go"), []byte(`package redirect
-
-import (
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-)
-
-func loadOther() (*ebpf.CollectionSpec, error) {
-	spec, err := loadGateway()
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range spec.Programs {
-		if p.Instructions[0].Reference() != "" {
-			continue // what refers to a map keeps that with what it begins
-		}
-		more := asm.Mov.Imm(asm.R0, 0)
-		more.Metadata, p.Instructions[0].Metadata = p.Instructions[0].Metadata, asm.Metadata{}
-		p.Instructions = append(asm.Instructions{more}, p.Instructions...)
-	}
-	return spec, nil
-}
-`))
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {
-		filepath.Join(source, "objects.go"): filepath.Join(dir, "objects.go"),
-		filepath.Join(source, "other.go"):   filepath.Join(dir, "other.go"),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, filepath.Join(dir, "overlay.json"), overlay)
-	path := filepath.Join(dir, "gatewayd")
-	build := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", path, "gatewayd/cmd/gatewayd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build another gatewayd: %v\n%s", err, out)
 	}
 	return path
 }

@@ -52,7 +52,7 @@ func (m machine) measure(ctx context.Context, o *options, b *built, k *Kernel, r
 	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
 		return fmt.Errorf("read the bench's report: %w", err)
 	}
-	k.Loads, k.Measured = report.Loads, newMark(b.root)
+	k.Loads, k.Measured = report.Loads, newMark(b.commit)
 	o.say("%-5s measured %d loads", m.name, len(k.Loads))
 	return nil
 }

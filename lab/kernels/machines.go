@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"gatewayd/lab/privileged"
 	"gatewayd/vmimage/initramfs"
 	"gatewayd/vmimage/qemu"
 
@@ -78,7 +77,7 @@ var modules = []string{
 // runner runs a program on a kernel and returns its exit code. Dir is below the tree.
 type runner func(ctx context.Context, dir string, env, argv []string, stdout, stderr io.Writer) (int, error)
 
-// run runs all suites on the machine.
+// run runs on the machine what was asked for. The kernel is returned with what ran on it also beside an error.
 func (m machine) run(ctx context.Context, o *options, b *built) (*Kernel, error) {
 	if m.dir == "" {
 		var u unix.Utsname
@@ -88,18 +87,20 @@ func (m machine) run(ctx context.Context, o *options, b *built) (*Kernel, error)
 		k := &Kernel{Name: m.name, Release: unix.ByteSliceToString(u.Release[:]), How: "native"}
 		return k, m.runSuites(ctx, o, b, k, b.runHere)
 	}
-	vm, k, err := m.boot(ctx, o, b)
+	kernel, err := initramfs.FindKernel(filepath.Join(o.cache, m.dir))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (`.ci/deps kernels` unpacks it)", err)
 	}
-	run := func(ctx context.Context, dir string, env, argv []string, stdout, stderr io.Writer) (int, error) {
-		return vm.Run(ctx, qemu.Command{Argv: argv, Env: env, Dir: path.Join(guestTree, dir)}, stdout, stderr)
-	}
-	err = m.runSuites(ctx, o, b, k, run)
-	if err != nil {
-		o.say("%s: the console ends with:\n%s", m.name, vm.Console())
-	}
-	return k, errors.Join(err, vm.Close())
+	k := &Kernel{Name: m.name, Release: kernel.Release}
+	g := &guest{boot: func(ctx context.Context) (virtual, error) {
+		vm, err := m.boot(ctx, o, b, kernel)
+		if err != nil {
+			return nil, err
+		}
+		k.How = fmt.Sprintf("%s, %d CPUs", vm.How, cpus)
+		return vm, nil
+	}}
+	return k, errors.Join(m.runSuites(ctx, o, b, k, g.run), g.close())
 }
 
 // runHere runs a program on this machine. Its process group ends with ctx.
@@ -116,72 +117,6 @@ func (b *built) runHere(ctx context.Context, dir string, env, argv []string, std
 	return 0, err
 }
 
-func (m machine) runSuites(ctx context.Context, o *options, b *built, k *Kernel, run runner) error {
-	for _, s := range suites {
-		if !o.takes(s.pkg) {
-			continue
-		}
-		begin := time.Now()
-		p, err := m.runSuite(ctx, o, b, s, run)
-		if err != nil {
-			return err
-		}
-		p.Mark = newMark(b.root)
-		p.Seconds = time.Since(begin).Seconds()
-		k.Packages = append(k.Packages, *p)
-		o.say("%-5s %-17s %s", m.name, s.pkg, p.counts())
-		for _, t := range p.Tests {
-			if t.Outcome == failed {
-				o.say("%s: %s of %s failed:\n%s", m.name, t.Name, s.pkg, t.Reason)
-			}
-		}
-	}
-	if !o.takes(benchName) {
-		return nil
-	}
-	return m.measure(ctx, o, b, k, run)
-}
-
-// runSuite runs the tests of one package. Whatever keeps them from running is an error; a test that fails is none.
-func (m machine) runSuite(ctx context.Context, o *options, b *built, s suite, run runner) (*Package, error) {
-	p := &Package{Name: s.pkg}
-	binary, gatewayd := b.tests[s.pkg], b.gatewayd
-	if m.dir != "" {
-		binary, gatewayd = inGuest(binary), inGuest(gatewayd)
-	}
-	argv := append([]string{binary}, s.arguments(o, m)...)
-	env := []string{privileged.Variable + "=1", "GATEWAYD_TEST_BINARY=" + gatewayd}
-	var out, errOut bytes.Buffer
-	code, err := run(ctx, s.pkg, env, argv, io.MultiWriter(&out, &follower{say: o.say, name: m.name}), &errOut)
-	if err != nil {
-		return nil, fmt.Errorf("run tests of %s: %w", s.pkg, err)
-	}
-	if p.Tests, err = convert(ctx, &out); err != nil {
-		return nil, fmt.Errorf("run tests of %s: %w", s.pkg, err)
-	}
-	if said := strings.TrimSpace(errOut.String()); code != 0 && (!p.failed() || said != "") { // it did not end with its tests
-		p.Tests = append(p.Tests, Test{Name: "the whole package", Outcome: failed,
-			Reason: fmt.Sprintf("exit code %d: %s", code, said[max(0, len(said)-mostSaid):])})
-	}
-	for pattern, why := range m.lacks[s.pkg] {
-		p.Tests = append(p.Tests, Test{Name: pattern, Outcome: skipped, Reason: why})
-	}
-	return p, nil
-}
-
-// convert reads what a test's binary printed. The Go tool has the converter.
-func convert(ctx context.Context, in io.Reader) ([]Test, error) {
-	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", "-t")
-	cmd.Stdin = in
-	var errOut strings.Builder
-	cmd.Stderr = &errOut
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("run go tool test2json: %w: %s", err, errOut.String())
-	}
-	return readResults(bytes.NewReader(out))
-}
-
 // Where a VM has the tests, and the part of the tree that they read.
 const (
 	guestTests = "/tests"
@@ -191,27 +126,23 @@ const (
 func inGuest(program string) string { return path.Join(guestTests, filepath.Base(program)) }
 
 // boot boots the kernel with everything in its memory.
-func (m machine) boot(ctx context.Context, o *options, b *built) (vm *qemu.Machine, k *Kernel, err error) {
-	kernel, err := initramfs.FindKernel(filepath.Join(o.cache, m.dir))
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w (`.ci/deps kernels` unpacks it)", err)
-	}
+func (m machine) boot(ctx context.Context, o *options, b *built, kernel initramfs.Kernel) (vm *qemu.Machine, err error) {
 	spec := initramfs.Spec{Init: b.gatewayd}
 	if spec.Modules, err = initramfs.LoadModules(ctx, kernel, modules...); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if spec.Payload, err = b.payload(ctx); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	initrd := filepath.Join(b.dir, "initramfs-"+m.name)
 	if err := spec.WriteFile(initrd); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.Remove(initrd)) }() // QEMU has read it by then
 	o.say("booting Linux %s", kernel.Release)
 	vm, err = qemu.Start(ctx, qemu.Config{Kernel: kernel, Initrd: initrd, Init: []string{initramfs.InitPath, "vm-init"}, MemoryMiB: memoryMiB, CPUs: cpus})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, argv := range setup {
 		var said bytes.Buffer
@@ -220,10 +151,10 @@ func (m machine) boot(ctx context.Context, o *options, b *built) (vm *qemu.Machi
 			err = fmt.Errorf("exit code %d: %s", code, bytes.TrimSpace(said.Bytes()))
 		}
 		if err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("run %s in the VM: %w", strings.Join(argv, " "), err), vm.Close())
+			return nil, errors.Join(fmt.Errorf("run %s in the VM: %w", strings.Join(argv, " "), err), vm.Close())
 		}
 	}
-	return vm, &Kernel{Name: m.name, Release: kernel.Release, How: fmt.Sprintf("%s, %d CPUs", vm.How, cpus)}, nil
+	return vm, nil
 }
 
 // setup makes of the VM what a distribution makes of a machine.
@@ -236,11 +167,11 @@ var setup = [][]string{
 // payload is everything that the VM holds beside the init.
 func (b *built) payload(ctx context.Context) ([]initramfs.Payload, error) {
 	var all []initramfs.Payload
-	for _, s := range suites {
-		all = append(all, initramfs.Payload{Host: b.tests[s.pkg], At: inGuest(b.tests[s.pkg])})
-		all = append(all, initramfs.Payload{Host: filepath.Join(b.root, s.pkg), At: path.Join(guestTree, s.pkg)})
+	for pkg, binary := range b.tests {
+		all = append(all, initramfs.Payload{Host: binary, At: inGuest(binary)})
+		all = append(all, initramfs.Payload{Host: filepath.Join(b.root, pkg), At: path.Join(guestTree, pkg)})
 	}
-	for _, program := range []string{b.gatewayd, b.bench} {
+	for _, program := range []string{b.gatewayd, b.other, b.bench} {
 		all = append(all, initramfs.Payload{Host: program, At: inGuest(program)})
 	}
 	all = append(all, initramfs.Payload{Host: "/etc/protocols", At: "/etc/protocols"})

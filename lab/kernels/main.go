@@ -57,16 +57,8 @@ func run(args []string, out, errOut io.Writer) int {
 		return 2
 	}
 	r, err := runAll(ctx, o)
-	if err == nil {
-		_, err = io.WriteString(out, r.markdown())
-	}
-	if err == nil && o.document != "" {
-		if err = os.WriteFile(o.document, []byte(r.markdown()), 0o644); err != nil {
-			err = fmt.Errorf("write document: %w", err)
-		}
-	}
-	if err == nil {
-		err = r.failure()
+	if r != nil { // what ran before an error is told as well
+		err = errors.Join(err, r.write(out, o.document), r.failure())
 	}
 	if err != nil {
 		fmt.Fprintln(errOut, "kernels:", err)
@@ -83,7 +75,7 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	f.StringVar(&o.document, "document", "", "Markdown file to write the tables to, with what earlier runs found where this one tries only some")
 	f.StringVar(&o.only, "only", "", "kernels to run on, comma-separated: "+strings.Join(kernelNames(), ", ")+"; all when empty")
 	f.StringVar(&o.tests, "run", "", "regular expression of tests to run, and nothing else; everything when empty")
-	f.StringVar(&o.packages, "packages", "", "packages whose tests run, comma-separated, and bench for the comparison of forwarding; all when empty")
+	f.StringVar(&o.packages, "packages", "", "suites that run, comma-separated: packages, programs for the sizes of the BPF programs, and bench for the comparison of forwarding; all when empty")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
@@ -94,7 +86,7 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 		return nil, err
 	}
 	for name := range strings.SplitSeq(o.packages, ",") {
-		if name != "" && name != benchName && !slices.ContainsFunc(suites, func(s suite) bool { return s.pkg == name }) {
+		if name != "" && name != benchName && !slices.ContainsFunc(suites, func(s suite) bool { return s.title() == name }) {
 			return nil, fmt.Errorf("read arguments: -packages names %q, whose tests do not run here", name)
 		}
 	}
@@ -111,7 +103,8 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	return o, nil
 }
 
-// runAll builds the tests and runs them on one kernel after another. A test that fails is no error.
+// runAll builds the tests and runs them on one kernel after another. A test that fails is no error, and an error on one
+// kernel keeps nothing from the others: there is a report all the same.
 func runAll(ctx context.Context, o *options) (r *Report, err error) {
 	asked, err := o.kernels()
 	if err != nil {
@@ -133,30 +126,52 @@ func runAll(ctx context.Context, o *options) (r *Report, err error) {
 		if err != nil {
 			return nil, err
 		}
-		r.Suites = append(r.Suites, Suite{Name: s.pkg, Why: s.why, LeftOut: left})
+		r.Suites = append(r.Suites, Suite{Name: s.title(), Why: s.why, LeftOut: left})
 	}
+	return r, r.runOn(ctx, o, b, asked)
+}
+
+// runOn runs the tests on some kernels, and adds what is known of all.
+func (r *Report) runOn(ctx context.Context, o *options, b *built, asked []machine) error {
+	var errs []error
+	for _, m := range asked {
+		k, err := m.run(ctx, o, b)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("run tests on %s: %w", m.name, err))
+		}
+		if k != nil && o.tests != "" {
+			r.Kernels = append(r.Kernels, *k)
+		}
+	}
+	if o.tests == "" {
+		errs = append(errs, r.read(o))
+	}
+	return errors.Join(errs...)
+}
+
+// read takes what this run and earlier ones kept.
+func (r *Report) read(o *options) error {
 	for _, m := range machines {
 		k, err := o.earlier(m.name)
-		if slices.ContainsFunc(asked, func(a machine) bool { return a.name == m.name }) && err == nil {
-			k, err = m.results(ctx, o, b)
-		} else if o.tests != "" {
-			continue
-		}
 		if err != nil {
-			return nil, fmt.Errorf("run tests on %s: %w", m.name, err)
+			return err
 		}
 		if k != nil {
 			r.Kernels = append(r.Kernels, *k)
 		}
 	}
-	return r, nil
+	return nil
 }
 
-// results runs what was asked for on one kernel, and keeps it.
-func (m machine) results(ctx context.Context, o *options, b *built) (*Kernel, error) {
-	k, err := m.run(ctx, o, b)
-	if k == nil || o.tests != "" {
-		return k, err
+// write writes the report to out, and to a file if one is named.
+func (r *Report) write(out io.Writer, document string) error {
+	text := r.markdown()
+	_, err := io.WriteString(out, text)
+	if document != "" {
+		err = errors.Join(err, os.WriteFile(document, []byte(text), 0o644))
 	}
-	return k, errors.Join(err, o.save(k)) // what ran before the error is kept
+	if err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return nil
 }

@@ -75,9 +75,9 @@ func (r *Report) failure() error {
 
 const preface = `# Kernels
 
-Written by ` + "`make test-kernels`" + `; a run of some kernels (ONLY=6.1,…) or packages (PACKAGES=e2e,bench,…) renews their rows and leaves the others, which is why each row names its time and commit.
+Written by ` + "`make test-kernels`" + `; a run of some kernels (ONLY=6.1,…) or suites (PACKAGES=programs,e2e,bench,…) renews their rows and leaves the others, which is why each row names its time and commit.
 
-gatewayd's floor is Linux 6.1. The tests that depend on the kernel run here on this machine's own and on those of two Debian releases, under QEMU, where the tests' binaries and the few programs that they start lie in the VM's memory. An emulated machine (TCG) is many times slower than a real one: its seconds say nothing of speed. QEMU emulates both CPUs in one thread: with a thread for each, versions before 8.1 can run a kernel into a breakpoint that it has taken away already, as it patches itself under traffic (QEMU's commit deba78709a). One run of Linux 6.12 with a thread for each CPU ended in a panic ("Fatal exception in interrupt") between TestRulesFlushed and TestProgramDetached of e2e, where the kernel does patch itself; the trace was not kept, so that this is the likely cause and no more. Nine later runs of each of the two, with a thread for each CPU still, had no panic. A skip is of a whole test or of one of its subtests, and has its reason below.
+gatewayd's floor is Linux 6.1. The tests that depend on the kernel run here on this machine's own and on those of two Debian releases, under QEMU, where the tests' binaries and the few programs that they start lie in the VM's memory. An emulated machine (TCG) is many times slower than a real one: its seconds say nothing of speed. QEMU emulates both CPUs in one thread: with a thread for each, versions before 8.1 can run a kernel into a breakpoint that it has taken away already, as it patches itself under traffic (QEMU's commit deba78709a). One run of Linux 6.12 with a thread for each CPU ended in a panic ("Fatal exception in interrupt") between TestRulesFlushed and TestProgramDetached of e2e, where the kernel does patch itself; the trace was not kept, so that this is the likely cause and no more. Nine later runs of each of the two, with a thread for each CPU still, had no panic. A skip is of a whole test or of one of its subtests, and has its reason below. Where a VM was lost, what its suite had shown until then counts, "the whole package" has failed, and the next suite had a VM of its own.
 
 `
 
@@ -110,8 +110,8 @@ func (r *Report) missing(b *strings.Builder) {
 		}
 		var names []string
 		for _, s := range suites {
-			if !slices.ContainsFunc(k.Packages, func(p Package) bool { return p.Name == s.pkg }) {
-				names = append(names, s.pkg)
+			if !slices.ContainsFunc(k.Packages, func(p Package) bool { return p.Name == s.title() }) {
+				names = append(names, s.title())
 			}
 		}
 		if len(k.Loads) == 0 {

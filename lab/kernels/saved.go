@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,15 +20,20 @@ type Mark struct{ Date, Commit string }
 
 func (m Mark) String() string { return m.Date + ", " + m.Commit }
 
-// newMark is of now and of the tree at dir.
-func newMark(dir string) Mark {
-	m := Mark{Date: time.Now().UTC().Format("2006-01-02 15:04"), Commit: "unknown"}
-	cmd := exec.Command("git", "describe", "--always", "--dirty")
+// newMark is of now and of the commit that was built.
+func newMark(commit string) Mark {
+	return Mark{Date: time.Now().UTC().Format("2006-01-02 15:04"), Commit: commit}
+}
+
+// commitOf names the commit of the tree at dir.
+func commitOf(ctx context.Context, dir string) string {
+	cmd := exec.CommandContext(ctx, "git", "describe", "--always", "--dirty")
 	cmd.Dir = dir
-	if out, err := cmd.Output(); err == nil {
-		m.Commit = strings.TrimSpace(string(out))
+	out, err := cmd.Output()
+	if err != nil {
+		return "unknown"
 	}
-	return m
+	return strings.TrimSpace(string(out))
 }
 
 // saved is where the results of a kernel lie between runs, so that a run of some of them completes the document.
@@ -50,14 +57,18 @@ func (o *options) earlier(name string) (*Kernel, error) {
 
 // save keeps what was found on a kernel, and of earlier runs on the same release what was not tried this time.
 func (o *options) save(k *Kernel) error {
+	if o.tests != "" {
+		return nil // some tests of a suite are not its results
+	}
 	before, err := o.earlier(k.Name)
 	if err != nil {
 		return err
 	}
+	all := *k
 	if before != nil && before.Release == k.Release {
-		k.complete(before)
+		all.complete(before)
 	}
-	text, err := json.MarshalIndent(k, "", "  ")
+	text, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return fmt.Errorf("keep results: %w", err)
 	}
@@ -72,13 +83,14 @@ func (k *Kernel) complete(before *Kernel) {
 	var all []Package
 	for _, s := range suites {
 		for _, from := range [][]Package{k.Packages, before.Packages} {
-			if i := slices.IndexFunc(from, func(p Package) bool { return p.Name == s.pkg }); i >= 0 {
+			if i := slices.IndexFunc(from, func(p Package) bool { return p.Name == s.title() }); i >= 0 {
 				all = append(all, from[i])
 				break
 			}
 		}
 	}
 	k.Packages = all
+	k.How = cmp.Or(k.How, before.How)
 	if len(k.Loads) == 0 {
 		k.Loads, k.Measured = before.Loads, before.Measured
 	}

@@ -11,21 +11,28 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"gatewayd/lab/variant"
 )
 
-// suite is the tests of one package.
+// suite is tests of one package.
 type suite struct {
-	pkg string // below the module
-	// only is a regular expression of the tests that run; all when empty. why is the reason for which the others do not.
-	only, why string
+	name string // that of the package if empty
+	pkg  string // below the module
+	// only is a regular expression of the tests that run; all when empty. why is the reason for which the others do not, if
+	// they run in no other suite. not is one of tests that another suite has.
+	only, why, not string
 }
+
+func (s suite) title() string { return cmp.Or(s.name, s.pkg) }
 
 // suites are the packages whose tests depend on the kernel.
 var suites = []suite{
-	{pkg: "gateway/redirect"},
+	{name: "programs", pkg: "gateway/redirect", only: "^" + programsTest + "$"},
+	{pkg: "gateway/redirect", not: "^" + programsTest + "$"},
 	{pkg: "gateway", only: "^TestRealLinks$", why: "they use no links"},
 	{pkg: "lab"},
-	{pkg: "e2e", only: "^Test(FastPath$|Killed|Rules|Program|Link|Dead|IPRules|Stopped|TheSiege|DeniedNames|QUIC|AnyResolver|TwoBottles|TwoInstances|Uninstall)",
+	{pkg: "e2e", only: "^Test(FastPath$|FastPathOutlivesKill|RestartsUnderLoad|Killed|Rules|Program|Link|Dead|IPRules|Stopped|TheSiege|DeniedNames|QUIC|AnyResolver|TwoBottles|TwoInstances|Uninstall)",
 		why: "they are about bytes within connections, or need curl, OpenSSL, git, Go, Python, Node, the Codex CLI or QEMU, which are not packed"},
 }
 
@@ -37,7 +44,9 @@ var tools = []string{"nft", "ip", "conntrack", "nsenter", "mount", "/bin/sh", "/
 type built struct {
 	dir, root string
 	gatewayd  string
+	other     string // a gatewayd with other programs
 	bench     string
+	commit    string
 	tests     map[string]string
 }
 
@@ -48,13 +57,20 @@ func build(ctx context.Context, dir string) (*built, error) {
 		return nil, err
 	}
 	b := &built{dir: dir, root: strings.TrimSpace(root), gatewayd: filepath.Join(dir, "gatewayd"), tests: map[string]string{}}
-	b.bench = filepath.Join(dir, "bench")
+	b.commit = commitOf(ctx, b.root)
+	b.bench, b.other = filepath.Join(dir, "bench"), filepath.Join(dir, "gatewayd-other")
+	if err := variant.Build(ctx, dir, b.other); err != nil {
+		return nil, err
+	}
 	for path, pkg := range map[string]string{b.gatewayd: "cmd/gatewayd", b.bench: "bench"} {
 		if _, err := goTool(ctx, "build", "-o", path, "gatewayd/"+pkg); err != nil {
 			return nil, err
 		}
 	}
 	for _, s := range suites {
+		if b.tests[s.pkg] != "" {
+			continue
+		}
 		b.tests[s.pkg] = filepath.Join(dir, strings.ReplaceAll(s.pkg, "/", "-")+".test")
 		if _, err := goTool(ctx, "test", "-c", "-o", b.tests[s.pkg], "gatewayd/"+s.pkg); err != nil {
 			return nil, err
@@ -81,7 +97,11 @@ func (s suite) arguments(o *options, m machine) []string {
 	if only := cmp.Or(o.tests, s.only); only != "" {
 		args = append(args, "-test.run="+only)
 	}
-	if patterns := slices.Sorted(maps.Keys(m.lacks[s.pkg])); len(patterns) > 0 {
+	patterns := slices.Sorted(maps.Keys(m.lacks[s.title()]))
+	if s.not != "" {
+		patterns = append(patterns, s.not)
+	}
+	if len(patterns) > 0 {
 		args = append(args, "-test.skip="+strings.Join(patterns, "|"))
 	}
 	return args
@@ -89,7 +109,7 @@ func (s suite) arguments(o *options, m machine) []string {
 
 // leftOut are the names of the tests that run on no kernel here.
 func (s suite) leftOut(ctx context.Context, b *built) ([]string, error) {
-	if s.only == "" {
+	if s.why == "" {
 		return nil, nil
 	}
 	out, err := exec.CommandContext(ctx, b.tests[s.pkg], "-test.list=^Test").Output()
