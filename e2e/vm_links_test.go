@@ -9,6 +9,7 @@ import (
 	"gatewayd/lab"
 	"gatewayd/lab/vm"
 	"gatewayd/vmimage/initramfs"
+	"gatewayd/vmimage/pod"
 )
 
 // TestVMPod boots a VM as smolmachines does, in a namespace that gatewayd made.
@@ -26,13 +27,13 @@ func (b *vmBench) bootPod(link, hostEnd string) {
 	b.serveSites()
 	b.Gateway.Env = append(b.Gateway.Env, "VM_TOKEN="+vmToken)
 	b.startGateway("bottle: vm\n" + link + vmRoutes)
-	pod, err := lab.OpenPod(b.World.BottleNetns("vm"))
+	p, err := pod.Open(b.World.BottleNetns("vm"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.link, b.pod = hostEnd, pod
-	b.startVM(vm.Options{Bottle: "vm", Pod: pod, Modules: []string{"8021q"}, Payload: []initramfs.Payload{{Host: staticClient(t), At: guestClient}}})
-	t.Logf("guest %s, gateway %s, MTU %d", pod.Guest, pod.Gateway, pod.MTU)
+	b.link, b.pod = hostEnd, p
+	b.startVM(vm.Options{Bottle: "vm", Pod: p, Modules: []string{"8021q"}, Payload: []initramfs.Payload{{Host: staticClient(t), At: guestClient}}})
+	t.Logf("guest %s, gateway %s, MTU %d, frames sent on by %s", p.Guest, p.Gateway, p.MTU, p.Classifier)
 }
 
 // checkPod tries every lane from inside, with hellos that take more than one
@@ -40,7 +41,11 @@ func (b *vmBench) bootPod(link, hostEnd string) {
 func (b *vmBench) checkPod(t *testing.T, mtu int) {
 	netns, tap := b.World.Gateway, b.link
 	if b.pod != nil {
-		netns, tap = b.pod.Netns, lab.PodTap
+		var err error
+		if netns, err = lab.OpenNamespace(b.World.BottleNetns("vm")); err != nil {
+			t.Fatal(err)
+		}
+		tap = pod.Tap
 	}
 	frames, err := lab.NewCapture(netns, tap)
 	if err != nil {

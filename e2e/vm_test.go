@@ -17,6 +17,7 @@ import (
 	"gatewayd/lab/privileged"
 	"gatewayd/lab/vm"
 	"gatewayd/vmimage/initramfs"
+	"gatewayd/vmimage/pod"
 	"gatewayd/vmimage/qemu"
 )
 
@@ -40,7 +41,7 @@ type vmBench struct {
 	packages *lab.Site
 	evil     *lab.Site
 	link     string   // the capture link's host end
-	pod      *lab.Pod // nil with a tap
+	pod      *pod.Pod // nil with a tap
 }
 
 // vmRoutes are of every kind. Two of the hosts have one address.

@@ -13,18 +13,24 @@ import (
 	"github.com/mdlayher/packet"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"gatewayd/vmimage/pod"
 )
 
 // attach opens the pod's tap as a VMM does, frames without any header before them.
-func attach(t *testing.T, p *Pod) *os.File {
+func attach(t *testing.T, path string) *os.File {
 	t.Helper()
 	var tap *os.File
-	err := p.Netns.Do(func() error {
+	ns, err := OpenNamespace(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = ns.Do(func() error {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
-		req, err := unix.NewIfreq(PodTap)
+		req, err := unix.NewIfreq(pod.Tap)
 		if err != nil {
 			return err
 		}
@@ -32,7 +38,7 @@ func attach(t *testing.T, p *Pod) *os.File {
 		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
 			return err
 		}
-		tap = os.NewFile(uintptr(fd), PodTap) // after the ioctl: the poller takes a tap only once it has its interface
+		tap = os.NewFile(uintptr(fd), pod.Tap) // after the ioctl: the poller takes a tap only once it has its interface
 		return nil
 	})
 	if err != nil {
@@ -51,15 +57,15 @@ func TestOpenPod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := OpenPod(w.BottleNetns("dev"))
+	p, err := pod.Open(w.BottleNetns("dev"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p.Guest != guest || p.Gateway.String() != "198.18.105.1" || p.MTU != 1450 {
 		t.Errorf("pod %+v", p)
 	}
-	classifier(t, p)
-	tap := attach(t, p)
+	classifier(t, w, p)
+	tap := attach(t, w.BottleNetns("dev"))
 	far := listen(t, w, host)
 	frames := map[string][]byte{
 		"ping to eth0": append(ethernet(p.MAC, 0x0800), 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0, 0, 198, 18, 105, 1, 198, 18, 105, 2, 8, 0, 0xf7, 0xff, 0, 0, 0, 0),
@@ -75,6 +81,32 @@ func TestOpenPod(t *testing.T) {
 			meets(t, frame, "the host end", tap.Write, far.read, far.SetReadDeadline)
 			meets(t, frame, "the tap", far.write, tap.Read, tap.SetReadDeadline)
 		})
+	}
+	reopened(t, w.BottleNetns("dev"), p, tap)
+}
+
+// reopened checks that a pod has one VM at a time, that the next one gets what a dead one left, and that nothing is left in
+// the end.
+func reopened(t *testing.T, path string, p *pod.Pod, tap *os.File) {
+	t.Helper()
+	if _, err := pod.Open(path); !errors.Is(err, pod.ErrBusy) {
+		t.Errorf("a second VM: %v", err)
+	}
+	if err := p.Close(); !errors.Is(err, pod.ErrBusy) {
+		t.Errorf("closed under the VM: %v", err)
+	}
+	tap.Close()
+	again, err := pod.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, filters := inPod(t, path, pod.Link); len(filters) != 0 || slices.Contains(left, pod.Tap) {
+		t.Errorf("left: links %q, filters %v", left, filters)
 	}
 }
 
@@ -143,30 +175,77 @@ func listen(t *testing.T, w *World, link string) farEnd {
 	return f
 }
 
-// classifier checks what sends the frames on: matchall wherever the kernel has it, as the runtime of VMs wants it.
-func classifier(t *testing.T, p *Pod) {
+// classifierVariable names the classifier that the kernel is known to have.
+const classifierVariable = "GATEWAYD_TEST_CLASSIFIER"
+
+// classifier checks what sends the frames on: matchall, as the runtime of VMs wants it, wherever the kernel takes one.
+func classifier(t *testing.T, w *World, p *pod.Pod) {
 	t.Helper()
-	may := []string{"matchall", "u32"}
-	if _, err := os.Stat("/sys/module/cls_matchall"); err == nil {
-		may = may[:1]
-	}
-	err := p.Netns.Do(func() error {
-		for _, name := range []string{podLink, PodTap} {
-			l, err := netlink.LinkByName(name)
-			if err != nil {
-				return err
-			}
-			filters, err := netlink.FilterList(l, netlink.MakeHandle(0xffff, 0))
-			if err != nil {
-				return err
-			}
-			if len(filters) == 0 || !slices.Contains(may, filters[0].Type()) {
-				t.Errorf("%s: filters %v, want one of %q", name, filters, may)
-			}
+	want := os.Getenv(classifierVariable)
+	if want == "" {
+		want = "u32"
+		if takesMatchall(t, w) {
+			want = "matchall"
 		}
-		return nil
+	}
+	t.Logf("the classifier is %s", want)
+	if p.Classifier != want {
+		t.Errorf("the classifier is said to be %s, want %s", p.Classifier, want)
+	}
+	for _, name := range []string{pod.Link, pod.Tap} {
+		_, filters := inPod(t, w.BottleNetns("dev"), name)
+		if len(filters) == 0 || filters[0].Type() != want {
+			t.Errorf("%s: filters %v, want %s", name, filters, want)
+		}
+	}
+}
+
+// takesMatchall tries one on a link of its own.
+func takesMatchall(t *testing.T, w *World) bool {
+	t.Helper()
+	var tried error
+	err := w.Gateway.Do(func() error {
+		l := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "probe0"}, PeerName: "probe1"}
+		if err := netlink.LinkAdd(l); err != nil {
+			return err
+		}
+		parent := netlink.MakeHandle(0xffff, 0)
+		err := netlink.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Index, Parent: netlink.HANDLE_INGRESS, Handle: parent}})
+		if err == nil {
+			tried = netlink.FilterAdd(&netlink.MatchAll{FilterAttrs: netlink.FilterAttrs{LinkIndex: l.Index, Parent: parent, Priority: 1, Protocol: unix.ETH_P_ALL}})
+		}
+		return errors.Join(err, netlink.LinkDel(l))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return tried == nil
+}
+
+// inPod lists the links of a namespace, and the filters of one of them.
+func inPod(t *testing.T, path, name string) (links []string, filters []netlink.Filter) {
+	t.Helper()
+	ns, err := OpenNamespace(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = ns.Do(func() error {
+		all, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		for _, l := range all {
+			links = append(links, l.Attrs().Name)
+		}
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		filters, err = netlink.FilterList(l, netlink.MakeHandle(0xffff, 0))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return links, filters
 }

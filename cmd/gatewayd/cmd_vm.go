@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -14,9 +15,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"gatewayd/plan"
 	"gatewayd/vmimage"
 	"gatewayd/vmimage/guest"
 	"gatewayd/vmimage/initramfs"
+	vmpod "gatewayd/vmimage/pod"
 	"gatewayd/vmimage/qemu"
 )
 
@@ -54,8 +57,9 @@ func (a *app) vmRunCommand() *cobra.Command {
 		Use:   "run BOTTLE [flags] [-- COMMAND...]",
 		Short: "boot the bottle under QEMU and run a command on its console",
 		Long: `Run boots a small VM from a distribution's kernel and an archive that holds the bottle's guest files
-and what --payload names, on the tap that a running gatewayd has made for the bottle. COMMAND runs on
-the VM's console with the bottle's environment; without one, busybox's shell does (Debian's
+and what --payload names, on the link that a running gatewayd has made for the bottle: its tap, or in
+its namespace (link.netns) a tap that tc joins to eth0, as smolmachines' runtime does it. A namespace
+that gatewayd has adopted is its runtime's to start a VM in. COMMAND runs on the VM's console with the bottle's environment; without one, busybox's shell does (Debian's
 busybox-static). The VM ends with the command, whose exit status is that of this program: 128 and the
 number of the signal that ended it, 127 if the VM has no such command, 126 if it is no program.
 
@@ -80,7 +84,7 @@ Nothing is kept of the VM's files.`,
 	f.IntVar(&r.memory, "memory", 0, "the VM's memory in `MiB`; it holds all files of the VM, for a moment twice. Without it, what they need, at least 512")
 	f.StringVar(&r.accel, "accel", "", "kvm or tcg (emulation); without it, KVM where it works")
 	f.StringVar(&r.machine, "machine", "", "microvm or q35, QEMU's machine type; without it, microvm where it boots")
-	f.BoolVar(&r.offload, "offload", true, "let the VM hand over segments that are still to be cut")
+	f.BoolVar(&r.offload, "offload", true, "let the VM hand over segments that are still to be cut; in a namespace it never does")
 	f.BoolVarP(&r.verbose, "verbose", "v", false, "show the console from the kernel's first line")
 	return c
 }
@@ -114,13 +118,6 @@ func (a *app) runVM(ctx context.Context, r vmRun, bottle string, command []strin
 	if err != nil {
 		return err
 	}
-	if p.Plan.Link.Tap == "" {
-		return fmt.Errorf("bottle %s has no tap: write  link: { tap: gw-%s }  in its manifest", p.Plan.Bottle, p.Plan.Bottle)
-	}
-	// QEMU would make a tap that is missing, and nobody would guard it.
-	if _, err := net.InterfaceByName(p.Plan.Link.Tap); err != nil {
-		return fmt.Errorf("find tap %s: %w: it is made by gatewayd run; see gatewayd bottles", p.Plan.Link.Tap, err)
-	}
 	files, err := vmimage.GuestFiles(p.Plan, in)
 	if err != nil {
 		return err
@@ -129,12 +126,47 @@ func (a *app) runVM(ctx context.Context, r vmRun, bottle string, command []strin
 	if command, err = r.fill(&spec, command); err != nil {
 		return err
 	}
-	err = a.bootVM(ctx, r, spec, qemu.Card{Tap: p.Plan.Link.Tap, MAC: in.Network.MAC, VnetHdr: true, Offload: r.offload}, command)
+	c, release, err := r.connect(p.Plan, in.Network.MAC)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(a.bootVM(ctx, r, spec, c, command), release())
 	if ctx.Err() != nil {
 		return &exitError{code: exitInterrupted, err: errors.New("interrupted; the VM is gone")}
 	}
 	return err
 }
+
+// connect says where the VM's card goes. The caller calls release once the VM is gone.
+func (r vmRun) connect(p *plan.Plan, mac net.HardwareAddr) (c qemu.Config, release func() error, err error) {
+	release = func() error { return nil }
+	switch l := p.Link; {
+	case l.Tap != "":
+		c.Cards = []qemu.Card{{Tap: l.Tap, MAC: mac, VnetHdr: true, Offload: r.offload}}
+		// QEMU would make a tap that is missing, and nobody would guard it.
+		if _, err := net.InterfaceByName(l.Tap); err != nil {
+			return c, nil, fmt.Errorf("find tap %s: %w: %s", l.Tap, err, madeByRun)
+		}
+	case l.Adopt:
+		return c, nil, fmt.Errorf("the namespace of bottle %s is somebody else's (adopt: true), and so is the VM in it: have the runtime start it, or write  link: { tap: gw-%s }", p.Bottle, p.Bottle)
+	case l.Netns != "":
+		pod, err := vmpod.Open(l.Netns)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %s", err, madeByRun)
+		}
+		if err != nil {
+			return c, nil, err
+		}
+		c.Netns, release = l.Netns, pod.Close
+		c.Cards = []qemu.Card{{Tap: vmpod.Tap, MAC: pod.MAC}}
+	default:
+		return c, nil, fmt.Errorf("bottle %s has no link that a VM can be put on: write  link: { tap: gw-%s }  or  { netns: /run/netns/%s }  in its manifest", p.Bottle, p.Bottle, p.Bottle)
+	}
+	return c, release, nil
+}
+
+// madeByRun says where a link comes from.
+const madeByRun = "it is made by gatewayd run; see gatewayd bottles"
 
 // fill adds the init and the payload, and returns the command to run.
 func (r vmRun) fill(spec *initramfs.Spec, command []string) ([]string, error) {
@@ -161,8 +193,8 @@ func (r vmRun) fill(spec *initramfs.Spec, command []string) ([]string, error) {
 }
 
 // bootVM boots, runs the command on the console and switches off.
-func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, card qemu.Card, command []string) (err error) {
-	c := qemu.Config{Cards: []qemu.Card{card}, Accel: r.accel, Type: r.machine}
+func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, c qemu.Config, command []string) (err error) {
+	c.Accel, c.Type = r.accel, r.machine
 	if _, err := exec.LookPath(qemu.Program); err != nil {
 		return qemu.ErrNoQEMU
 	}
@@ -195,6 +227,7 @@ func (a *app) bootVM(ctx context.Context, r vmRun, spec initramfs.Spec, card qem
 	if err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, m.Mute)() // a screen that takes nothing would keep the VM, and this program, for ever
 	code, err := m.Run(ctx, qemu.Command{Argv: command, Console: true}, nil, nil)
 	closed := m.Close()
 	if start := new(qemu.StartError); errors.As(err, &start) {

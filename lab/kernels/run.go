@@ -51,11 +51,13 @@ const wholePackage = "the whole package"
 func (m machine) runSuite(ctx context.Context, o *options, b *built, s suite, run runner) *Package {
 	p := &Package{Name: s.title()}
 	binary, gatewayd, other := b.tests[s.pkg], b.gatewayd, b.other
+	env := []string{privileged.Variable + "=1"}
 	if m.dir != "" {
 		binary, gatewayd, other = inGuest(binary), inGuest(gatewayd), inGuest(other)
+		env = append(env, "GATEWAYD_TEST_CLASSIFIER=matchall") // its module is loaded
 	}
 	argv := append([]string{binary}, s.arguments(o, m)...)
-	env := []string{privileged.Variable + "=1", "GATEWAYD_TEST_BINARY=" + gatewayd, "GATEWAYD_TEST_OTHER_BINARY=" + other}
+	env = append(env, "GATEWAYD_TEST_BINARY="+gatewayd, "GATEWAYD_TEST_OTHER_BINARY="+other)
 	var out, errOut bytes.Buffer
 	code, err := run(ctx, s.pkg, env, argv, io.MultiWriter(&out, &follower{say: o.say, name: m.name}), &errOut)
 	tests, unread := convert(context.WithoutCancel(ctx), &out) // also what came before an error

@@ -16,6 +16,7 @@ import (
 	"gatewayd/lab"
 	"gatewayd/vmimage"
 	"gatewayd/vmimage/initramfs"
+	"gatewayd/vmimage/pod"
 	"gatewayd/vmimage/qemu"
 )
 
@@ -31,7 +32,7 @@ type Options struct {
 	// Bottle is the name in the manifest, whose link is Tap.
 	Bottle, Tap string
 	// Pod puts the VM into a pod's namespace instead, on a tap without virtio headers, with what the pod's eth0 says.
-	Pod *lab.Pod
+	Pod *pod.Pod
 	// Payload is what the guest gets besides its guest files and gatewayd.
 	Payload []initramfs.Payload
 	// MemoryMiB is 512 if 0.
@@ -108,9 +109,9 @@ func Boot(ctx context.Context, w *lab.World, g *lab.Gatewayd, o Options) (*VM, e
 // connect says where the VM's cards go, and what the guest must know of it.
 func (o Options) connect(w *lab.World, v *VM, c *qemu.Config, files []vmimage.File) (err error) {
 	card := qemu.Card{Tap: o.Tap, VnetHdr: true, Offload: !o.NoOffload}
-	c.Launch = w.Gateway.Do
+	c.Netns = w.Gateway.Path
 	if o.Pod != nil {
-		card, c.Launch = qemu.Card{Tap: lab.PodTap, MAC: o.Pod.MAC}, o.Pod.Netns.Do
+		card, c.Netns = qemu.Card{Tap: pod.Tap, MAC: o.Pod.MAC}, w.BottleNetns(o.Bottle)
 	} else if card.MAC, err = v.mac(); err != nil {
 		return err
 	}

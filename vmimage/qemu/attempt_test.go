@@ -134,7 +134,7 @@ func TestRunIsGivenUp(t *testing.T) {
 }
 
 func TestConsoleKeepsItsEnd(t *testing.T) {
-	c := &console{alive: make(chan struct{})}
+	c := newConsole()
 	var shown bytes.Buffer
 	for _, text := range []string{strings.Repeat("a", consoleKept), "end"} {
 		if n, err := c.Write([]byte(text)); n != len(text) || err != nil {
@@ -145,5 +145,31 @@ func TestConsoleKeepsItsEnd(t *testing.T) {
 	<-c.alive
 	if text := c.text(); len(text) != consoleKept || !strings.HasSuffix(text, "aend") || shown.String() != "end" {
 		t.Errorf("%d bytes, shown %q", len(text), shown.String())
+	}
+}
+
+// A screen that takes nothing holds up neither what is kept of the console, nor the VM's end once it is muted.
+func TestConsoleThatIsStuck(t *testing.T) {
+	c := newConsole()
+	screen, far := io.Pipe() // nobody reads
+	defer screen.Close()
+	c.show(far)
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := c.Write([]byte("text"))
+		wrote <- err
+	}()
+	<-c.alive
+	if c.text() != "text" {
+		t.Errorf("kept %q", c.text())
+	}
+	c.mute()
+	c.mute()
+	if err := <-wrote; err != nil {
+		t.Error(err)
+	}
+	c.show(far)
+	if _, err := c.Write([]byte(" and more")); err != nil || c.text() != "text and more" {
+		t.Errorf("%q, %v", c.text(), err)
 	}
 }

@@ -11,12 +11,14 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
 	"gatewayd/vmimage/control"
 	"gatewayd/vmimage/initramfs"
+	"gatewayd/vmimage/pod"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,8 +58,8 @@ type Config struct {
 	Verbose    bool
 	// Escape makes Ctrl-A the beginning of a key for QEMU itself: x after it ends the VM, whatever the guest does.
 	Escape bool
-	// Launch calls start, in another network namespace for instance; nil calls it at once.
-	Launch func(start func() error) error
+	// Netns is the path of the network namespace with the taps; "" is that of the caller.
+	Netns string
 	// Log receives which ways to boot failed; discarded when nil.
 	Log *slog.Logger
 }
@@ -140,7 +142,7 @@ func (c Config) boot(ctx context.Context, program string, a attempt) (*Machine, 
 		return nil, fmt.Errorf("boot VM: %w", err)
 	}
 	if err := m.awaitHello(ctx, a); err != nil {
-		err = errors.Join(err, m.kill())
+		err = errors.Join(err, m.Kill())
 		return nil, &BootError{Cause: fmt.Errorf("%s: %w", a, err), Console: m.console.text()}
 	}
 	if !c.Verbose {
@@ -162,7 +164,7 @@ func (c Config) launch(program string, a attempt) (*Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make control port: %w", err)
 	}
-	m := &Machine{How: a.String(), port: port, out: c.ConsoleOut, console: &console{alive: make(chan struct{})}, ended: make(chan struct{})}
+	m := &Machine{How: a.String(), port: port, out: c.ConsoleOut, console: newConsole(), ended: make(chan struct{})}
 	if c.Verbose {
 		m.console.show(c.ConsoleOut)
 	}
@@ -174,20 +176,36 @@ func (c Config) launch(program string, a attempt) (*Machine, error) {
 		m.cmd.Stdin = c.ConsoleIn
 	}
 	m.cmd.ExtraFiles = []*os.File{theirs}
-	start := m.cmd.Start
-	if c.Launch != nil {
-		start = func() error { return c.Launch(m.cmd.Start) }
-	}
-	if err := start(); err != nil {
+	// QEMU ends with this process, however it ends.
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := m.start(c.Netns); err != nil {
 		port.Close()
 		return nil, fmt.Errorf("start %s: %w", Program, err)
 	}
-	go func() {
-		m.failure = m.cmd.Wait()
-		close(m.ended)
-	}()
 	go m.session.read(control.NewReader(port))
 	return m, nil
+}
+
+// start starts QEMU in a network namespace. The signal at the parent's death is one at the death of the thread that started
+// it (prctl(2), PR_SET_PDEATHSIG), so that thread does nothing else until QEMU has ended, and ends then.
+func (m *Machine) start(netns string) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if netns != "" {
+			if err := pod.Enter(netns); err != nil {
+				started <- err
+				return
+			}
+		}
+		err := m.cmd.Start()
+		started <- err
+		if err == nil {
+			m.failure = m.cmd.Wait()
+			close(m.ended)
+		}
+	}()
+	return <-started
 }
 
 // awaitHello waits until the init reports.
@@ -196,15 +214,16 @@ func (m *Machine) awaitHello(ctx context.Context, a attempt) error {
 	defer life.Stop()
 	defer up.Stop()
 	alive, silent := m.console.alive, life.C
+	var hello <-chan string // heard after the kernel's first word, so that this is not shown as a command's
 	for {
 		select {
 		case <-alive:
-			alive, silent = nil, nil
+			alive, silent, hello = nil, nil, m.session.hello
 		case <-silent:
 			return fmt.Errorf("the kernel said nothing for %s", a.life)
 		case <-up.C:
 			return fmt.Errorf("the init did not report within %s", a.up)
-		case text, broken := <-m.session.hello:
+		case text, broken := <-hello:
 			if !broken {
 				return m.session.failure()
 			}
@@ -266,9 +285,16 @@ func (m *Machine) Close() error {
 	return m.kill()
 }
 
-// Kill ends QEMU at once, if it runs, and waits for it: the guest has no time for anything. A Close afterwards does
-// nothing.
-func (m *Machine) Kill() error { return m.kill() }
+// Kill ends QEMU at once, if it runs, and waits for it: the guest has no time for anything. It mutes the console. A Close
+// afterwards does nothing.
+func (m *Machine) Kill() error {
+	m.Mute()
+	return m.kill()
+}
+
+// Mute ends what goes to ConsoleOut. What it does not take is not waited for any more, as Close does otherwise: the write
+// that is under way may go on for as long as it blocks.
+func (m *Machine) Mute() { m.console.mute() }
 
 // kill ends QEMU, if it runs, and waits for it.
 func (m *Machine) kill() error {
