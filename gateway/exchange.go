@@ -28,6 +28,7 @@ type exchange struct {
 	w     *tally    // is tally
 	tally tally
 	r     *http.Request
+	paced *bodyWatch // the request's body, over HTTP/2
 	start time.Time
 	rec   Record
 
@@ -59,6 +60,7 @@ type exchange struct {
 func newExchange(s *session, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{s: s, snap: s.snapshot(), tally: tally{ResponseWriter: w}, r: r, start: time.Now(), rec: s.begin()}
 	x.w = &x.tally
+	x.paced, _ = r.Body.(*bodyWatch)
 	x.rec.Plan = x.snap.digest
 	x.rec.Method, x.rec.Host = strings.Clone(r.Method), s.host
 	x.rec.Decision, x.rec.Lane = routes.Deny, LaneNone

@@ -41,6 +41,7 @@ type engine struct {
 	messages *bytePool
 	masks    maskPool
 	wires    gwtls.WireBuffers
+	body     http1.Limits  // what http1.Limits says of bodies, for those over HTTP/2
 	idle     time.Duration // how long an HTTP/2 connection may have no request
 	stall    time.Duration // how long a guest may leave a write of one stream waiting
 }

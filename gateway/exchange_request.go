@@ -347,6 +347,9 @@ func (x *exchange) send(out *http.Request) (*http.Response, *denial) {
 	x.beginning.Lock()
 	x.final = true
 	x.beginning.Unlock()
+	if x.paced != nil {
+		x.paced.free()
+	}
 	if err == nil {
 		return resp, nil
 	}

@@ -87,6 +87,11 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer watched.end()
 		s.frames.began()
 		defer s.frames.ended()
+		if r.Body != http.NoBody {
+			body := watchBody(w, r, s.engine.body)
+			defer body.free()
+			r.Body = body
+		}
 		w = watched
 	}
 	if !s.serve(newExchange(s, w, r)) {

@@ -203,7 +203,7 @@ func TestUpstreamCounts(t *testing.T) {
 			for _, h := range hosts {
 				w.names.set(h, "127.0.0.1")
 			}
-			u := w.bare(Deadlines{Dial: 200 * time.Millisecond})
+			u := w.bare(Deadlines{})
 			u.bounds = wide
 			tt.narrow(&u.bounds)
 			u.sessions = tls.NewLRUClientSessionCache(u.bounds.sessions)
@@ -224,6 +224,8 @@ func TestUpstreamCounts(t *testing.T) {
 					return resp
 				},
 				fail: func(host string, major int) error {
+					u.waits.Dial = 50 * time.Millisecond // of waiting for room; the dialer has its own
+					defer func() { u.waits.Dial = DefaultDial }()
 					resp, err := send(host, major)
 					if err == nil {
 						end(resp)

@@ -23,8 +23,7 @@ type body struct {
 	left    int64 // if chunks is nil
 	trailer http.Header
 	err     error // what every further Read returns
-	waited  time.Duration
-	got     int64
+	pace    Pace
 
 	limit time.Time // if set, no read deadline may be later
 
@@ -34,7 +33,7 @@ type body struct {
 
 // newBody makes the body that f describes. trailer is the request's, filled when the body ends; it may be nil.
 func newBody(r *reader, lim *Limits, f framing, trailer http.Header) *body {
-	b := &body{reader: r, lim: lim, left: f.length, trailer: trailer}
+	b := &body{reader: r, lim: lim, pace: newPace(lim), left: f.length, trailer: trailer}
 	if f.chunked {
 		b.chunks = &chunkReader{src: b, lim: lim}
 	}
@@ -142,21 +141,18 @@ func (b *body) more() error {
 // timed runs one read from the connection under its deadline and the rate bound.
 func (b *body) timed(read func() (int, error)) (int, error) {
 	begin := time.Now()
-	if err := b.arm(begin.Add(b.lim.BodyIdle)); err != nil {
+	if err := b.arm(begin.Add(b.pace.Idle())); err != nil {
 		return 0, err
 	}
 	before := b.reader.buffered()
 	n, err := read()
-	b.waited += time.Since(begin)
-	b.got += int64(n) + int64(b.reader.buffered()-before)
-	if err != nil && isTimeout(err) {
-		if b.isStopped() {
-			return n, ErrBodyClosed
-		}
-		return n, refuseWith(http.StatusRequestTimeout, ReasonSlowBody, "the body stalled")
-	}
-	if over := b.waited - b.lim.BodyGrace; err == nil && over > 0 && b.got < int64(over.Seconds()*float64(b.lim.BodyRate)) {
-		return n, refuseWith(http.StatusRequestTimeout, ReasonSlowBody, "the body came too slowly")
+	switch {
+	case err == nil:
+		err = b.pace.Count(n+b.reader.buffered()-before, time.Since(begin))
+	case isTimeout(err) && b.isStopped():
+		err = ErrBodyClosed
+	case isTimeout(err):
+		err = b.pace.Stalled()
 	}
 	return n, err
 }

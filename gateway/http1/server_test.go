@@ -594,13 +594,69 @@ func TestServeDeadlines(t *testing.T) {
 	}
 }
 
+// TestPace holds bodies that come in pieces against a grace of 2 s and a rate of 100 bytes per second.
+func TestPace(t *testing.T) {
+	type piece struct {
+		n      int
+		waited time.Duration
+	}
+	for _, tt := range []struct {
+		name   string
+		pieces []piece
+		slow   bool // the last one makes it too slow
+	}{
+		{"nothing within the grace", []piece{{1, time.Second}, {1, time.Second}}, false},
+		{"beyond the grace at the rate", []piece{{1, 2 * time.Second}, {99, time.Second}, {100, time.Second}}, false},
+		{"one byte less", []piece{{1, 2 * time.Second}, {99, time.Second}, {99, time.Second}}, true},
+		{"fast at first", []piece{{1000, time.Second}, {1, 11 * time.Second}}, false},
+		{"fast at first, but not for ever", []piece{{1000, time.Second}, {1, 11 * time.Second}, {1, time.Second}}, true},
+		{"a byte a second", []piece{{1, time.Second}, {1, time.Second}, {1, time.Second}}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := Limits{BodyGrace: 2 * time.Second, BodyRate: 100}.Pace()
+			for i, c := range tt.pieces {
+				err := p.Count(c.n, c.waited)
+				want := tt.slow && i == len(tt.pieces)-1
+				var protocol *ProtocolError
+				if got := errors.As(err, &protocol); got != want || got && (protocol.Reason != ReasonSlowBody || protocol.Status != http.StatusRequestTimeout) {
+					t.Fatalf("piece %d: %v; too slow is %t", i, err, want)
+				}
+			}
+		})
+	}
+}
+
+// TestServeBodyRate sends a body byte by byte, over and over, to a server with no grace: it is refused although no read waits for
+// long. The same guest is served at a rate that it reaches.
 func TestServeBodyRate(t *testing.T) {
-	lim := Limits{BodyGrace: time.Nanosecond, BodyRate: 1 << 40}.withDefaults()
-	r := &reader{conn: &scriptConn{in: strings.NewReader("abcdef")}, pool: &buffers{size: readBuffer}}
-	_, err := io.ReadAll(newBody(r, &lim, framing{length: 6}, nil))
-	var protocol *ProtocolError
-	if !errors.As(err, &protocol) || protocol.Reason != ReasonSlowBody {
-		t.Errorf("got %v, want a refusal for %s", err, ReasonSlowBody)
+	for _, tt := range []struct {
+		name   string
+		limits Limits
+		want   Reason
+	}{
+		{"too slow", Limits{BodyGrace: time.Nanosecond, BodyRate: 1 << 40}, ReasonSlowBody},
+		{"fast enough", Limits{BodyGrace: time.Nanosecond, BodyRate: 1}, ""},
+		{"within the grace", Limits{BodyGrace: time.Hour, BodyRate: 1 << 40}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			near, far := net.Pipe()
+			defer near.Close()
+			go func() {
+				for i := range 64 {
+					if _, err := io.WriteString(far, "x"); err != nil || i == 63 {
+						far.Close()
+						return
+					}
+				}
+			}()
+			lim := tt.limits.withDefaults()
+			r := &reader{conn: near, pool: &buffers{size: readBuffer}}
+			b, err := io.ReadAll(newBody(r, &lim, framing{length: 64}, nil))
+			var protocol *ProtocolError
+			if errors.As(err, &protocol); tt.want == "" && (err != nil || len(b) != 64) || tt.want != "" && (protocol == nil || protocol.Reason != tt.want) {
+				t.Errorf("got %d bytes, %v; want reason %q", len(b), err, tt.want)
+			}
+		})
 	}
 }
 
