@@ -9,7 +9,6 @@ import (
 	"gatewayd/lab"
 	"gatewayd/lab/vm"
 	"gatewayd/vmimage/initramfs"
-	"gatewayd/vmimage/pod"
 )
 
 // TestVMPod boots a VM as smolmachines does, in a namespace that gatewayd made.
@@ -27,7 +26,7 @@ func (b *vmBench) bootPod(link, hostEnd string) {
 	b.serveSites()
 	b.Gateway.Env = append(b.Gateway.Env, "VM_TOKEN="+vmToken)
 	b.startGateway("bottle: vm\n" + link + vmRoutes)
-	p, err := pod.Open(b.World.BottleNetns("vm"))
+	p, err := vm.OpenPod(b.World, "vm")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +44,7 @@ func (b *vmBench) checkPod(t *testing.T, mtu int) {
 		if netns, err = lab.OpenNamespace(b.World.BottleNetns("vm")); err != nil {
 			t.Fatal(err)
 		}
-		tap = pod.Tap
+		tap = vm.PodTap
 	}
 	frames, err := lab.NewCapture(netns, tap)
 	if err != nil {

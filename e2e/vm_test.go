@@ -17,7 +17,6 @@ import (
 	"gatewayd/lab/privileged"
 	"gatewayd/lab/vm"
 	"gatewayd/vmimage/initramfs"
-	"gatewayd/vmimage/pod"
 	"gatewayd/vmimage/qemu"
 )
 
@@ -40,8 +39,8 @@ type vmBench struct {
 	api      *lab.Site
 	packages *lab.Site
 	evil     *lab.Site
-	link     string   // the capture link's host end
-	pod      *pod.Pod // nil with a tap
+	link     string  // the capture link's host end
+	pod      *vm.Pod // nil with a tap
 }
 
 // vmRoutes are of every kind. Two of the hosts have one address.

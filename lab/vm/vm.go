@@ -32,7 +32,7 @@ type Options struct {
 	// Bottle is the name in the manifest, whose link is Tap.
 	Bottle, Tap string
 	// Pod puts the VM into a pod's namespace instead, on a tap without virtio headers, with what the pod's eth0 says.
-	Pod *pod.Pod
+	Pod *Pod
 	// Payload is what the guest gets besides its guest files and gatewayd.
 	Payload []initramfs.Payload
 	// MemoryMiB is 512 if 0.
@@ -48,6 +48,15 @@ type Options struct {
 	// Modules are loaded besides initramfs.DefaultModules.
 	Modules []string
 }
+
+// Pod is a namespace with a tap for a VM.
+type Pod = pod.Pod
+
+// PodTap is the tap in a pod.
+const PodTap = pod.Tap
+
+// OpenPod makes the bottle's namespace ready for a VM.
+func OpenPod(w *lab.World, bottle string) (*Pod, error) { return pod.Open(w.BottleNetns(bottle)) }
 
 // VM is a bottle that runs as a VM. Its methods are those of the machine, and what programs in it print.
 type VM struct {
