@@ -101,8 +101,8 @@ func (s *Scanner) EncodedBody(host, encoding string, r io.Reader) (*BodyReader, 
 //
 //   - a form's fields are looked at decoded;
 //   - the parts of a multipart body are, if they have a transfer or content encoding;
-//   - gRPC messages are, if they are compressed, and the fields of protocol buffers each as a text. A Grpc-Encoding that
-//     cannot be undone is an *EncodingError of kind Unknown.
+//   - messages of gRPC and Connect are, if they are compressed, and the fields of protocol buffers each as a text. A
+//     Grpc-Encoding or Connect-Content-Encoding that cannot be undone is an *EncodingError of kind Unknown.
 //
 // Several Content-Types, and multipart without a boundary that can be read, are an *EncodingError of kind Malformed.
 // Whatever the type, the body is scanned as it is too.
@@ -119,7 +119,7 @@ func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyRea
 		written = percents
 	}
 	encoding := strings.Join(h["Content-Encoding"], ",")
-	messages, err := messageCoding(media, h)
+	messages, err := messageFraming(media, h)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +143,8 @@ func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyRea
 		}
 	case strings.HasPrefix(media, "multipart/"):
 		b.content = newParts(b, in, params["boundary"])
+	case isProtobuf(media) && s.formats != nil:
+		b.content = newOneMessage(b, in)
 	case b.coded:
 		b.content = &drain{in: in}
 	default:

@@ -77,7 +77,7 @@ func (f *formStream) decode(p []byte) []byte {
 
 // see looks into the next bytes of the text, and returns how many of all can be let go.
 func (f *formStream) see(text []byte, tail int) int64 {
-	free := f.found.Push(text, f.take)
+	free := f.found.Push(text, f.st.take(&f.leak))
 	if leak := f.known.push(f.st, text, tail, f.view.undone); leak != nil && f.leak == nil {
 		f.leak = leak
 	}
@@ -114,23 +114,11 @@ func (f *formStream) end(p []byte, tail int) ([]byte, *LeakError) {
 	rest := f.with(p)
 	f.see(f.decode(p), tail)
 	f.see(f.view.carry, len(f.view.carry))
-	f.found.End(f.take)
+	f.found.End(f.st.take(&f.leak))
 	if f.known.flush(); !f.st.goesOn {
 		f.known.end()
 	}
 	f.found = nil
 	f.view.release()
 	return rest, f.leak
-}
-
-// take notes one finding.
-func (f *formStream) take(found formats.Finding) {
-	finding, ok := f.st.tokens.judge(f.st.host, f.st.place, found)
-	switch {
-	case !ok || f.leak != nil:
-	case finding.Action == Block:
-		f.leak = &LeakError{Finding: finding}
-	default:
-		f.st.notes.add(finding)
-	}
 }

@@ -11,27 +11,43 @@ import (
 	"gatewayd/gateway/coding"
 )
 
-// Flags of a message's head (gRPC over HTTP/2, "Length-Prefixed-Message"; gRPC-Web).
+// A message's head, and its flags (gRPC over HTTP/2, "Length-Prefixed-Message"; gRPC-Web; Connect, "Enveloped-Message").
 const (
 	messageHead       = 5
 	messageCompressed = 0x01
-	messageTrailers   = 0x80
+	messageEnd        = 0x02 // Connect
+	messageTrailers   = 0x80 // gRPC-Web
 )
 
-// messageCoding returns the coding of the compressed messages in a body of gRPC messages, "" for none; nil for other bodies.
-func messageCoding(media string, h http.Header) (*string, error) {
-	encoding := strings.Join(h["Grpc-Encoding"], ",")
-	name := codingName(encoding)
-	if name != "" && messageOpener(name) == nil {
-		return nil, &EncodingError{Encoding: "grpc " + encoding, Kind: Unknown}
+// framing is how a body is divided into messages.
+type framing struct {
+	name, coding string // what errors call it, and the coding of compressed messages, "" for none
+	flags        byte   // that a message may have
+	fields       bool   // they are protocol buffers
+}
+
+// messageFraming returns the framing of a body of messages; nil for other bodies.
+func messageFraming(media string, h http.Header) (*framing, error) {
+	kind, subtype, _ := strings.Cut(media, "+")
+	var f *framing
+	for _, protocol := range []struct {
+		name, field string
+		flags       byte
+		is          bool
+	}{
+		{"grpc", "Grpc-Encoding", messageCompressed | messageTrailers, kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc-web")},
+		{"connect", "Connect-Content-Encoding", messageCompressed | messageEnd, kind == "application/connect"},
+	} {
+		encoding := strings.Join(h[protocol.field], ",")
+		coding := codingName(encoding)
+		if coding != "" && (!protocol.is || messageOpener(coding) == nil) { // if not, nobody says of what
+			return nil, &EncodingError{Encoding: protocol.name + " " + encoding, Kind: Unknown}
+		}
+		if protocol.is {
+			f = &framing{protocol.name, coding, protocol.flags, subtype == "" || subtype == "proto"}
+		}
 	}
-	if media == "application/grpc" || strings.HasPrefix(media, "application/grpc+") || strings.HasPrefix(media, "application/grpc-web") {
-		return &name, nil
-	}
-	if name != "" {
-		return nil, &EncodingError{Encoding: "grpc " + encoding, Kind: Unknown} // of what, nobody says
-	}
-	return nil, nil
+	return f, nil
 }
 
 // messageOpener returns the opener of a compression of messages.
@@ -42,23 +58,20 @@ func messageOpener(name string) opener {
 	return contentOpener(name)
 }
 
-// messages takes a body of gRPC messages apart: those that are compressed are decompressed, and the fields of protocol
-// buffers looked at each as a text, up to the first holdBack bytes of a message. The body is scanned as it is besides, which
-// finds what is in a longer one.
+// messages takes a body of gRPC's or Connect's messages apart: those that are compressed are decompressed, and the fields of
+// protocol buffers looked at each as a text. The body is scanned as it is besides.
 type messages struct {
+	framing
 	body   *takenApart
 	in     *bufio.Reader
-	coding string
-	fields bool // the messages are protocol buffers
+	within *fields // nil if the messages are no protocol buffers
 
-	left    int64     // bytes of the message that are not read
-	message []byte    // what it says, if its fields are to be looked at
-	long    bool      // it says more than that
-	part    *unfolded // it, if it is compressed
-	buf     []byte
+	left int64     // bytes of the message that are not read
+	part *unfolded // it, if it is compressed
+	buf  []byte
 }
 
-func newMessages(b *takenApart, in io.Reader, media, name string) (*messages, error) {
+func newMessages(b *takenApart, in io.Reader, media string, f framing) (*messages, error) {
 	if strings.HasPrefix(media, "application/grpc-web-text") { // gRPC-Web: the whole in base64
 		u, err := b.source.growth.unfold(in, media, openBase64, b.plain.part(backslashes))
 		if err != nil {
@@ -66,11 +79,11 @@ func newMessages(b *takenApart, in io.Reader, media, name string) (*messages, er
 		}
 		in, b.coded = u, true
 	}
-	_, subtype, _ := strings.Cut(media, "+")
-	return &messages{
-		body: b, in: newLookahead(in), coding: name, buf: make([]byte, readSize),
-		fields: subtype == "" || subtype == "proto",
-	}, nil
+	m := &messages{framing: f, body: b, in: newLookahead(in), buf: make([]byte, readSize)}
+	if f.fields && b.plain.s.formats != nil {
+		m.within = newFields(b.plain)
+	}
+	return m, nil
 }
 
 func (m *messages) pending() int {
@@ -78,8 +91,8 @@ func (m *messages) pending() int {
 	if m.part != nil {
 		return n + holdBack
 	}
-	if m.fields && !m.long {
-		n += len(m.message)
+	if m.within != nil {
+		n += m.within.pending()
 	}
 	return n
 }
@@ -103,15 +116,21 @@ func (m *messages) step() error {
 			err = io.EOF
 		}
 	}
-	m.collect(m.buf[:n])
+	if m.within != nil {
+		if leak := m.within.push(m.buf[:n]); leak != nil {
+			return leak
+		}
+	}
 	if !errors.Is(err, io.EOF) {
 		return err
 	}
-	if m.part == nil && m.left > 0 { // the body ends within
-		m.left = 0
+	m.left, m.part = 0, nil // also where the body ends within
+	if m.within != nil {
+		if leak := m.within.end(); leak != nil {
+			return leak
+		}
 	}
-	m.part = nil
-	return m.look()
+	return nil
 }
 
 // begin reads a message's head.
@@ -123,43 +142,27 @@ func (m *messages) begin() error {
 		}
 		return err
 	}
-	m.message, m.long = m.message[:0], false
 	m.left = int64(binary.BigEndian.Uint32(head[1:]))
 	switch flag := head[0]; {
-	case flag&^(messageCompressed|messageTrailers) != 0:
-		return &EncodingError{Encoding: "gRPC message", Kind: Malformed, Err: errors.New("its flags are reserved")}
+	case flag&^m.flags != 0:
+		return &EncodingError{Encoding: m.name + " message", Kind: Malformed, Err: errors.New("its flags are reserved")}
 	case flag&messageCompressed == 0:
+		m.begins(m.left)
 		return nil
 	case m.coding == "":
-		return &EncodingError{Encoding: "gRPC message", Kind: Malformed, Err: errors.New("it is compressed, and no grpc-encoding says how")}
+		return &EncodingError{Encoding: m.name + " message", Kind: Malformed, Err: errors.New("it is compressed, and no header says how")}
 	}
-	u, err := m.body.source.growth.unfold(&section{m}, "grpc "+m.coding, messageOpener(m.coding), m.body.plain.part(backslashes))
+	m.begins(unknown)
+	u, err := m.body.source.growth.unfold(&section{m}, m.name+" "+m.coding, messageOpener(m.coding), m.body.plain.part(backslashes))
 	m.part = u
 	return err
 }
 
-// collect keeps what a message says, as long as it is short enough for its fields to be looked at.
-func (m *messages) collect(p []byte) {
-	if !m.fields || m.long {
-		return
+// begins begins a message that says so many bytes.
+func (m *messages) begins(size int64) {
+	if m.within != nil {
+		m.within.begin(size)
 	}
-	if len(m.message)+len(p) > holdBack {
-		m.message, m.long = nil, true
-		return
-	}
-	m.message = append(m.message, p...)
-}
-
-// look scans the fields of a message that is whole.
-func (m *messages) look() error {
-	if !m.fields || m.long {
-		return nil
-	}
-	if leak := m.body.plain.lookAtFields(m.message); leak != nil {
-		return leak
-	}
-	m.message = m.message[:0]
-	return nil
 }
 
 // section reads the message that is left.

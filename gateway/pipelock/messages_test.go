@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +44,14 @@ func grpcHeader(media, coding string) http.Header {
 	return h
 }
 
+func connectHeader(media, coding string) http.Header {
+	h := http.Header{"Content-Type": {media}}
+	if coding != "" {
+		h.Set("Connect-Content-Encoding", coding)
+	}
+	return h
+}
+
 func compress(t testing.TB, coding string, payload []byte) []byte {
 	t.Helper()
 	if coding != "snappy" {
@@ -69,10 +78,12 @@ func TestGRPCMessages(t *testing.T) {
 			h    http.Header
 			body []byte
 		}{
-			"plain": {grpcHeader("application/grpc", ""), grpcMessage(0, protoMessage(token))},
-			"proto": {grpcHeader("application/grpc+proto", "identity"), grpcMessage(0, protoMessage(token))},
-			"json":  {grpcHeader("application/grpc+json", ""), grpcMessage(0, []byte(`{"a":"line\n`+token+`\n"}`))},
-			"web":   {grpcHeader("application/grpc-web+proto", ""), grpcMessage(0, protoMessage(token))},
+			"plain":         {grpcHeader("application/grpc", ""), grpcMessage(0, protoMessage(token))},
+			"proto":         {grpcHeader("application/grpc+proto", "identity"), grpcMessage(0, protoMessage(token))},
+			"json":          {grpcHeader("application/grpc+json", ""), grpcMessage(0, []byte(`{"a":"line\n`+token+`\n"}`))},
+			"web":           {grpcHeader("application/grpc-web+proto", ""), grpcMessage(0, protoMessage(token))},
+			"connect":       {connectHeader("application/connect+proto", ""), grpcMessage(0, protoMessage(token))},
+			"connect, json": {connectHeader("application/connect+json", "br"), grpcMessage(3, compress(t, "br", []byte(`{"a":"`+token+`"}`)))},
 			"text": {grpcHeader("application/grpc-web-text", ""),
 				[]byte(base64.StdEncoding.EncodeToString(clean) + base64.StdEncoding.EncodeToString(grpcMessage(0, protoMessage(token))))},
 		}
@@ -81,6 +92,10 @@ func TestGRPCMessages(t *testing.T) {
 				h    http.Header
 				body []byte
 			}{grpcHeader("application/grpc", coding), grpcMessage(1, compress(t, coding, protoMessage(token)))}
+			bodies["connect, "+coding] = struct {
+				h    http.Header
+				body []byte
+			}{connectHeader("application/connect+proto", coding), grpcMessage(1, compress(t, coding, protoMessage(token)))}
 		}
 		for name, c := range bodies {
 			if name != "text" {
@@ -105,13 +120,51 @@ func TestFieldsAreTexts(t *testing.T) {
 	if len(token) != '9' {
 		t.Fatalf("the token has %d bytes", len(token))
 	}
-	var leak *LeakError
-	if _, err := readRequest(t, s, grpcHeader("application/grpc", ""), grpcMessage(0, protoMessage(token))); !errors.As(err, &leak) {
-		t.Errorf("%v", err)
+	field := func(number protowire.Number, text []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), text)
+	}
+	long := field(3, bytes.Repeat([]byte("padding "), 300<<10/8))
+	group := protowire.AppendTag(nil, 5, protowire.StartGroupType)
+	group = append(append(group, protoMessage(token)...), protowire.AppendTag(nil, 5, protowire.EndGroupType)...)
+	for name, message := range map[string][]byte{
+		"short":                      protoMessage(token),
+		"behind a long field":        append(long, protoMessage(token)...),
+		"before a long field":        append(protoMessage(token), long...),
+		"between":                    slices.Concat(long, protoMessage(token), long),
+		"in a long field":            field(7, append(long, protoMessage(token)...)),
+		"in a long one, deep":        field(7, field(8, field(9, slices.Concat(long, protoMessage(token), long)))),
+		"begins a long field":        field(7, []byte(token+strings.Repeat(" padding", 300<<10/8))),
+		"ends a long field":          append(field(7, []byte(strings.Repeat("padding ", 300<<10/8)+token)), 'B', 0),
+		"in a group":                 group,
+		"in a group, long":           append(long, group...),
+		"in what could be a message": field(7, []byte(token[:len(token)-1]+"\n")),
+	} {
+		for how, c := range map[string]struct {
+			h    http.Header
+			body []byte
+		}{
+			"grpc":          {grpcHeader("application/grpc", ""), grpcMessage(0, message)},
+			"grpc, zstd":    {grpcHeader("application/grpc", "zstd"), grpcMessage(1, compress(t, "zstd", message))},
+			"connect":       {connectHeader("application/connect+proto", ""), grpcMessage(0, message)},
+			"connect, gzip": {connectHeader("application/connect+proto", "gzip"), grpcMessage(1, compress(t, "gzip", message))},
+			"unary":         {http.Header{"Content-Type": {"application/proto"}}, message},
+			"unary, gzip":   {http.Header{"Content-Type": {"application/x-protobuf"}, "Content-Encoding": {"gzip"}}, compress(t, "gzip", message)},
+		} {
+			var leak *LeakError
+			got, err := readRequest(t, s, c.h, c.body)
+			if !errors.As(err, &leak) {
+				t.Errorf("%s, %s: %v", name, how, err)
+			}
+			if bytes.Contains(got, []byte(token[:len(token)/2])) {
+				t.Errorf("%s, %s: the token went", name, how)
+			}
+		}
 	}
 	note := append(protowire.AppendTag(nil, 1, protowire.BytesType), "\x05clean"...)
-	if _, err := readRequest(t, s, grpcHeader("application/grpc", ""), grpcMessage(0, note)); err != nil {
-		t.Errorf("clean: %v", err)
+	for _, clean := range [][]byte{note, slices.Concat(long, note), field(7, slices.Concat(long, note, long)), group[:len(group)/2]} {
+		if _, err := readRequest(t, s, grpcHeader("application/grpc", ""), grpcMessage(0, clean)); err != nil {
+			t.Errorf("clean: %v", err)
+		}
 	}
 }
 
@@ -125,6 +178,11 @@ func TestGRPCRefusals(t *testing.T) {
 		"unknown compression": {grpcHeader("application/grpc", "lz4"), nil, Unknown},
 		"two":                 {grpcHeader("application/grpc", "gzip, gzip"), nil, Unknown},
 		"no compression":      {grpcHeader("application/grpc", ""), grpcMessage(1, compress(t, "gzip", []byte("x"))), Malformed},
+		"trailers in connect": {connectHeader("application/connect+proto", ""), grpcMessage(0x80, []byte("x")), Malformed},
+		"connect, unknown":    {connectHeader("application/connect+json", "lz4"), nil, Unknown},
+		"connect, none named": {connectHeader("application/connect+json", ""), grpcMessage(1, compress(t, "gzip", []byte("x"))), Malformed},
+		"of what":             {connectHeader("application/json", "gzip"), nil, Unknown},
+		"of gRPC, in connect": {http.Header{"Content-Type": {"application/connect+proto"}, "Grpc-Encoding": {"gzip"}}, nil, Unknown},
 		"reserved flag":       {grpcHeader("application/grpc", ""), grpcMessage(2, []byte("x")), Malformed},
 		"not what it says":    {grpcHeader("application/grpc", "gzip"), grpcMessage(1, []byte("this is no gzip")), Malformed},
 		"cut":                 {grpcHeader("application/grpc", "gzip"), grpcMessage(1, compress(t, "gzip", []byte("xyz")))[:20], Malformed},

@@ -14,39 +14,41 @@ const (
 	wireVarint  = 0
 	wireFixed64 = 1
 	wireLength  = 2
+	wireBegin   = 3 // of a group; its fields follow, as if they were the message's own
+	wireEnd     = 4
 	wireFixed32 = 5
 )
 
-// lookAtFields looks for forms in the fields of a message in the wire format of protocol buffers, each as a text of its own:
-// in the message as it is, a token's length stands before it and the next field's tag behind, and either may be a letter.
-// Known tokens need that not, and are found in the message as it is. What is no such message is looked at as one text.
-func (st *Stream) lookAtFields(message []byte) *LeakError {
+// lookAtFields looks for forms in a message that is whole, and in each of its fields as a text of its own.
+func (st *Stream) lookAtFields(message []byte) (leak *LeakError) {
 	if st.s.formats == nil {
 		return nil
 	}
-	var leak *LeakError
-	eachField(message, fieldDepth, func(text []byte) {
-		st.s.formats.Scan(text, st.s.policy, func(f formats.Finding) {
-			finding, ok := st.tokens.judge(st.host, st.place, f)
-			switch {
-			case !ok || leak != nil:
-			case finding.Action == Block:
-				leak = &LeakError{Finding: finding}
-			default:
-				st.notes.add(finding)
-			}
-		})
-	})
+	eachField(message, fieldDepth, func(text []byte) { st.s.formats.Scan(text, st.s.policy, st.take(&leak)) })
 	return leak
 }
 
-// eachField calls found for every field of a message that holds bytes and is no message itself, as far as can be told.
-func eachField(message []byte, depth int, found func(text []byte)) {
-	if depth == 0 || !wireFormat(message, nil) {
-		found(message)
-		return
+// take returns what notes a finding, or makes it the leak if it is to be blocked.
+func (st *Stream) take(leak **LeakError) func(formats.Finding) {
+	return func(f formats.Finding) {
+		finding, ok := st.tokens.judge(st.host, st.place, f)
+		switch {
+		case !ok || *leak != nil:
+		case finding.Action == Block:
+			*leak = &LeakError{Finding: finding}
+		default:
+			st.notes.add(finding)
+		}
 	}
-	wireFormat(message, func(field []byte) { eachField(field, depth-1, found) })
+}
+
+// eachField calls found for the message and every field in it that holds bytes. A field that could be a message is looked
+// into, and is a text besides: many a token could be a message.
+func eachField(message []byte, depth int, found func(text []byte)) {
+	found(message)
+	if depth > 0 && wireFormat(message, nil) {
+		wireFormat(message, func(field []byte) { eachField(field, depth-1, found) })
+	}
 }
 
 // wireFormat calls field, if it is not nil, for every field that holds bytes, and reports whether the message is in the wire
@@ -75,7 +77,8 @@ func wireFormat(b []byte, field func([]byte)) bool {
 				return false
 			}
 			b = b[n:]
-		default: // groups are of the past
+		case wireBegin, wireEnd:
+		default:
 			return false
 		}
 		if size > uint64(len(b)) {
