@@ -38,7 +38,7 @@ OUTPUT   ?= table
 DOCUMENT ?= docs/BENCHMARKS.md
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate deps test test-vm test-kernels soak soak-body soak-mixed h2spec lint fuzz demo bench microbench clean install
+.PHONY: help build generate deps test test-vm test-kernels soak soak-body soak-mixed neighbours h2spec lint fuzz demo bench microbench clean install
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,10 @@ soak-body: ## send one JSON string of BODY (1 GB) through the scanner, and say h
 
 soak-mixed: ## run a mixed load for DURATION (1h) and fail if memory, goroutines or descriptors grow; needs root
 	GATEWAYD_TEST_MIXED=$(DURATION) $(GO) test -count=1 -timeout 0 -run '^TestMixedLoadStaysFlat$$' -v ./e2e
+
+NEIGHBOURS ?= 20s
+neighbours: deps ## measure what a bottle gets beside a greedy one, NEIGHBOURS (20s) for each way to be greedy, and write it into docs/LIMITS.md (root)
+	GATEWAYD_TEST_NEIGHBOURS=$(NEIGHBOURS) GATEWAYD_TEST_DOCUMENT=$(CURDIR)/docs/LIMITS.md $(GO) test -count=1 -timeout 0 -run '^TestNeighbours$$' -v ./e2e
 
 test-vm: deps ## run the tests that boot a VM, those of real clients in it too (root)
 	$(GO) test -tags testvm -timeout 60m -count 1 -v -run '^TestVM' ./e2e

@@ -38,10 +38,6 @@ func TestMain(m *testing.M) {
 		guest(spec)
 		return
 	}
-	if spec := os.Getenv(greedyVariable); spec != "" {
-		greedy(spec)
-		return
-	}
 	goleak.VerifyTestMain(socketCheck{m})
 }
 
