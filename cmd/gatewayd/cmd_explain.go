@@ -138,8 +138,11 @@ func (a *app) explainRecord(c *cobra.Command, id string, form format) error {
 
 func (a *app) showRecord(r admin.Record) error {
 	to := r.Host
-	if to == "" {
+	if to == "" && r.Dst.IsValid() {
 		to = r.Dst.Addr().String()
+	}
+	if r.Port != 0 { // a name that was asked for has none
+		to = fmt.Sprintf("%s:%d (%s)", to, r.Port, r.Protocol)
 	}
 	request := string(r.Type)
 	if r.Method != "" {
@@ -150,7 +153,7 @@ func (a *app) showRecord(r admin.Record) error {
 		{"id", r.ID, plain},
 		{"time", r.Time.Format(time.RFC3339), plain},
 		{"bottle", r.Bottle, plain},
-		{"to", fmt.Sprintf("%s:%d (%s)", to, r.Port, r.Protocol), plain},
+		{"to", to, plain},
 		{"request", request, plain},
 		{"lane", string(r.Lane), plain},
 		{"reason", string(r.Reason) + ": " + reasonWords(r.Reason), plain},

@@ -20,7 +20,7 @@ const (
 	exitUsage      = 2 // the command line is wrong
 	exitRefused    = 3 // the configuration or a manifest is refused
 	exitNotRunning = 4 // no daemon answers
-	exitDenied     = 5 // explain: the answer is deny
+	exitDenied     = 5 // explain: the answer is deny; scan: the body is refused
 
 	exitInterrupted = 130 // vm run: a signal came, as shells say it of SIGINT
 )

@@ -110,7 +110,7 @@ func manualFiles(b *bytes.Buffer) {
 		{fmt.Sprint(exitUsage), "The command line is wrong."},
 		{fmt.Sprint(exitRefused), "The configuration or a manifest is refused, or there is no such bottle."},
 		{fmt.Sprint(exitNotRunning), "No daemon answers."},
-		{fmt.Sprint(exitDenied), "explain: the answer is deny."},
+		{fmt.Sprint(exitDenied), "explain: the answer is deny; scan: a request with this body is refused."},
 		{fmt.Sprint(exitInterrupted), "vm run: a signal came. Otherwise vm run ends with the status of the command in the VM."},
 	})
 	terms("ENVIRONMENT", [][2]string{

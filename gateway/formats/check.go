@@ -42,6 +42,14 @@ var checks = map[string]check{
 	"github":      func(_, secret []byte) verdict { return checksummed(secret) },
 }
 
+// checkWords say what each of them verifies.
+var checkWords = map[string]string{
+	"luhn":        "its last digit is the check digit of the others",
+	"base58check": "its last four bytes are the checksum of the others",
+	"jwt":         "its first part is the header of a JSON Web Token",
+	"github":      "its last six characters are the checksum of the others",
+}
+
 // harmlessUnless makes a check of what a secret must be.
 func harmlessUnless(is func([]byte) bool) check {
 	return func(_, secret []byte) verdict {
@@ -52,31 +60,37 @@ func harmlessUnless(is func([]byte) bool) check {
 	}
 }
 
-// tune gives a built-in rule a check, where its issuer documents the structure. npm documents a checksum too, but accounts
+// harmlessIf makes a check of what a secret must not be.
+func harmlessIf(is func(before, secret []byte) bool) check {
+	return func(before, secret []byte) verdict {
+		if is(before, secret) {
+			return harmless
+		}
+		return genuine
+	}
+}
+
+// tune gives a built-in rule a check, where its issuer documents the structure, and returns what that verifies. npm documents a checksum too, but accounts
 // differ of what it covers; and refresh tokens of GitHub's are longer than their rule.
-func (r *rule) tune() {
+func (r *rule) tune() string {
 	switch r.id {
 	case "github-pat", "github-oauth", "github-app-token":
 		r.check = checks["github"]
+		return checkWords["github"]
 	case "jwt":
 		r.check = checks["jwt"]
+		return checkWords["jwt"]
 	case "aws-access-token":
-		r.check = func(before, _ []byte) verdict {
-			if namesSigner(before) {
-				return harmless
-			}
-			return genuine
-		}
+		r.check = harmlessIf(namesSigner)
+		return "it is not where a signed request says who signed"
 	case "private-key":
 		r.check = harmlessUnless(hasKeyBody)
+		return "there is a key between the lines that say so"
 	case generic:
-		r.check = func(before, secret []byte) verdict {
-			if isIdentifier(before, secret) {
-				return harmless
-			}
-			return genuine
-		}
+		r.check = harmlessIf(isIdentifier)
+		return "it is no UUID and no hash"
 	}
+	return ""
 }
 
 // checksummed tells whether the token's last six characters are the CRC-32 of the 30 between its prefix and them, in base
@@ -161,7 +175,7 @@ func isJWT(token []byte) bool {
 
 // namesSigner tells whether an AWS access key id is where a signed request says whose key signed it: in a signed URL, a form's
 // policy or an Authorization field (AWS, "Signature Version 4"). The key itself is not in such a request.
-func namesSigner(before []byte) bool {
+func namesSigner(before, _ []byte) bool {
 	const longest, signs = 48, 8
 	text := bytes.ToLower(before[max(0, len(before)-longest):])
 	end := len(text)

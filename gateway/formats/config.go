@@ -212,9 +212,11 @@ func (b *builder) add(r ruleTOML) {
 	alternatives, err := parseRegex(r.Regex, r.SecretGroup)
 	for i := 0; i < len(alternatives) && err == nil; i++ {
 		c := &rule{id: r.ID, entropy: r.Entropy, group: r.SecretGroup, lists: lists}
-		if c.tune(); r.Check != "" {
-			c.check = checks[r.Check]
+		verified := c.tune()
+		if r.Check != "" {
+			c.check, verified = checks[r.Check], checkWords[r.Check]
 		}
+		c.about = Rule{ID: r.ID, Description: r.Description, Entropy: r.Entropy, Check: verified, Advisory: advisory(r.ID)}
 		err = c.compile(alternatives[i], r.Keywords)
 		b.set.rules = append(b.set.rules, c)
 	}

@@ -15,6 +15,7 @@ type rule struct {
 	group   int     // that holds the secret; 0 means the first that is not empty
 	lists   []allowlist
 	check   check // nil if nothing is known of its structure
+	about   Rule
 
 	anchored
 	machine *automaton // accepts what the rule's expression accepts, and somewhat more

@@ -29,6 +29,31 @@ func (s *Set) Has(id string) bool {
 	return s != nil && slices.ContainsFunc(s.rules, func(r *rule) bool { return r.id == id })
 }
 
+// Rule says what a rule looks for, for a person.
+type Rule struct {
+	// ID is its id.
+	ID string
+	// Description is its author's.
+	Description string
+	// Entropy is how many bits per byte a secret must have more than, or 0.
+	Entropy float64
+	// Check says what is verified of a secret's structure, or is "".
+	Check string
+	// Advisory says that findings are notes by default.
+	Advisory bool
+}
+
+// Rule returns the rule with the id; it is zero if there is none.
+func (s *Set) Rule(id string) Rule {
+	if s == nil {
+		return Rule{}
+	}
+	if i := slices.IndexFunc(s.rules, func(r *rule) bool { return r.id == id }); i >= 0 {
+		return s.rules[i].about
+	}
+	return Rule{}
+}
+
 // Advisory tells whether findings of the rule are notes by default, because its form is not that of one issuer: it is for
 // whatever is assigned to something called a key or a token.
 func (s *Set) Advisory(id string) bool { return advisory(id) }

@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"bytes"
 	"cmp"
 	"hash/maphash"
 	"slices"
@@ -16,11 +17,16 @@ type Finding struct {
 	From, To int
 	// Note tells that the policy wants a note of it and no more, or that its checksum is wrong.
 	Note bool
+	// Doubtful tells that its checksum is wrong.
+	Doubtful bool
 	// Encoding is "base64" or "hex" when the secret was found in what that said, else "". Text is what it said.
 	Encoding string
 	// Offset is where the secret begins in the stream, in bytes of what was pushed; if it was encoded, within a few bytes.
 	Offset int64
 }
+
+// Entropy returns how random the secret is: Shannon's measure of it, in bits per byte.
+func (f Finding) Entropy() float64 { return entropy(bytes.Trim(f.Text[f.From:f.To], "\n")) }
 
 // Bounds of what one stream costs.
 const (
@@ -368,7 +374,7 @@ func (st *Stream) lookAt(c *candidate, found func(Finding)) bool {
 	if note {
 		st.count[c.rule]++
 	}
-	found(Finding{Rule: r.id, Text: text, From: secret.lo, To: secret.hi, Note: note, Offset: at + int64(secret.lo)})
+	found(Finding{Rule: r.id, Text: text, From: secret.lo, To: secret.hi, Note: note, Doubtful: v == doubtful, Offset: at + int64(secret.lo)})
 	return true
 }
 

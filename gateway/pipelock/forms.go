@@ -77,7 +77,7 @@ func (f *formStream) decode(p []byte) []byte {
 
 // see looks into the next bytes of the text, and returns how many of all can be let go.
 func (f *formStream) see(text []byte, tail int) int64 {
-	free := f.found.Push(text, f.st.take(&f.leak))
+	free := f.found.Push(text, f.take)
 	if leak := f.known.push(f.st, text, tail, f.view.undone); leak != nil && f.leak == nil {
 		f.leak = leak
 	}
@@ -114,11 +114,19 @@ func (f *formStream) end(p []byte, tail int) ([]byte, *LeakError) {
 	rest := f.with(p)
 	f.see(f.decode(p), tail)
 	f.see(f.view.carry, len(f.view.carry))
-	f.found.End(f.st.take(&f.leak))
+	f.found.End(f.take)
 	if f.known.flush(); !f.st.goesOn {
 		f.known.end()
 	}
 	f.found = nil
 	f.view.release()
 	return rest, f.leak
+}
+
+// take takes one finding. Of leaks the first is kept.
+func (f *formStream) take(found formats.Finding) {
+	if f.st.notes.all != nil { // else what was let go must be found out first, and that may lie before
+		found.Offset = f.view.origin(found.Offset)
+	}
+	f.st.take(&f.leak)(found)
 }

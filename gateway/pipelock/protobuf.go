@@ -34,6 +34,8 @@ func (st *Stream) take(leak **LeakError) func(formats.Finding) {
 		finding, ok := st.tokens.judge(st.host, st.place, f)
 		switch {
 		case !ok || *leak != nil:
+		case st.notes.all != nil:
+			st.notes.all(inspect(finding, f))
 		case finding.Action == Block:
 			*leak = &LeakError{Finding: finding}
 		default:

@@ -24,7 +24,10 @@ type Stream struct {
 }
 
 // notes are the findings that were let go, of all that belongs to one body.
-type notes struct{ found []Finding }
+type notes struct {
+	found []Finding
+	all   func(Inspected) // takes what is found by its form instead, whatever is to be done about it; nil outside of Inspect
+}
 
 func (n *notes) add(f Finding) {
 	n.found = add(n.found, f)
