@@ -130,8 +130,8 @@ func (c *chunkReader) readTrailer() error {
 			return refuse(ReasonTrailer, "the trailer section is larger than the gateway takes")
 		}
 	}
-	c.ended = true
 	if lines == 0 {
+		c.ended = true
 		return nil
 	}
 	trailer, bad := parseFields(string(text), lines)
@@ -147,6 +147,6 @@ func (c *chunkReader) readTrailer() error {
 			return refuse(ReasonTrailer, "the trailer section holds a field that no trailer may hold (RFC 9110 section 6.5.1)")
 		}
 	}
-	c.trailer = trailer
+	c.trailer, c.ended = trailer, true
 	return nil
 }
