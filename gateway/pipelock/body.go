@@ -100,7 +100,8 @@ func (s *Scanner) EncodedBody(host, encoding string, r io.Reader) (*BodyReader, 
 // RequestBody is EncodedBody for the body of a request with the header h, whose Content-Type says what the body is made of:
 //
 //   - a form's fields are looked at decoded;
-//   - the parts of a multipart body are, if they have a transfer or content encoding;
+//   - the parts of a multipart body are, and of parts that are multipart themselves, if they have a transfer or content
+//     encoding, and so are messages within it that have a header;
 //   - messages of gRPC and Connect are, if they are compressed, and the fields of protocol buffers each as a text. A
 //     Grpc-Encoding or Connect-Content-Encoding that cannot be undone is an *EncodingError of kind Unknown.
 //
@@ -143,6 +144,8 @@ func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyRea
 		}
 	case strings.HasPrefix(media, "multipart/"):
 		b.content = newParts(b, in, params["boundary"])
+	case isMessage(media):
+		b.content = newMessage(b, in)
 	case isProtobuf(media) && s.formats != nil:
 		b.content = newOneMessage(b, in)
 	case b.coded:

@@ -9,24 +9,43 @@ import (
 )
 
 // maxPartHead bounds the header of one part of a multipart body, in bytes.
-const maxPartHead = 16 << 10
+const maxPartHead = 64 << 10
+
+// maxPartDepth bounds how deep parts are within parts.
+const maxPartDepth = 8
 
 // parts takes a multipart body apart (RFC 2046 section 5.1.1) for the parts that are encoded: the others are scanned as
-// part of the body. It reads as the more lenient of servers do: lines may end in LF alone, and white space may follow a
-// delimiter. A part that is multipart itself is not taken apart.
+// part of the body. It reads as the more lenient of servers do: lines may end in LF alone, white space may follow a
+// delimiter, and parts the last. Parts that are multipart or messages with a header of their own are taken apart likewise;
+// they must not be encoded themselves.
 type parts struct {
-	body      *takenApart
-	in        *bufio.Reader
-	delimiter []byte // without the line's end
-	head      []byte // of the part that begins, until its empty line
-	inHead    bool
-	middle    bool      // the last piece of a line had no end
-	part      *unfolded // the part that is being read, if it is encoded
-	buf       []byte
+	body       *takenApart
+	in         *bufio.Reader
+	delimiters [][]byte // without the line's end, the innermost last
+	head       []byte   // of the part that begins, until its empty line
+	inHead     bool
+	loose      bool      // a delimiter may end the head: it is a message's within a part, or no head but behind the last part
+	middle     bool      // the last piece of a line had no end
+	part       *unfolded // the part that is being read, if it is encoded
+	buf        []byte
 }
 
 func newParts(b *takenApart, in io.Reader, boundary string) *parts {
-	return &parts{body: b, in: newLookahead(in), delimiter: []byte("--" + boundary)}
+	return &parts{body: b, in: newLookahead(in), delimiters: [][]byte{[]byte("--" + boundary)}}
+}
+
+// newMessage is newParts for a body that is a message with a header.
+func newMessage(b *takenApart, in io.Reader) *parts {
+	return &parts{body: b, in: newLookahead(in), inHead: true, loose: true}
+}
+
+// isMessage tells whether what has the type begins with a header of its own (RFC 2046 section 5.2.1, RFC 9112 section 10).
+func isMessage(media string) bool {
+	switch media {
+	case "message/rfc822", "message/global", "message/http", "application/http":
+		return true
+	}
+	return false
 }
 
 func (m *parts) pending() int {
@@ -55,23 +74,35 @@ func (m *parts) step() error {
 	whole := !m.middle
 	m.middle = err != nil
 	switch {
+	case m.inHead && !m.loose && whole && m.atDelimiter(line, false):
+		return &EncodingError{Encoding: "header of a part", Kind: Malformed, Err: errors.New("a delimiter is in it")}
+	case whole && m.atDelimiter(line, true):
 	case m.inHead:
 		return m.header(line)
-	case whole && m.delimits(line):
-		m.inHead, m.head = true, m.head[:0]
 	}
 	return nil
 }
 
-// delimits tells whether a line begins a part, or ends the last.
-func (m *parts) delimits(line []byte) bool {
-	rest, ok := bytes.CutPrefix(line, m.delimiter)
-	if !ok {
-		return false
+// atDelimiter tells whether a line begins a part, or ends the last. If it does and the caller takes it, a head follows.
+func (m *parts) atDelimiter(line []byte, take bool) bool {
+	for i := len(m.delimiters) - 1; i >= 0; i-- {
+		rest, ok := bytes.CutPrefix(line, m.delimiters[i])
+		if !ok {
+			continue
+		}
+		if rest = bytes.TrimRight(rest, " \t\r\n"); len(rest) > 0 && string(rest) != "--" {
+			continue
+		}
+		if take {
+			m.delimiters = m.delimiters[:i+1]
+			m.beginHead(len(rest) > 0)
+		}
+		return true
 	}
-	rest = bytes.TrimRight(rest, " \t\r\n")
-	return len(rest) == 0 || string(rest) == "--"
+	return false
 }
+
+func (m *parts) beginHead(loose bool) { m.inHead, m.loose, m.head = true, loose, m.head[:0] }
 
 // header takes the next line of a part's header, and opens the part behind the last.
 func (m *parts) header(line []byte) error {
@@ -87,12 +118,16 @@ func (m *parts) header(line []byte) error {
 
 // open undoes the encodings that the part's header names.
 func (m *parts) open() error {
+	media, params, err := mediaType(partFields(m.head, "content-type"))
+	if err != nil {
+		return err
+	}
 	var in io.Reader = &partReader{m: m}
 	for _, field := range []struct {
 		name   string
 		opener func(string) opener
 	}{{"content-transfer-encoding", transferOpener}, {"content-encoding", contentOpener}} {
-		encoding := partField(m.head, field.name)
+		encoding := strings.Join(partFields(m.head, field.name), ",")
 		name := codingName(encoding)
 		switch name {
 		case "", "7bit", "8bit", "binary":
@@ -104,6 +139,9 @@ func (m *parts) open() error {
 		}
 		m.part, in = u, u
 	}
+	if strings.HasPrefix(media, "multipart/") || isMessage(media) {
+		return m.openNested(media, params["boundary"])
+	}
 	if m.part == nil {
 		return nil
 	}
@@ -114,18 +152,45 @@ func (m *parts) open() error {
 	return nil
 }
 
-// partField returns the value of a field of a part's header, without its parameters and comments.
-func partField(head []byte, name string) string {
+// openNested goes into a part that has parts or a header.
+func (m *parts) openNested(media, boundary string) error {
+	switch {
+	case m.part != nil || len(m.delimiters) > maxPartDepth:
+		return &EncodingError{Encoding: "nested " + media, Kind: Unknown}
+	case isMessage(media):
+		m.beginHead(true)
+	default:
+		m.delimiters = append(m.delimiters, []byte("--"+boundary))
+	}
+	return nil
+}
+
+// partFields returns the values of a field of a part's header: those of encodings without comments and parameters.
+func partFields(head []byte, name string) (values []string) {
 	unfolded := strings.NewReplacer("\r\n ", " ", "\r\n\t", " ", "\n ", " ", "\n\t", " ").Replace(string(head))
 	for line := range strings.Lines(unfolded) {
 		key, value, ok := strings.Cut(line, ":")
-		if ok && strings.EqualFold(strings.TrimSpace(key), name) {
-			value, _, _ = strings.Cut(value, ";")
-			value, _, _ = strings.Cut(value, "(")
-			return strings.TrimSpace(value)
+		if !ok || !strings.EqualFold(strings.TrimSpace(key), name) {
+			continue
 		}
+		if name != "content-type" {
+			value, _, _ = strings.Cut(withoutComments(value), ";")
+		}
+		values = append(values, strings.TrimSpace(value))
 	}
-	return ""
+	return values
+}
+
+// withoutComments returns value without what is in parentheses (RFC 5322 section 3.2.2), if each has its other.
+func withoutComments(value string) string {
+	for {
+		before, rest, ok := strings.Cut(value, "(")
+		_, after, ok2 := strings.Cut(rest, ")")
+		if !ok || !ok2 {
+			return value
+		}
+		value = before + after
+	}
 }
 
 // partReader reads one part's content, which ends where a delimiter begins a line. The line's end before it belongs to the
@@ -151,8 +216,8 @@ func (p *partReader) more() error {
 				return err
 			}
 		}
-		if !p.middle && p.m.delimits(line) {
-			p.ended, p.m.inHead, p.m.head = true, true, p.m.head[:0]
+		if !p.middle && p.m.atDelimiter(line, true) {
+			p.ended = true
 			return io.EOF
 		}
 		p.middle = errors.Is(err, bufio.ErrBufferFull)
