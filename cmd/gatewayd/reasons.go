@@ -57,7 +57,7 @@ func reasonWords(r routes.Reason) string {
 		"misdirected":              "the request names another host than its connection",
 		"method_refused":           "TRACE or CONNECT",
 		"target_refused":           "a request target that cannot be sent on as it is",
-		"upgrade_refused":          "an upgrade to something other than WebSocket, or a malformed one",
+		"upgrade_refused":          "an upgrade, or an extended CONNECT, to something other than WebSocket, or a malformed one",
 		"not_intercepted":          "a new plan passes this host through; the connection is of the old one",
 		"connection_option":        "Connection names a field that must reach the upstream",
 		"foreign_credential":       "a credential other than the dummy on a route with auth",
