@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -219,32 +220,42 @@ func corpus(t testing.TB) map[string]shape {
 		"form of a sign-in page": {http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, [][]byte{[]byte("grant_type=refresh_token&refresh_token=placeholder&client_id=app_demo&scope=openid+profile")}},
 	}
 	maps.Copy(all, moreShapes(own))
+	maps.Copy(all, uploads(t, own))
 	return all
 }
 
-// TestOrdinaryWorkPasses pins what is found in what agents send.
+// TestOrdinaryWorkPasses pins what is found in what agents send: nothing is blocked, and what is made here makes no
+// notes. Two kinds of text are not made here. Of this project's own source, notes are left open: its tests have
+// placeholders and test vectors, which come and go. So they are of Go's standard library, whose version is the toolchain's; and
+// that has private keys in the examples of its documentation and tests, which to the scanner are private keys.
 func TestOrdinaryWorkPasses(t *testing.T) {
 	s := formScanner(t).withoutTokens()
-	// The standard library has one private key as an example that is none by its form. Notes are of test vectors.
-	blocks := map[string]int{"model, standard": 1}
-	notes := map[string]int{"model, standard": 12, "model, own source": 8, "source as it is": 8, "own source, base64": 8}
+	blocks := map[string]string{"model, standard": "private-key"}
+	open := map[string]bool{
+		"model, standard": true, "model, own source": true, "source as it is": true, "own source, base64": true, "model, zstd": true, "model, blocks": true,
+	}
 	for name, sh := range corpus(t) {
-		size, blocked, noted := 0, 0, 0
+		size, blocked := 0, 0
+		var noted []Finding
 		for _, body := range sh.bodies {
 			size += len(body)
 			r, err := s.RequestBody(other, sh.header, bytes.NewReader(body))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := io.Copy(io.Discard, r); err != nil {
+			_, err = io.Copy(io.Discard, r)
+			var leak *LeakError
+			switch {
+			case errors.As(err, &leak) && leak.Finding.Rule == blocks[name]:
 				blocked++
-				t.Logf("%s: %v", name, err)
+			case err != nil:
+				t.Errorf("%s: %v", name, err)
 			}
-			noted += len(r.Warnings())
+			noted = append(noted, r.Warnings()...)
 		}
-		t.Logf("%s: %d bodies, %d KB, %d blocked, %d notes", name, len(sh.bodies), size>>10, blocked, noted)
-		if blocked != blocks[name] || noted > notes[name] {
-			t.Errorf("%s: %d blocked and %d notes, want %d and at most %d", name, blocked, noted, blocks[name], notes[name])
+		t.Logf("%s: %d bodies, %d KB, %d blocked, %d notes", name, len(sh.bodies), size>>10, blocked, len(noted))
+		if !open[name] && len(noted) > 0 {
+			t.Errorf("%s: notes %+v", name, noted)
 		}
 	}
 }
