@@ -117,7 +117,7 @@ type bottle struct {
 	mu      sync.Mutex
 	flows   map[*flow]struct{}
 	problem string // why the newest plan was not taken
-	over    map[routes.Reason]uint64
+	over    map[routes.Reason]excess
 }
 
 // newBottle returns the bottle of b with the plan s, not yet serving.
@@ -137,7 +137,7 @@ func (g *Gateway) newBottle(b Bottle, s *snapshot) *bottle {
 		flows:   map[*flow]struct{}{},
 		fastNot: map[netip.Addr]time.Time{},
 		known:   make(chan struct{}),
-		over:    map[routes.Reason]uint64{},
+		over:    map[routes.Reason]excess{},
 	}
 	n.up = newUpstream(n.dial, g.roots, g.waits, defaultBounds)
 	n.plan.Store(s)

@@ -110,17 +110,28 @@ func (b *bottle) turnAway(conn *net.TCPConn, why routes.Reason) {
 	b.overBudget(src, why)
 }
 
-// overBudget counts something that the bottle at src was refused for the reason why. The records of that share one per
-// second.
+// noticeEvery is how often a record tells of what the budget refused, for each reason.
+const noticeEvery = time.Second
+
+// excess is what the budget refused for one reason.
+type excess struct {
+	count uint64 // of which no record has told
+	told  time.Time
+}
+
+// overBudget counts something that the bottle at src was refused for the reason why. What is refused within noticeEvery shares one
+// record.
 func (b *bottle) overBudget(src netip.AddrPort, why routes.Reason) {
 	b.g.metrics.turnedAway(b.name, why)
 	b.mu.Lock()
-	b.over[why]++
-	n := b.over[why]
-	tell := b.meter.notices.Allow()
+	e := b.over[why]
+	e.count++
+	n, now := e.count, time.Now()
+	tell := now.Sub(e.told) >= noticeEvery
 	if tell {
-		b.over[why] = 0
+		e = excess{told: now}
 	}
+	b.over[why] = e
 	b.mu.Unlock()
 	if tell {
 		b.record(Record{

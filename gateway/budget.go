@@ -83,7 +83,6 @@ type meter struct {
 	resets     *rate.Limiter
 	rate       *rate.Limiter
 	denials    *rate.Limiter
-	notices    *rate.Limiter // records about the budget itself
 }
 
 // newMeter returns an unused account of b, which must have its defaults filled in.
@@ -98,7 +97,6 @@ func newMeter(b Budget) *meter {
 		resets:     rate.NewLimiter(rate.Limit(b.ResetsPerSecond), b.ResetBurst),
 		rate:       rate.NewLimiter(rate.Limit(b.FlowsPerSecond), b.FlowBurst),
 		denials:    rate.NewLimiter(rate.Limit(b.DenialsPerSecond), b.DenialBurst),
-		notices:    rate.NewLimiter(1, 1),
 	}
 }
 

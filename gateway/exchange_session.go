@@ -78,6 +78,7 @@ func (f *flow) overBudget(why routes.Reason) {
 // ServeHTTP answers one request and records it. It panics with [http.ErrAbortHandler] to have the response cut off.
 func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.h2 {
+		s.frames.served.Add(1)
 		if !s.meter.streams.try() {
 			s.over(ReasonStreamBudget)
 			panic(http.ErrAbortHandler) // an answer could not be finished before its guest reads it

@@ -32,6 +32,9 @@ type h2Conn struct {
 	paid    atomic.Int64 // bytes of bodies, either way, that no frame was let pass for
 	flood   atomic.Bool
 
+	served   atomic.Int64 // requests that came to the gateway
+	answered int64        // of them, those whose response has ended; written with frames
+
 	idle   time.Duration
 	mu     sync.Mutex
 	timer  *time.Timer // runs while there is no request
@@ -123,13 +126,31 @@ func (c *h2Conn) received(kind http2.FrameType, flags http2.Flags, length int) {
 }
 
 // sent accounts for a frame of the gateway's. A guest can have it reset streams, by what it sends on them.
-func (c *h2Conn) sent(kind http2.FrameType, _ http2.Flags, length int) {
+func (c *h2Conn) sent(kind http2.FrameType, flags http2.Flags, length int) {
 	switch kind {
 	case http2.FrameData:
 		c.paid.Add(int64(length))
+		c.answer(flags)
+	case http2.FrameHeaders:
+		c.answer(flags)
 	case http2.FrameRSTStream:
 		c.charge(c.meter.resets.Allow())
 	}
+}
+
+// answer accounts for the end of a response. One that is beyond the requests which came to the gateway is http2.Server's own, to a
+// head that is too large or breaks HTTP: it is recorded, and costs the guest as much as a reset. Requests that were reset, or are
+// under way, can hide as many of them.
+func (c *h2Conn) answer(flags http2.Flags) {
+	if !flags.Has(http2.FlagDataEndStream) { // the same as that of HEADERS
+		return
+	}
+	if c.answered < c.served.Load() {
+		c.answered++
+		return
+	}
+	c.over(ReasonH2Head)
+	c.charge(c.meter.resets.Allow())
 }
 
 // fare pays for a frame with bytes that were moved, or else from the bottle's budget.
