@@ -223,6 +223,14 @@ func (b *bench) detach() {
 		}
 		l.Close()
 	}
+	// Without tcx (before Linux 6.6) the bottle's programs are filters of a qdisc.
+	l := b.hostLink()
+	err := b.World.Gateway.Do(func() error {
+		return netlink.QdiscDel(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Parent: netlink.HANDLE_CLSACT, Handle: netlink.MakeHandle(0xffff, 0)}})
+	})
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) { // there is none
+		b.t.Fatal(err)
+	}
 }
 
 // hostLink is the interface in the gateway's namespace that leads to the

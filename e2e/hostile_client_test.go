@@ -23,8 +23,12 @@ func hostileMarker(name string) []byte { return []byte(hostileWord + name + ";")
 // hostileFrames are the frames that a hostile guest sends by a packet socket.
 var hostileFrames = []string{
 	"plain udp", "other mac", "other address", "vlan", "priority tag", "qinq", "ipv6", "options", "fragment", "later fragment", "gre",
-	"broadcast", "lldp", "dns port of another", "short header",
+	"broadcast", "lldp", "dns port of another", "short header", "arp of another", "icmp", "multicast",
+	"tcp syn", "tcp syn to an allowed address", "tcp in the middle",
 }
+
+// ipv6Socket is sent by an ordinary socket.
+const ipv6Socket = "ipv6 socket"
 
 // hostileClient is root in a guest with bad intentions: EVIL is where nothing may arrive, ALLOWED an address that works.
 func hostileClient(ctx context.Context, args []string) error {
@@ -44,7 +48,11 @@ func hostileClient(ctx context.Context, args []string) error {
 	if err := hostileDial(ctx, allowed, nil); err != nil {
 		return fmt.Errorf("before anything was tried: %w", err)
 	}
-	if err := hostileRaw(card, link, evil); err != nil {
+	good, err := netip.ParseAddr(args[1])
+	if err != nil {
+		return err
+	}
+	if err := hostileRaw(card, link, evil, good); err != nil {
 		return err
 	}
 	for _, try := range []struct {
@@ -88,7 +96,7 @@ func mustNotConnect(ctx context.Context, to string, from net.Addr) error {
 }
 
 // hostileRaw sends each frame of the list.
-func hostileRaw(card *net.Interface, link netlink.Link, evil netip.Addr) error {
+func hostileRaw(card *net.Interface, link netlink.Link, evil, good netip.Addr) error {
 	own, router, err := neighbours(link)
 	if err != nil {
 		return err
@@ -99,7 +107,7 @@ func hostileRaw(card *net.Interface, link netlink.Link, evil netip.Addr) error {
 	}
 	defer c.Close()
 	for _, name := range hostileFrames {
-		f := hostileFrame(name, card.HardwareAddr, router, own, evil)
+		f := hostileFrame(name, card.HardwareAddr, router, own, evil, good)
 		for range 3 {
 			if _, err := c.WriteTo(f, &packet.Addr{HardwareAddr: router}); err != nil {
 				return fmt.Errorf("send %s: %w", name, err)
@@ -126,7 +134,7 @@ func neighbours(link netlink.Link) (own netip.Addr, router net.HardwareAddr, err
 }
 
 // hostileFrame makes one frame around its marker.
-func hostileFrame(name string, mac, router net.HardwareAddr, own, evil netip.Addr) []byte {
+func hostileFrame(name string, mac, router net.HardwareAddr, own, evil, good netip.Addr) []byte {
 	src, dst, kind := mac, router, []byte{0x08, 0x00}
 	ip := hostileIP{src: own, dst: evil, proto: 17, port: 9999, words: 5}
 	switch name {
@@ -154,6 +162,19 @@ func hostileFrame(name string, mac, router net.HardwareAddr, own, evil netip.Add
 		dst = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	case "lldp":
 		kind = []byte{0x88, 0xcc}
+	case "arp of another": // "evil's address is here" (RFC 826)
+		arp := slices.Concat([]byte{0, 1, 8, 0, 6, 4, 0, 2}, mac, evil.AsSlice(), router, make([]byte, 4))
+		return slices.Concat(dst, src, []byte{0x08, 0x06}, arp, hostileMarker(name))
+	case "icmp":
+		ip.proto = 1
+	case "multicast":
+		dst, ip.dst, ip.port = net.HardwareAddr{1, 0, 0x5e, 0, 0, 0xfb}, netip.MustParseAddr("224.0.0.251"), 5353
+	case "tcp syn":
+		ip.proto, ip.port, ip.flags = 6, 443, 0x02
+	case "tcp syn to an allowed address": // with data, as only an option for it may have (RFC 7413)
+		ip.proto, ip.port, ip.flags, ip.dst = 6, 443, 0x02, good
+	case "tcp in the middle":
+		ip.proto, ip.port, ip.flags, ip.dst = 6, 443, 0x18, good
 	case "dns port of another":
 		ip.port, ip.dst, ip.src = 53, evil, netip.MustParseAddr("198.18.77.78")
 	case "short header":
@@ -162,23 +183,27 @@ func hostileFrame(name string, mac, router net.HardwareAddr, own, evil netip.Add
 	return slices.Concat(dst, src, kind, ip.packet(hostileMarker(name)))
 }
 
-// hostileIP is an IPv4 packet with a UDP header (RFC 791, RFC 768).
+// hostileIP is an IPv4 packet with a TCP header, or else a UDP header (RFC 791, RFC 9293, RFC 768).
 type hostileIP struct {
 	src, dst netip.Addr
 	proto    byte
 	port     uint16
 	words    int // length of the header as it says
 	fragment uint16
+	flags    byte // TCP's
 }
 
 func (p hostileIP) packet(payload []byte) []byte {
 	h := make([]byte, max(p.words, 5)*4)
-	udp := binary.BigEndian.AppendUint16(nil, 40000)
-	udp = binary.BigEndian.AppendUint16(udp, p.port)
-	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(payload)))
-	udp = append(append(udp, 0, 0), payload...)
+	data := p.udp(payload)
+	switch p.proto {
+	case 1:
+		data = p.echo(payload)
+	case 6:
+		data = p.tcp(payload)
+	}
 	h[0], h[8], h[9] = byte(0x40|p.words), 64, p.proto
-	binary.BigEndian.PutUint16(h[2:], uint16(len(h)+len(udp)))
+	binary.BigEndian.PutUint16(h[2:], uint16(len(h)+len(data)))
 	binary.BigEndian.PutUint16(h[6:], p.fragment)
 	copy(h[12:], p.src.AsSlice())
 	copy(h[16:], p.dst.AsSlice())
@@ -186,7 +211,31 @@ func (p hostileIP) packet(payload []byte) []byte {
 		copy(h[20:], []byte{1, 1, 1, 0}) // no operation, end of options
 	}
 	binary.BigEndian.PutUint16(h[10:], ^onesSum(h))
-	return slices.Concat(h, udp)
+	return slices.Concat(h, data)
+}
+
+func (p hostileIP) udp(payload []byte) []byte {
+	udp := binary.BigEndian.AppendUint16(nil, 40000)
+	udp = binary.BigEndian.AppendUint16(udp, p.port)
+	udp = binary.BigEndian.AppendUint16(udp, uint16(8+len(payload)))
+	return append(append(udp, 0, 0), payload...)
+}
+
+// echo is an ICMP echo request (RFC 792).
+func (p hostileIP) echo(payload []byte) []byte {
+	icmp := append([]byte{8, 0, 0, 0, 0, 1, 0, 1}, payload...)
+	binary.BigEndian.PutUint16(icmp[2:], ^onesSum(append(slices.Clone(icmp), make([]byte, len(icmp)%2)...)))
+	return icmp
+}
+
+func (p hostileIP) tcp(payload []byte) []byte {
+	tcp := binary.BigEndian.AppendUint16(nil, 40001)
+	tcp = binary.BigEndian.AppendUint16(tcp, p.port)
+	tcp = append(tcp, 0, 0, 0, 1, 0, 0, 0, 0, 5<<4, p.flags, 0xff, 0xff, 0, 0, 0, 0)
+	tcp = append(tcp, payload...)
+	pseudo := slices.Concat(p.src.AsSlice(), p.dst.AsSlice(), []byte{0, p.proto, 0, byte(len(tcp))}, tcp, make([]byte, len(tcp)%2))
+	binary.BigEndian.PutUint16(tcp[16:], ^onesSum(pseudo))
+	return tcp
 }
 
 // onesSum is the sum of RFC 1071.
@@ -275,7 +324,7 @@ func hostileIPv6(link netlink.Link) error {
 	}
 	defer c.Close()
 	for range 3 {
-		if _, err := c.Write(hostileMarker("ipv6 socket")); err != nil {
+		if _, err := c.Write(hostileMarker(ipv6Socket)); err != nil {
 			return err
 		}
 	}

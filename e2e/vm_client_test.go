@@ -105,6 +105,15 @@ func clockClient(ctx context.Context, args []string) error {
 	return errors.Join(failed, err, setClock(right.Add(now-boot)))
 }
 
+// shiftClient sets the clock off by OFFSET.
+func shiftClient(_ context.Context, args []string) error {
+	offset, err := time.ParseDuration(args[0])
+	if err != nil {
+		return err
+	}
+	return setClock(time.Now().Add(offset))
+}
+
 func setClock(at time.Time) error {
 	ts := unix.NsecToTimespec(at.UnixNano())
 	return unix.ClockSettime(unix.CLOCK_REALTIME, &ts)

@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,6 +56,64 @@ func TestVMCodex(t *testing.T) {
 	b, api := newVMCodex(t, "true", host.Access, host)
 	b.exec(t, api, host)
 	mustHaveLane(t, b.Gateway, "chatgpt.com", "intercept")
+}
+
+// TestVMCodexClock runs the real CLI through injection in a VM whose clock is a year back and then a day ahead, where its
+// token has expired: it answers, and asks for a new token a few times at most, of which the real host hears nothing. A clock
+// for which the bottle's certificates have expired is named in the record.
+func TestVMCodexClock(t *testing.T) {
+	const day = 24 * time.Hour
+	host := newHostTokens(t, time.Now().Add(day), "vm")
+	b, api := newVMCodex(t, "true", host.Access, host, initramfs.Payload{Host: staticClient(t), At: guestClient})
+	refreshed := 0
+	for _, c := range []struct {
+		name  string
+		shift time.Duration
+	}{{"a year and a day back", -366 * day}, {"a day ahead", 367 * day}} {
+		b.client("shift", c.shift.String())
+		b.exec(t, api, host)
+		before := refreshed
+		refreshed = b.refreshes(t)
+		t.Logf("%s: %d refreshes", c.name, refreshed-before)
+		if refreshed-before > 4 {
+			t.Errorf("%s: %d refreshes for one question", c.name, refreshed-before)
+		}
+	}
+	if n := api.Auth.Connections(); n != 0 {
+		t.Errorf("%d connections reached the sign-in host", n)
+	}
+	b.client("shift", (60 * day).String())
+	ctx, stop := context.WithCancel(b.ctx)
+	answered := make(chan error, 1)
+	go func() { // it tries again and again
+		_, _, err := b.VM.Output(ctx, nil, "/bin/codex", "exec", "--skip-git-repo-check", "say hi")
+		answered <- err
+	}()
+	defer func() {
+		stop()
+		if <-answered == nil {
+			t.Error("it was answered with the clock two months ahead")
+		}
+	}()
+	eventually(t, func() error {
+		for _, r := range readRecords(t, b.Gateway) {
+			if r.Reason == "guest_clock" && strings.Contains(r.Remedy, "clock") {
+				return nil
+			}
+		}
+		return errors.New("no record says guest_clock")
+	})
+}
+
+// refreshes counts how often the guest asked for a fresh token.
+func (b *vmBench) refreshes(t *testing.T) (n int) {
+	t.Helper()
+	for _, r := range readRecords(t, b.Gateway) {
+		if r.Type == "request" && r.Host == "auth.openai.com" && r.Path == "/oauth/token" {
+			n++
+		}
+	}
+	return n
 }
 
 // TestVMCodexFastPath runs the real CLI inside a VM that is signed in by itself: nothing is decrypted, and the kernel carries

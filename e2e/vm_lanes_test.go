@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gatewayd/lab"
+	"gatewayd/lab/demo"
 )
 
 // passedThrough: what passes through is the kernel's, with the upstream's own certificate.
@@ -133,6 +134,17 @@ func (b *vmBench) clocks(t *testing.T, authorization string) {
 		}
 		return errors.New("no record says that the clock may be off")
 	})
+	// What passes through has the upstream's certificate, and a guest's clock is between these two; the lane is the same.
+	fast := func(offset time.Duration) demo.Seen {
+		return b.getFrom("clock", offset.String(), "-ca", "/internet-ca.pem", "https://packages.example.org/clock")
+	}
+	if seen := fast(day / 2); seen.Status != 200 || strings.HasPrefix(seen.Issuer, "gatewayd") {
+		t.Errorf("passed through, half a day ahead: %+v", seen)
+	}
+	if seen := fast(-366 * day); seen.Status != 0 || !strings.Contains(seen.Error, "not yet valid") {
+		t.Errorf("passed through, a year and a day back: %+v", seen)
+	}
+	mustHaveLane(t, b.Gateway, "packages.example.org", "fastpath")
 	if seen := b.get("-header", authorization, "https://api.example.org/clock"); seen.Status != 200 {
 		t.Errorf("with the clock right again: %+v", seen)
 	}

@@ -3,6 +3,8 @@ package e2e
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -50,6 +52,7 @@ func (b *vmBench) checkPod(t *testing.T, mtu int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.mtu = mtu
 	b.checkLanes(t)
 	if mtu >= 1280 { // QUIC has no smaller datagrams (RFC 9000, section 14), and fragments are dropped
 		if seen := b.get("-udp", "packages.example.org:443"); !seen.Refused {
@@ -60,14 +63,10 @@ func (b *vmBench) checkPod(t *testing.T, mtu int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := frames.Largest(); b.pod != nil && n > mtu+14 {
+	if n := frames.Largest(); b.pod != nil && n > mtu+ethernetHeader {
 		t.Errorf("a frame of %d bytes on a link of %d without offload", n, mtu)
 	}
-	if n := longestHello(data); n <= mtu-40 {
-		t.Errorf("the longest hello has %d bytes: it fits one segment of %d", n, mtu-40)
-	} else {
-		t.Logf("the longest hello has %d bytes, segments at most %d", n, mtu-40)
-	}
+	mustSpan(t, data, mtu)
 	t.Run("hostile root", b.hostile)
 }
 
@@ -81,10 +80,30 @@ func (b *vmBench) checkLanes(t *testing.T) {
 	if requests := b.api.Requests(); seen.Status != 200 || len(requests) == 0 || requests[len(requests)-1].Header.Get("Authorization") != "Bearer "+vmToken {
 		t.Errorf("injected: %+v, %v", seen, requests)
 	}
-	if seen := b.get("-header", "X-Note: "+dummy, "https://files.example.org/"); seen.Status != 403 {
+	b.leak(t, dummy)
+	mustHaveLane(t, b.Gateway, "api.example.org", "intercept")
+}
+
+// leak sends the dummy to a host that it is not for: the guest is told no, the host sees nothing, and the record says why.
+func (b *vmBench) leak(t *testing.T, dummy string) {
+	t.Helper()
+	const url, path = "https://files.example.org/leak", "/leak"
+	if seen := b.get("-header", "X-Note: "+dummy, url); seen.Status != 403 {
 		t.Errorf("leak: %+v", seen)
 	}
-	mustHaveLane(t, b.Gateway, "api.example.org", "intercept")
+	for _, r := range b.files.Requests() {
+		if r.URI == path || strings.Contains(fmt.Sprint(r.Header), dummy) {
+			t.Errorf("leak: the host saw %+v", r)
+		}
+	}
+	eventually(t, func() error {
+		for _, r := range readRecords(t, b.Gateway) {
+			if r.Host == "files.example.org" && r.Path == path && r.Reason == "leak" && r.Decision == "deny" {
+				return nil
+			}
+		}
+		return errors.New("no record says leak")
+	})
 }
 
 // dummy is what the guest holds in place of the token.
@@ -97,6 +116,19 @@ func (b *vmBench) dummy() string {
 	}
 	b.t.Fatalf("the guest holds no dummy: %q", b.VM.Env)
 	return ""
+}
+
+// ethernetHeader is an Ethernet header's length in bytes.
+const ethernetHeader = 14
+
+// mustSpan checks that a hello among captured frames takes more than one segment of a link.
+func mustSpan(t *testing.T, data []byte, mtu int) {
+	t.Helper()
+	if n := longestHello(data); n <= mtu-40 {
+		t.Errorf("the longest hello has %d bytes: it fits one segment of %d", n, mtu-40)
+	} else {
+		t.Logf("the longest hello has %d bytes, segments at most %d", n, mtu-40)
+	}
 }
 
 // longestHello finds the records that hold ClientHellos in captured frames and
