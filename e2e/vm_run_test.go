@@ -70,6 +70,29 @@ func (r *vmRunner) start(ctx context.Context, stdin io.Reader, stdout io.Writer,
 	return cmd, r.World.Gateway.Do(cmd.Start)
 }
 
+// TestVMDemo is the demo with a VM for a bottle.
+func TestVMDemo(t *testing.T) {
+	requireVM(t)
+	k, err := vm.FindKernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), vmDeadline)
+	defer cancel()
+	var out bytes.Buffer
+	o := demo.Options{Gatewayd: gatewaydBinary(t), VM: "qemu", Kernel: filepath.Dir(filepath.Dir(k.Image)), Out: &out, JSON: true}
+	if err := demo.Run(ctx, o); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	var report struct {
+		OK       bool
+		Outcomes []demo.Outcome
+	}
+	if err := json.Unmarshal(out.Bytes(), &report); err != nil || !report.OK || len(report.Outcomes) != 6 {
+		t.Errorf("the report: %v: %s", err, out.String())
+	}
+}
+
 const getPackages = "GATEWAYD_E2E_CLIENT=get " + guestClient + " -ca /internet-ca.pem https://packages.example.org/"
 
 // TestVMRun boots with the flags that TestVM does not use, and with a terminal.
