@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"gatewayd/lab"
 	"gatewayd/lab/demo"
 	"gatewayd/lab/privileged"
 	"gatewayd/lab/vm"
@@ -27,6 +29,7 @@ import (
 // vmRunner runs `gatewayd vm run` for a bottle that is up.
 type vmRunner struct {
 	*vmBench
+	bottle   string
 	kernel   string
 	payloads []string
 }
@@ -43,7 +46,7 @@ func newVMRunner(t *testing.T) *vmRunner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &vmRunner{vmBench: b, kernel: filepath.Dir(filepath.Dir(k.Image))}
+	r := &vmRunner{vmBench: b, bottle: "vm", kernel: filepath.Dir(filepath.Dir(k.Image))}
 	ca := filepath.Join(b.World.Dir, "internet-ca.pem")
 	writeFile(t, ca, b.World.Internet.CA.PEM())
 	r.payloads = []string{ca + ":/internet-ca.pem", staticClient(t) + ":" + guestClient}
@@ -59,7 +62,7 @@ func newVMRunner(t *testing.T) *vmRunner {
 
 // start starts the command with its standard streams connected to a file or a writer.
 func (r *vmRunner) start(ctx context.Context, stdin io.Reader, stdout io.Writer, stderr io.Writer, flags, command []string) (*exec.Cmd, error) {
-	args := append([]string{"vm", "run", "vm", "--config", r.Gateway.Config, "--kernel", r.kernel, "--memory", "768"}, flags...)
+	args := append([]string{"vm", "run", r.bottle, "--config", r.Gateway.Config, "--kernel", r.kernel, "--memory", "768"}, flags...)
 	for _, p := range r.payloads {
 		args = append(args, "--payload", p)
 	}
@@ -99,6 +102,7 @@ const getPackages = "GATEWAYD_E2E_CLIENT=get " + guestClient + " -ca /internet-c
 func TestVMRun(t *testing.T) {
 	r := newVMRunner(t)
 	t.Run("q35 without offload", func(t *testing.T) { r.plain(t, "--machine", qemu.Q35, "--offload=false", "--accel", qemu.TCG) })
+	t.Run("in a namespace", r.inNamespace)
 	t.Run("kvm", r.kvm)
 	t.Run("console", r.console)
 }
@@ -118,6 +122,29 @@ func (r *vmRunner) plain(t *testing.T, flags ...string) {
 	var seen demo.Seen
 	if err := json.Unmarshal(bytes.TrimSpace(out.Bytes()), &seen); err != nil || seen.Status != 200 || r.packages.Connections() != before+1 {
 		t.Errorf("%v: %q", err, out.String())
+	}
+}
+
+// inNamespace boots another bottle, whose link is a namespace, and finds nothing of the VM there afterwards.
+func (r *vmRunner) inNamespace(t *testing.T) {
+	pod := *r
+	pod.bottle = "pod"
+	path := r.World.BottleNetns(pod.bottle)
+	manifest := "bottle: pod\nlink: { netns: " + path + " }\n" + vmRoutes
+	if err := errors.Join(r.Gateway.WriteManifest(pod.bottle, manifest), r.Gateway.WaitBottle(r.ctx, pod.bottle)); err != nil {
+		t.Fatal(err)
+	}
+	pod.plain(t)
+	ns, err := lab.OpenNamespace(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = ns.Do(func() error {
+		_, err := net.InterfaceByName(vm.PodTap)
+		return err
+	})
+	if err == nil {
+		t.Error("the VM's tap is still there")
 	}
 }
 
