@@ -81,11 +81,11 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 	}
 	loads := map[string]func(context.Context, *job) (Result, error){
 		"rr": requestResponse, nearName: requestResponse, "crr": connectRequest, "up": upload, "down": download, "first": firstConnection,
-		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk,
+		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk, "h2-upload": httpUpload,
 		"tls-new": newTLS, volumeName: volume, "h1-full": newTLS, resumedName: resumedTLS, socketName: roundTrips,
 	}
 	do, ok := loads[j.load]
-	if !ok && j.load != "hold" && j.load != idleName {
+	if !ok && holders[j.load] == nil {
 		return fmt.Errorf("no load is called %q", j.load)
 	}
 	ctx, cancel := context.WithTimeout(ctx, j.duration+clientPatience)
@@ -101,7 +101,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 		}
 		j.connect = netip.AddrPortFrom(addr, 443).String()
 	}
-	if j.load == "hold" || j.load == idleName {
+	if holders[j.load] != nil {
 		return holdConnections(ctx, &j, in, out)
 	}
 	r, err := do(ctx, &j)

@@ -21,6 +21,14 @@ const (
 
 var bulkFiles = map[string]int64{bulkPath: bulkSize, vmBulkPath: vmBulkSize}
 
+// version is that of HTTP that the load speaks.
+func (j *job) version() string {
+	if strings.HasPrefix(j.load, "h2") {
+		return "HTTP/2.0"
+	}
+	return "HTTP/1.1"
+}
+
 // httpClient speaks one version of HTTP over one TLS configuration, the same for every peer: X25519 and no hybrid, since
 // not every peer's library has one.
 func httpClient(j *job) (*http.Client, error) {
@@ -29,9 +37,8 @@ func httpClient(j *job) (*http.Client, error) {
 		return nil, err
 	}
 	p := new(http.Protocols)
-	h2 := strings.HasPrefix(j.load, "h2")
-	p.SetHTTP2(h2)
-	p.SetHTTP1(!h2)
+	p.SetHTTP2(j.version() == "HTTP/2.0")
+	p.SetHTTP1(j.version() == "HTTP/1.1")
 	t := &http.Transport{
 		TLSClientConfig:     config,
 		Protocols:           p,
@@ -62,7 +69,7 @@ func get(ctx context.Context, c *http.Client, j *job, path string) (int64, error
 	if err != nil {
 		return n, err
 	}
-	want := map[bool]string{true: "HTTP/2.0", false: "HTTP/1.1"}[strings.HasPrefix(j.load, "h2")]
+	want := j.version()
 	if answer.StatusCode != http.StatusOK || answer.Proto != want {
 		return n, fmt.Errorf("get %s: status %s over %s, want 200 over %s", path, answer.Status, answer.Proto, want)
 	}

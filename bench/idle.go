@@ -16,12 +16,12 @@ func (w *world) idleManifest(name string) string {
 		name, w.BottleNetns(name), apiName)
 }
 
-// startIdleBottles gives gatewayd the bottles of the larger load of idle connections, if it is asked for.
+// startIdleBottles gives gatewayd the bottles of the loads of idle connections that one may not have, if one is asked for.
 func (w *world) startIdleBottles(ctx context.Context, o *options) error {
 	loads, _ := o.loads() // wrong arguments were found before
 	wanted := false
 	for _, l := range loads {
-		wanted = wanted || l.name == manyIdleName
+		wanted = wanted || l.name == manyIdleName || l.name == h2IdleName
 	}
 	if !wanted {
 		return nil

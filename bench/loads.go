@@ -35,6 +35,8 @@ type load struct {
 	costs bool
 	// scale turns units per second into the value.
 	scale float64
+	// held, if not 0, is how many connections a load of memory holds, twice, in a process that is started anew.
+	held int
 	// once says that only the first round measures it.
 	once    bool
 	streams int
@@ -80,8 +82,11 @@ const gigabit = 8e-9
 // nearName is the load whose two ends share a CPU.
 const nearName = "rr-one"
 
-// idleName is the load that holds decrypted connections.
-const idleName = "h1-idle"
+// idleName and h2IdleName are the loads that hold decrypted connections.
+const (
+	idleName   = "h1-idle"
+	h2IdleName = "h2-idle"
+)
 
 func allLoads() []load {
 	passed := []string{viaGatewayd, viaHAProxy, viaNginx, viaKernel}

@@ -32,6 +32,11 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	if l.name == openName {
 		return w.measureOpen(ctx, o, l, via)
 	}
+	if l.held > 0 {
+		if err := w.renew(ctx, o, via); err != nil {
+			return sample{}, fmt.Errorf("%s over %s: %w", l.name, via, err)
+		}
+	}
 	mark, err := w.auditSize()
 	if err != nil {
 		return sample{}, err
@@ -59,6 +64,8 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	switch {
 	case l.name == manyIdleName:
 		r, grown, err = w.holdMany(ctx, o, l, via)
+	case l.held > 0:
+		r, grown, err = w.holdMore(ctx, o, l, via)
 	case l.memory:
 		r, grown, err = w.hold(ctx, o, l, via)
 	case via == viaIperf:

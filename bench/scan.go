@@ -159,9 +159,9 @@ func post(ctx context.Context, c *http.Client, j *job, path string, size int64) 
 	if err != nil {
 		return nil, err
 	}
-	if answer.StatusCode != http.StatusOK {
+	if want := j.version(); answer.StatusCode != http.StatusOK || answer.Proto != want {
 		answer.Body.Close()
-		return nil, fmt.Errorf("post %s: status %s", path, answer.Status)
+		return nil, fmt.Errorf("post %s: status %s over %s, want 200 over %s", path, answer.Status, answer.Proto, want)
 	}
 	return answer.Body, nil
 }
