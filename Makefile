@@ -50,7 +50,7 @@ generate: ## make the BPF objects, the manifest's schema, the manual page and th
 	$(GO) generate ./...
 	$(GO) run ./cmd/gatewayd schema > docs/manifest.schema.json.new && mv docs/manifest.schema.json.new docs/manifest.schema.json
 	$(GO) run ./cmd/gatewayd man > docs/gatewayd.8.new && mv docs/gatewayd.8.new docs/gatewayd.8
-	$(GO) test -count=1 -run '^TestTable$$' ./gateway/formats -write
+	$(GO) test -count=1 -run '^(TestTable|TestEvasions)$$' ./gateway/formats -write
 
 deps: ## install the programs that the tests run (root on a Debian-like system; elsewhere names what is missing)
 	@GATEWAYD_TEST_CODEX= GATEWAYD_CACHE=$(CACHE) .ci/deps

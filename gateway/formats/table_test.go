@@ -225,7 +225,8 @@ func TestTable(t *testing.T) {
 // page holds the table against the one in docs/SCANNER.md, or writes it there.
 func page(t *testing.T, table string) {
 	t.Helper()
-	const name, begin, end = "../../docs/SCANNER.md", "<!-- made by go test ./gateway/formats -run TestTable -write -->\n", "<!-- end -->\n"
+	const name, end = "../../docs/SCANNER.md", "<!-- end -->\n"
+	begin := "<!-- made by go test ./gateway/formats -run " + t.Name() + " -write -->\n"
 	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
