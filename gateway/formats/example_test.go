@@ -188,7 +188,7 @@ func reference(s *Set, id string, re *regexp.Regexp, group int, text string) boo
 				break
 			}
 		}
-		if s.verdict(r, []byte(text), match, secret) == genuine {
+		if s.verdict(r, []byte(text), match, secret, new(int64)) == genuine {
 			return true
 		}
 	}

@@ -22,3 +22,8 @@ func Specimens(t testing.TB, each int) (all []Specimen, rules int) {
 	}
 	return all, rules
 }
+
+// plus adds up the work of two streams.
+func (w work) plus(v work) work {
+	return work{w.steps + v.steps, w.tried + v.tried, w.recalled + v.recalled, w.looked + v.looked}
+}

@@ -28,8 +28,9 @@ type allowlist struct {
 	words   *words
 }
 
-// allows tells whether the list knows the secret.
-func (l *allowlist) allows(secret, match, line []byte) bool {
+// allows tells whether the list knows the secret. It adds to looked how many bytes it looked at.
+func (l *allowlist) allows(secret, match, line []byte, looked *int64) bool {
+	*looked += int64(len(secret))
 	word := l.words.in(secret)
 	if word && (!l.all || len(l.regexes) == 0) {
 		return true
@@ -38,18 +39,23 @@ func (l *allowlist) allows(secret, match, line []byte) bool {
 		return false
 	}
 	text := [][]byte{targetSecret: secret, targetMatch: match, targetLine: line}[l.target]
-	return slices.ContainsFunc(l.regexes, func(re *regexp.Regexp) bool { return re.Match(text) })
+	return slices.ContainsFunc(l.regexes, func(re *regexp.Regexp) bool {
+		*looked += int64(len(text))
+		return re.Match(text)
+	})
 }
 
 // verdict says what the secret is that a match of r holds: random enough, well formed, and on no allow-list. text is what
-// is around; match and secret are in it.
-func (s *Set) verdict(r *rule, text []byte, match, secret span) verdict {
+// is around; match and secret are in it. It adds to looked how many bytes it looked at, each as often as it did.
+func (s *Set) verdict(r *rule, text []byte, match, secret span, looked *int64) verdict {
 	value := bytes.Trim(text[secret.lo:secret.hi], "\n")
+	*looked += int64(len(value))
 	if r.entropy > 0 && entropy(value) <= r.entropy {
 		return harmless
 	}
 	v := genuine
 	if r.check != nil {
+		*looked += int64(len(value))
 		if v = r.check(text[max(0, match.lo-lineContext):secret.lo], value); v == harmless {
 			return v
 		}
@@ -57,7 +63,7 @@ func (s *Set) verdict(r *rule, text []byte, match, secret span) verdict {
 	line := lineAround(text, match)
 	for _, lists := range [2][]allowlist{r.lists, s.lists} {
 		for i := range lists {
-			if lists[i].allows(value, text[match.lo:match.hi], line) {
+			if lists[i].allows(value, text[match.lo:match.hi], line, looked) {
 				return harmless
 			}
 		}

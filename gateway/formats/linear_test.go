@@ -4,12 +4,15 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"unsafe"
 )
 
 // Bounds of what one byte of any text may cost beyond the pass over it.
 const (
-	mostSteps = 40 // of rules' automata
-	mostTried = 16 // bytes that rules' expressions are tried on
+	mostSteps    = 40 // of rules' automata
+	mostTried    = 16 // bytes that rules' expressions are tried on
+	mostRecalled = 40 // bytes that are looked up among the verdicts
+	mostLooked   = 8  // bytes that verdicts look at
 )
 
 // costly returns texts that are made to cost as much as can be: what the benchmarks have, each rule's keywords over and
@@ -21,6 +24,33 @@ func costly(t testing.TB, s *Set) map[string]string {
 	over := func(name, text string) { all[name] = strings.Repeat(text, size/len(text)+1) }
 	for name, text := range shapes(t) {
 		all[name] = string(text[:8*size])
+	}
+	rnd := rand.New(rand.NewPCG(31, 32))
+	random := func(alphabet string, n int) string {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = alphabet[rnd.IntN(len(alphabet))]
+		}
+		return string(b)
+	}
+	// No two lines of these are alike, so that no verdict is remembered, and none is a secret, so that none counts as found.
+	for name, value := range map[string]func() string{
+		"stop word": func() string { return random("abcdefghijklmnopqrstuvwxyz0123456789", 20) + "client" },
+		"UUID": func() string {
+			return random("0123456789abcdef", 8) + "-1234-4abc-8def-" + random("0123456789abcdef", 12)
+		},
+		"hash":        func() string { return random("0123456789abcdef", 64) },
+		"not random":  func() string { return strings.Repeat(random("abc", 2), 16) },
+		"label":       func() string { return "sha256-" + random("abcdefghijklmnop0123456789", 30) },
+		"placeholder": func() string { return "${" + random("abcdefghijklmnopqrstuvwxyz", 24) + "}" },
+	} {
+		for _, keyword := range []string{"key = '", "token: ", "x_secret=\"", "auth "} {
+			var b strings.Builder
+			for b.Len() < size {
+				b.WriteString(keyword + value() + "'\n")
+			}
+			all[name+", never the same: "+keyword] = b.String()
+		}
 	}
 	for _, r := range source(t) {
 		for _, k := range r.Keywords {
@@ -39,6 +69,11 @@ func costly(t testing.TB, s *Set) map[string]string {
 // TestWorkIsLinear counts steps, not time.
 func TestWorkIsLinear(t *testing.T) {
 	s := defaultSet(t)
+	var worst [4]struct {
+		x    int64
+		name string
+	}
+	defer func() { t.Logf("most steps, tried, recalled, looked for 100 bytes: %v", worst) }()
 	for name, text := range costly(t, s) {
 		for _, e := range append(encodings[:1:1], encodings[5]) {
 			for _, text := range []string{text, e.encode(text)} {
@@ -47,10 +82,16 @@ func TestWorkIsLinear(t *testing.T) {
 				st.End(func(Finding) {})
 				work := st.work
 				if in := st.encoded.within; in != nil {
-					work.steps, work.tried = work.steps+in.work.steps, work.tried+in.work.tried
+					work = work.plus(in.work)
 				}
-				if n := int64(len(text)); work.steps > mostSteps*n || work.tried > mostTried*n {
-					t.Errorf("%s: %d steps and %d bytes tried for %d bytes", name, work.steps, work.tried, n)
+				n := int64(len(text))
+				if work.steps > mostSteps*n || work.tried > mostTried*n || work.recalled > mostRecalled*n || work.looked > mostLooked*n {
+					t.Errorf("%s: %+v for %d bytes", name, work, n)
+				}
+				for i, x := range []int64{work.steps, work.tried, work.recalled, work.looked} {
+					if x*100/n > worst[i].x {
+						worst[i].x, worst[i].name = x*100/n, name
+					}
 				}
 			}
 		}
@@ -91,6 +132,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	if !full {
 		t.Error("no rule has more states than are remembered: this shows nothing")
 	}
+	notesAreBounded(t, defaultSet(t))
 	text := shapes(t)["hostile: near"]
 	st := s.NewStream(s.Policy(nil, false))
 	for len(text) > 0 {
@@ -101,4 +143,42 @@ func TestMemoryIsBounded(t *testing.T) {
 			t.Fatalf("%d bytes, %d candidates, %d verdicts are kept", cap(st.own), len(st.open), len(st.verdicts))
 		}
 	}
+}
+
+// mostNotes bounds the memory of one text's notes with the built-in rules, in bytes: that of all their pages.
+const mostNotes = 1 << 20
+
+// notesAreBounded has candidates of all rules open as long as they can be, over and over.
+func notesAreBounded(t *testing.T, s *Set) {
+	all := 0
+	for _, r := range s.rules {
+		all += pagesOf(r)
+	}
+	if size := all * int(unsafe.Sizeof(notes{})); size > mostNotes {
+		t.Errorf("all pages have %d bytes", size)
+	}
+	st := s.NewStream(s.Policy(nil, false))
+	most := 0
+	for i := range 6 {
+		for _, r := range source(t) {
+			text, _ := example(t, s, r, uint64(i))
+			st.Push([]byte(text+strings.Repeat(text[max(0, len(text)-30):], 40)+"\n"), func(Finding) {})
+			used := 0
+			for rule, pages := range st.notes {
+				if len(pages) > pagesOf(s.rules[rule]) {
+					t.Fatalf("%d pages for %s", len(pages), s.rules[rule].id)
+				}
+				for _, page := range pages {
+					if page != nil {
+						used++
+					}
+				}
+			}
+			most = max(most, used)
+		}
+	}
+	if most == 0 || most > all {
+		t.Errorf("%d pages are in use, of %d", most, all)
+	}
+	t.Logf("%d of %d pages of notes are in use at most", most, all)
 }

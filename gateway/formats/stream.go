@@ -83,10 +83,13 @@ type Stream struct {
 
 	encoded *runs // nil within what was encoded
 
-	// work is what the stream has cost beyond the one pass over its bytes: steps of rules' automata, and bytes that rules'
-	// expressions were tried on.
-	work struct{ steps, tried int64 }
+	// work is what the stream has cost beyond the one pass over its bytes: steps of rules' automata, bytes that rules'
+	// expressions were tried on, bytes of matches that were looked up among the verdicts, and bytes that those took that
+	// were not there.
+	work work
 }
+
+type work struct{ steps, tried, recalled, looked int64 }
 
 // NewStream returns a stream of the set's rules under the policy.
 func (s *Set) NewStream(policy Policy) *Stream {
@@ -390,6 +393,7 @@ func (st *Stream) verdict(id int32, r *rule, text []byte, match, secret span) ve
 	_ = h.WriteByte(byte(id))
 	_ = h.WriteByte(byte(id >> 8))
 	from := max(0, match.lo-lineContext)
+	st.work.recalled += int64(len(text) - from)
 	_, _ = h.Write(text[from:])
 	key := h.Sum64()
 	if v, ok := st.verdicts[key]; ok {
@@ -398,7 +402,7 @@ func (st *Stream) verdict(id int32, r *rule, text []byte, match, secret span) ve
 	if len(st.verdicts) >= mostVerdicts {
 		clear(st.verdicts)
 	}
-	v := st.set.verdict(r, text, match, secret)
+	v := st.set.verdict(r, text, match, secret, &st.work.looked)
 	st.verdicts[key] = v
 	return v
 }

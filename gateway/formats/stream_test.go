@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -137,6 +138,68 @@ func FuzzChunks(f *testing.F) {
 			t.Fatalf("got %q\nwant %q", got, want)
 		}
 	})
+}
+
+// FuzzExpression holds what a rule of any expression finds in a text in ASCII against the expression itself.
+func FuzzExpression(f *testing.F) {
+	f.Add(`\bacme_([a-z0-9]{4,8})\b`, "acme_12345 xacme_aaaaaaa acme_0000")
+	f.Add(`(?i)key.{0,5}?=(a|ab)(c|bcd)(d*)$`, "KEY  =abcd")
+	f.Add(`x?ab[0-9]{2,}?z|^cd{3}e+`, "xab123z\ncddde xab00z")
+	f.Fuzz(func(t *testing.T, expression, text string) {
+		if len(expression) > 60 || len(text) > 300 || strings.ContainsFunc(text, func(r rune) bool { return r >= 0x80 }) {
+			return
+		}
+		re, err := regexp.Compile(expression)
+		if err != nil {
+			return
+		}
+		b := &builder{file: &file{}}
+		b.add(ruleTOML{ID: "own", Regex: expression})
+		s, err := b.finish()
+		if err != nil {
+			return // there is nothing in it to look for
+		}
+		found := 0
+		s.Scan([]byte(text), Policy{}, func(f Finding) {
+			if f.Encoding != "" {
+				return
+			}
+			found++
+			if !matches(re, text, int(f.Offset), string(f.Text[f.From:f.To])) {
+				t.Fatalf("%q finds %q at %d of %q", expression, f.Text[f.From:f.To], f.Offset, text)
+			}
+		})
+		if found == 0 && re.MatchString(text) {
+			t.Fatalf("%q finds nothing in %q", expression, text)
+		}
+	})
+}
+
+// matches tells whether a match of re, wherever it begins, has the secret at the offset: the first group that is not empty,
+// or the whole.
+func matches(re *regexp.Regexp, text string, offset int, secret string) bool {
+	for from := 0; from <= len(text); from++ {
+		// What is before is there for the assertions, and matched by nothing else.
+		whole, err := regexp.Compile(fmt.Sprintf(`\A(?s:.{%d})(?:%s)`, from, re))
+		if err != nil {
+			return true // of the library's limits
+		}
+		at := whole.FindStringSubmatchIndex(text)
+		if at == nil {
+			continue
+		}
+		lo, hi := from, at[1]
+		for g := 2; g < len(at); g += 2 {
+			if at[g] >= 0 && at[g] < at[g+1] {
+				lo, hi = at[g], at[g+1]
+				break
+			}
+		}
+		if lo == offset && text[lo:hi] == secret {
+			return true
+		}
+	}
+	return false
 }
 
 // FuzzRules compiles any rule file, and scans with what comes of it.
