@@ -176,6 +176,9 @@ func (s *Scanner) Request(host, url string, h http.Header, skip []string) []Find
 			t.scan("header ", name, value)
 			t.scan("header ", name, basicCredentials(value))
 		}
+		if len(h[name]) > 1 {
+			t.scan("header ", name, strings.Join(h[name], between(name)))
+		}
 	}
 	return t.found
 }
@@ -193,6 +196,15 @@ func signed(query string) bool {
 		}
 	}
 	return false
+}
+
+// between returns what servers put between the values of a field that comes several times (RFC 9110 section 5.3; RFC 9113
+// section 8.2.3 for what one cookie field was cut into). To whoever reads them so they are one text.
+func between(name string) string {
+	if strings.EqualFold(name, "Cookie") {
+		return "; "
+	}
+	return ", "
 }
 
 // targetParts makes each part of a request target a line, as forms are looked for in whole texts.

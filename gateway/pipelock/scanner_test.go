@@ -166,6 +166,31 @@ func TestExcerpt(t *testing.T) {
 	}
 }
 
+// TestCutOverValues cuts a token where the values of a field are joined again.
+func TestCutOverValues(t *testing.T) {
+	s := New([]Token{{Name: "cookies", Value: "session=41f9; csrf=9a77"}, {Name: "list", Value: "first-half, second-half"}})
+	for _, c := range []struct {
+		name   string
+		values []string
+		rule   string
+	}{
+		{"Cookie", []string{"a=b; session=41f9", "csrf=9a77; c=d"}, "cookies"},
+		{"cookie", []string{"session=41f9", "csrf=9a77"}, "cookies"},
+		{"Cookie", []string{"session=41f9", "a=b", "csrf=9a77"}, ""},
+		{"X-Any", []string{"session=41f9", "csrf=9a77"}, ""},
+		{"X-Any", []string{"the first-half", "second-half"}, "list"},
+		{"Cookie", []string{"first-half", "second-half"}, ""},
+	} {
+		got := s.Request(other, "/", http.Header{c.name: c.values}, nil)
+		if rules := len(got); rules > 1 || (rules == 1) != (c.rule != "") || rules == 1 && got[0].Rule != c.rule {
+			t.Errorf("%s %q: %+v", c.name, c.values, got)
+		}
+	}
+	if got := s.Request(other, "/", http.Header{"X-Any": {"the first-half", "second-half"}}, []string{"x-any"}); len(got) != 0 {
+		t.Errorf("in a field that is set afterwards: %+v", got)
+	}
+}
+
 // FuzzRequest checks that no head makes the scanner panic, and that a token in
 // it is found whatever surrounds it.
 func FuzzRequest(f *testing.F) {
