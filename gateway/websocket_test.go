@@ -15,6 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"gatewayd/gateway/pipelock"
 	"gatewayd/gateway/routes"
 )
 
@@ -359,10 +360,22 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte{0x41, 0x81, 1, 2, 3, 4, 'x', 0x80, 0x81, 1, 2, 3, 4, 'x'})
 	f.Add([]byte{0x01, 0x81, 0, 0, 0, 0, 'x', 0x89, 0x80, 0, 0, 0, 0, 0x80, 0x82, 9, 9, 9, 9, 'y', 'z', 0x88, 0x80, 0, 0, 0, 0})
 	f.Add(append([]byte{0x82, 0xfe, 0, 126, 5, 6, 7, 8}, make([]byte, 126)...))
+	const canary = "canary-of-a-test-7f3a"
+	token := "gl" + "pat-1x2Y3z4W5v6U7t8S9r0Q"
+	for _, text := range []string{canary, token} {
+		f.Add(append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...))
+		f.Add(append(append([]byte{0x01, 0x85, 0, 0, 0, 0}, text[:5]...), append([]byte{0x80, 0x80 | byte(len(text)-5), 0, 0, 0, 0}, text[5:]...)...))
+	}
+	set := builtinSet(f)
+	scanner := pipelock.New([]pipelock.Token{{Name: "canary", Value: canary}}).WithFormats(set, set.Policy(nil, false))
 	pool := newBytePool(64 + frameHead)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		want, _ := messages(raw, true)
-		for _, filtered := range []bool{false, true} {
+		for filter, of := range map[string]messageFilter{
+			"none": nil,
+			"same": func(r io.Reader, _ bool) (io.Reader, bool, error) { return r, true, nil },
+			"scan": scanning(scanner),
+		} {
 			var out bytes.Buffer
 			to := &frameWriter{out: &out, masked: true}
 			d := &messagePump{in: &messageReader{in: bufio.NewReader(bytes.NewReader(raw)), masked: true, compresses: true}, out: to, pool: pool, count: &(&exchange{}).sent}
@@ -373,9 +386,7 @@ func FuzzFrames(f *testing.F) {
 				}
 				return err
 			}
-			if filtered {
-				d.filter = func(r io.Reader, _ bool) (io.Reader, bool, error) { return r, true, nil }
-			}
+			d.filter = of
 			if err := d.run(nil); err == nil {
 				t.Fatal("a direction ended without an end")
 			}
@@ -388,11 +399,22 @@ func FuzzFrames(f *testing.F) {
 			}
 			for i := range got {
 				if got[i] != want[i] {
-					t.Fatalf("message %d: %q became %q", i, want[i], got[i])
+					t.Fatalf("filter %s: message %d: %q became %q", filter, i, want[i], got[i])
+				}
+				if isText := got[i][0] < '8'; filter == "scan" && isText && (strings.Contains(got[i], canary) || strings.Contains(got[i], token)) {
+					t.Fatalf("message %d went: %q", i, got[i])
 				}
 			}
 		}
 	})
+}
+
+// scanning returns the filter of a guest's messages.
+func scanning(scanner *pipelock.Scanner) messageFilter {
+	messages := scanner.Messages("api.test", true)
+	return func(r io.Reader, compressed bool) (io.Reader, bool, error) {
+		return messages.Next(r, compressed), true, nil
+	}
 }
 
 // messages reads whole messages, and control frames, the plainest way there is.
