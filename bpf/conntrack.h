@@ -102,9 +102,9 @@ static __noinline int read_translation(struct __sk_buff *skb, const struct flow_
 	return found;
 }
 
-/* Has conntrack forget a connection that is over when stragglers have had their time. */
+/* Has conntrack forget a connection that is over when the time given has passed. */
 static __noinline int release_translation(struct __sk_buff *skb, const struct flow_key *key,
-					  __be32 saddr)
+					  __be32 saddr, __u32 milliseconds)
 {
 	struct bpf_sock_tuple tuple = { .ipv4 = {
 		.saddr = saddr, .daddr = key->daddr, .sport = key->sport, .dport = key->dport,
@@ -114,7 +114,7 @@ static __noinline int release_translation(struct __sk_buff *skb, const struct fl
 
 	if (!ct)
 		return -1;
-	bpf_ct_change_timeout(ct, TRANSLATION_ENDS_MS);
+	bpf_ct_change_timeout(ct, milliseconds);
 	bpf_ct_release(ct);
 	return 0;
 }

@@ -67,7 +67,7 @@ enum drop_reason {
 	DROP_FRAME_PACE,     /* more frames than the pace allows */
 	DROP_DNS_PACE,	     /* more DNS datagrams than the pace allows */
 	DROP_FLOW_PACE,	     /* more new fast-path flows than the pace allows */
-	DROP_SYN_FORM,	     /* a fast-path SYN with data, odd flags or options */
+	DROP_SYN_FORM,	     /* a fast-path SYN with data or odd flags, or a segment without ACK */
 	DROP_FLOW_BUSY,	     /* another CPU is judging the same flow */
 	DROP_FLOW_ORDER,     /* not in order, or behind a RST, and the hello is not judged yet */
 	DROP_FLOW_REFUSED,   /* its fast-path flow is refused; both sides were reset */
@@ -151,7 +151,7 @@ enum flow_reason {
 	REASON_EARLY_DATA,  /* offers early data, behind which a second hello could hide */
 	REASON_CHANGED,	    /* other bytes where a judged hello was */
 	REASON_URGENT,	    /* URG before the hello was delivered */
-	REASON_OPTION,	    /* a TCP option that makes upstreams ignore segments */
+	REASON_OPTION,	    /* a TCP option that is not plain: see fast_judge.h */
 	REASON_REVOKED,	    /* the permission was withdrawn */
 	REASON_INTERNAL,    /* state that should be there is not */
 	REASON_CLOSED,	    /* both sides have ended */

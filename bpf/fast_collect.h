@@ -7,7 +7,7 @@
 #ifndef GATEWAY_FAST_COLLECT_H
 #define GATEWAY_FAST_COLLECT_H
 
-#include "fast_lane.h"
+#include "fast_flow.h"
 
 #define SECOND_NS (1000ULL * 1000 * 1000)
 #define DELETE_AFTER (SECOND_NS / 2)	 /* from the mark to the deletion */
@@ -55,34 +55,24 @@ static long collect_flow(void *map, const struct flow_key *at, struct flow *f, v
 	case FLOW_UNVERIFIED:
 	case FLOW_VERIFIED:
 		why = over(f, now);
-		if (why && report(&key, f, EVENT_ENDED, why)) {
-			f->state = FLOW_ENDED;
-			f->seen = now;
-			forget_hello(&key, f);
-			leave_lane(&key, f);
-		}
+		if (why)
+			end_flow(&key, f, why);
 		break;
 	case FLOW_REFUSED:
 		if (f->reason && !report(&key, f, EVENT_REFUSED, f->reason))
 			break;
 		f->reason = REASON_NONE;
-		if (now > f->seen && now - f->seen >= REFUSED_AFTER) {
-			f->state = FLOW_ENDED;
-			f->seen = now;
-			forget_hello(&key, f);
-			leave_lane(&key, f);
-		}
+		if (now > f->seen && now - f->seen >= REFUSED_AFTER)
+			end_flow(&key, f, REASON_NONE);
 		break;
 	default:
-		if (now <= f->seen || now - f->seen < DELETE_AFTER)
+		if (now <= f->seen || now - f->seen < DELETE_AFTER ||
+		    bpf_map_delete_elem(&flows, &key))
 			break;
-		unlock_flow(f);
-		if (bpf_map_delete_elem(&flows, &key))
-			return 0;
 		u = bpf_map_lookup_elem(&usages, &ifindex);
 		if (u)
 			__sync_fetch_and_add(&u->flows, -1);
-		return 0;
+		return 0; /* locked for ever: the memory is the map's */
 	}
 	unlock_flow(f);
 	return 0;

@@ -69,9 +69,30 @@ static __always_inline int set_ttl(struct __sk_buff *skb, const struct iphdr *ip
 	return bpf_skb_store_bytes(skb, TTL_OFFSET, &ttl, sizeof(ttl), 0);
 }
 
-/* Ends a flow in refusal and resets both sides. */
-static __always_inline enum fast_verdict refuse(struct __sk_buff *skb, const struct segment *s,
-						struct flow *f, enum flow_reason why)
+/*
+ * Reports a flow that is over, under the reason given unless it was refused, and
+ * marks it. Returns false, and nothing is done, when there is no room for the
+ * report. The caller holds the flow's lock.
+ */
+static __always_inline bool end_flow(const struct flow_key *key, struct flow *f,
+				     enum flow_reason why)
+{
+	if (f->state != FLOW_REFUSED) {
+		if (!report(key, f, EVENT_ENDED, why))
+			return false;
+	} else if (f->reason && !report(key, f, EVENT_REFUSED, f->reason)) {
+		return false;
+	}
+	f->state = FLOW_ENDED;
+	f->seen = bpf_ktime_get_ns();
+	forget_hello(key, f);
+	leave_lane(key, f);
+	return true;
+}
+
+/* Ends a flow in refusal and resets both sides. The caller holds the flow's lock. */
+static __noinline int refuse(struct __sk_buff *skb, const struct segment *s, struct flow *f,
+			     enum flow_reason why)
 {
 	__u32 next = f->start + f->kept;
 	bool redirected;
@@ -105,7 +126,7 @@ static __always_inline enum fast_verdict refuse(struct __sk_buff *skb, const str
 	return redirected ? FAST_RESET_REDIRECT : FAST_DROP;
 }
 
-/* Starts a flow's entry anew; everything of an earlier connection is forgotten. */
+/* Fills in a flow's entry; everything of an earlier one is forgotten. */
 static __always_inline void begin_flow(struct flow *f, const struct segment *s)
 {
 	__u32 *id = (__u32 *)f->id;
@@ -121,6 +142,7 @@ static __always_inline void begin_flow(struct flow *f, const struct segment *s)
 	f->fin_up = f->fin_down = f->reset = f->reason = f->name_len = 0;
 	f->lane = f->out_port = 0;
 	f->checked = f->closing = 0;
+	f->opened = f->sent = f->expects = 0;
 #pragma unroll
 	for (int i = 0; i < 4; i++)
 		id[i] = bpf_get_prandom_u32();
@@ -160,32 +182,29 @@ static __always_inline bool add_flow(const struct segment *s, struct usage *u)
 	return false;
 }
 
-/* A SYN on an entry that exists: the same again, or a new connection. */
-static __noinline int renew_flow(const struct segment *s, struct flow *f, struct usage *u,
-				 bool pinned)
+/*
+ * A SYN where an entry is. The same SYN again may pass, as long as no byte has. Any
+ * other is of a new connection, and the relay's: the upstream may still have the
+ * old one, and must not be sent two streams of which one is judged by the other's
+ * numbers. The entry stays for a while (fast_collect.h), and what the upstream has
+ * answered to earlier SYNs has arrived before the next flow begins here.
+ */
+static __noinline int meet_flow(struct __sk_buff *skb, const struct segment *s, struct flow *f,
+				bool pinned)
 {
 	int verdict = FAST_DROP;
-	bool live;
 
 	if (!lock_flow(f))
 		return FAST_DROP;
-	live = f->state == FLOW_UNVERIFIED || f->state == FLOW_VERIFIED;
-	if (pinned && f->state == FLOW_UNVERIFIED && !f->kept && f->start == s->seq + 1) {
-		verdict = FAST_FORWARD; /* the SYN again */
-		goto out;
-	}
-	if (live && !report(&s->key, f, EVENT_ENDED, REASON_REPLACED))
-		goto out;
-	f->state = FLOW_ENDED;
-	f->seen = bpf_ktime_get_coarse_ns();
-	forget_hello(&s->key, f);
-	leave_lane(&s->key, f);
-	verdict = FAST_NOT_OURS;
-	if (pinned && make_hello(f, u)) {
-		begin_flow(f, s);
+	if (pinned && f->state == FLOW_UNVERIFIED && !f->kept && !f->fin_up && !f->reset &&
+	    f->start == s->seq + 1) {
+		f->up_packets++;
 		verdict = FAST_FORWARD;
+	} else if (f->state == FLOW_ENDED || end_flow(&s->key, f, REASON_REPLACED)) {
+		/* Else the relay's peer would be the uplink's address, under the old port. */
+		release_translation(skb, &s->key, s->saddr, 0);
+		verdict = FAST_NOT_OURS;
 	}
-out:
 	unlock_flow(f);
 	return verdict;
 }
@@ -218,48 +237,63 @@ static __noinline int fast_syn(struct __sk_buff *skb, const struct bottle *b,
 	struct destination *d = bpf_map_lookup_elem(&destinations, &k);
 	struct usage *u = bpf_map_lookup_elem(&usages, &ifindex);
 	bool pinned = b->fast && d && u && d->expires > bpf_ktime_get_coarse_ns();
-	struct link_stats *stats;
-	int verdict;
 
 	if (!u || (!pinned && !f))
 		return FAST_NOT_OURS;
 	*why = DROP_SYN_FORM;
-	if ((s->flags & (TCP_ACK | TCP_RST | TCP_FIN | TCP_URG)) || s->len || odd_options(skb, s))
+	if ((s->flags & (TCP_ACK | TCP_RST | TCP_FIN | TCP_URG)) || s->len)
 		return FAST_DROP;
 	*why = DROP_NO_LISTENER;
 	if (!attended(skb, b))
 		return FAST_DROP;
-	*why = DROP_FLOW_PACE;
-	stats = stats_of(skb->ifindex);
-	if (!stats || !take(&stats->flows_until, FLOW_INTERVAL_NS, FLOW_BURST))
-		return FAST_DROP;
+	/* Options that change what a stream is are for the host's own TCP. */
+	pinned = pinned && !odd_options(skb, s);
 	*why = DROP_EVENTS_FULL;
-	if (!f)
-		return add_flow(s, u) ? FAST_FORWARD : FAST_NOT_OURS;
-	verdict = renew_flow(s, f, u, pinned);
-	if (verdict == FAST_FORWARD)
-		f->up_packets++;
-	return verdict;
+	if (f)
+		return meet_flow(skb, s, f, pinned);
+	if (!pinned || !add_flow(s, u))
+		return FAST_NOT_OURS;
+	/* What conntrack still has of an earlier connection has another port, or none. */
+	release_translation(skb, &s->key, s->saddr, 0);
+	return FAST_FORWARD;
 }
 
-/* A segment of a flow whose stream is still looked at. */
+/*
+ * Tells whether a segment acknowledges what the upstream has sent on the connection
+ * that is judged, and nothing else. A server that keeps no state of a SYN takes the
+ * number of the first segment with its cookie for the stream's beginning, and the
+ * cookie for a number further on is as far on (RFC 4987 section 3.6).
+ */
+static __always_inline bool answers(const struct flow *f, const struct segment *s)
+{
+	return f->opened && (s->flags & TCP_ACK) && f->sent - s->ack < FAR_AHEAD;
+}
+
+/* A segment of a flow whose stream is still looked at, or that is to be refused. */
 static __always_inline enum fast_verdict fast_judged(struct __sk_buff *skb,
 						     const struct segment *s, struct flow *f,
 						     enum drop_reason *drop)
 {
-	enum fast_verdict verdict = FAST_FORWARD;
-	int why = REASON_NONE;
+	int verdict = FAST_FORWARD, why = REASON_NONE;
 
 	*drop = DROP_FLOW_BUSY;
 	if (!lock_flow(f))
 		return FAST_DROP;
+	if (f->state == FLOW_ENDED) { /* meanwhile */
+		unlock_flow(f);
+		return FAST_DROP;
+	}
 	*drop = DROP_NONE;
 	if (f->state == FLOW_REFUSED)
 		why = f->reason ?: REASON_INTERNAL;
+	else if (f->state == FLOW_VERIFIED && !granted(f))
+		why = REASON_REVOKED;
 	else if (f->guarded && (s->flags & TCP_URG))
 		why = REASON_URGENT;
 	else if (f->guarded && odd_options(skb, s))
 		why = REASON_OPTION;
+	else if (f->guarded && !(s->flags & TCP_RST) && !answers(f, s))
+		*drop = DROP_FLOW_ORDER;
 	else if (f->guarded && s->len)
 		why = judge_payload(skb, s, f, drop);
 	if (why) {
@@ -271,6 +305,24 @@ static __always_inline enum fast_verdict fast_judged(struct __sk_buff *skb,
 		count_up(skb, s, f);
 		if (s->flags & TCP_RST)
 			forget_hello(&s->key, f); /* and nothing more with payload passes */
+	}
+	unlock_flow(f);
+	return verdict;
+}
+
+/* Refuses a flow in the lane whose translation is gone. */
+static __always_inline enum fast_verdict refuse_lost(struct __sk_buff *skb,
+						     const struct segment *s, struct flow *f,
+						     enum drop_reason *drop)
+{
+	int verdict = FAST_DROP;
+
+	*drop = DROP_FLOW_BUSY;
+	if (!lock_flow(f))
+		return FAST_DROP;
+	if (f->state == FLOW_VERIFIED) {
+		*drop = DROP_FLOW_REFUSED;
+		verdict = refuse(skb, s, f, REASON_LOST);
 	}
 	unlock_flow(f);
 	return verdict;
@@ -293,8 +345,7 @@ static __always_inline enum fast_verdict send_on(struct __sk_buff *skb, const st
 		*why = DROP_REPLY_FAILED;
 		return redirect_up(skb, s, f) ? FAST_REDIRECT : FAST_DROP;
 	case LANE_LOST:
-		*why = DROP_FLOW_REFUSED;
-		return refuse(skb, s, f, REASON_LOST);
+		return refuse_lost(skb, s, f, why);
 	case LANE_OVER:
 		break;
 	}
@@ -323,10 +374,7 @@ static __always_inline enum fast_verdict fast_path(struct __sk_buff *skb, const 
 			return FAST_DROP;
 		if (f->state == FLOW_REFUSED && (s->flags & TCP_RST)) {
 			verdict = FAST_FORWARD; /* may it close what our RST did not */
-		} else if (f->state == FLOW_VERIFIED && !granted(f)) {
-			*why = DROP_FLOW_REFUSED;
-			return refuse(skb, s, f, REASON_REVOKED);
-		} else if (f->guarded || f->state == FLOW_REFUSED) {
+		} else if (f->guarded || f->state == FLOW_REFUSED || !granted(f)) {
 			verdict = fast_judged(skb, s, f, why);
 		} else {
 			count_up(skb, s, f);
@@ -352,16 +400,26 @@ static __always_inline bool settles(const struct flow *f, __u32 acked)
 }
 
 /*
- * Notes what the upstream says: what is kept goes when it settles the matter, or
- * when the upstream resets the connection; then payload from the bottle is
- * dropped, since the judge has nothing to compare it with.
+ * Notes what the upstream says of a flow that is guarded, len bytes of payload with
+ * it. Its answer to the flow's SYN opens the flow. What is kept goes when the
+ * upstream settles the matter, or when it resets the connection; then payload from
+ * the bottle is dropped, since the judge has nothing to compare it with.
  */
 static __noinline int note_answer(const struct flow_key *key, struct flow *f,
-				  const struct tcphdr *tcp)
+				  const struct tcphdr *tcp, __u32 len)
 {
-	__u32 ack = bpf_ntohl(tcp->ack_seq);
+	__u32 ack = bpf_ntohl(tcp->ack_seq), end = bpf_ntohl(tcp->seq) + tcp->syn + len + tcp->fin;
 	bool settled = tcp->ack && settles(f, ack - f->start), reset = tcp->rst && f->reset;
 
+	if (tcp->syn) {
+		if (tcp->ack && !tcp->rst && !f->opened && ack == f->start) {
+			f->sent = end;
+			__sync_lock_test_and_set(&f->opened, 1);
+		}
+		return 0;
+	}
+	if (f->opened && !tcp->rst && end - f->sent < FAR_AHEAD)
+		f->sent = end;
 	if (!settled && !reset)
 		return 0;
 	if (!lock_flow(f))
@@ -377,7 +435,9 @@ static __noinline int note_answer(const struct flow_key *key, struct flow *f,
 
 /*
  * Sees a frame to the bottle. Returns the reason when it is of a fast-path flow
- * that is over. Everything that is not of a flow is none of its business.
+ * that is over. Everything that is not of a flow is none of its business; nor is
+ * what did not come in by any interface, since that is a socket's of the gateway,
+ * which may have spoken under the upstream's address before.
  */
 static __always_inline enum drop_reason fast_down(struct __sk_buff *skb)
 {
@@ -385,9 +445,9 @@ static __always_inline enum drop_reason fast_down(struct __sk_buff *skb)
 	struct tcphdr tcp;
 	struct iphdr ip;
 	struct flow *f;
-	__u32 headers, total;
+	__u32 headers, total, len;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) ||
+	if (!skb->ingress_ifindex || skb->protocol != bpf_htons(ETH_P_IP) ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
 	    ip.protocol != IPPROTO_TCP || ip.ihl * 4 != sizeof(ip) ||
 	    bpf_skb_load_bytes(skb, TRANSPORT_OFFSET, &tcp, sizeof(tcp)))
@@ -406,15 +466,15 @@ static __always_inline enum drop_reason fast_down(struct __sk_buff *skb)
 	total = bpf_ntohs(ip.tot_len);
 	f->seen = bpf_ktime_get_coarse_ns();
 	f->down_packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
-	if (total > headers)
-		f->down_bytes += total - headers;
+	len = total > headers ? total - headers : 0;
+	f->down_bytes += len;
 	if (tcp.fin)
 		f->fin_down = 1;
 	/* Nobody but us has compared it with what is expected, once it is in the lane. */
 	if (tcp.rst && (!f->out_port || bpf_ntohl(tcp.seq) - f->expects < RST_WITHIN))
 		f->reset = 1;
 	if (f->guarded)
-		note_answer(&key, f, &tcp);
+		note_answer(&key, f, &tcp, len);
 	if (f->out_port && (f->reset || (f->fin_up && f->fin_down)))
 		close_lane(skb, &key, f, ip.daddr);
 	return DROP_NONE;

@@ -184,7 +184,7 @@ static __noinline int close_lane(struct __sk_buff *skb, const struct flow_key *k
 	if (f->closing || !f->out_port)
 		return 0;
 	f->closing = bpf_ktime_get_coarse_ns();
-	release_translation(skb, key, saddr);
+	release_translation(skb, key, saddr, TRANSLATION_ENDS_MS); /* stragglers' time */
 	reverse_of(key, f, &k);
 	r = bpf_map_lookup_elem(&reverses, &k);
 	if (r)

@@ -35,6 +35,8 @@ struct flow {
 	__u32 busy;   /* not 0 while a CPU judges */
 	__u32 slot;   /* of hellos, 0 when nothing is kept */
 	__u32 expects; /* what the guest acknowledged last */
+	__u32 opened; /* not 0: the upstream has answered the SYN that start is of */
+	__u32 sent;   /* number behind the last that the upstream sent, while guarded */
 	__u32 lane;   /* generation of the lane that it is in, 0 for none */
 	__u32 uplink; /* ifindex; this and the next three are set with out_port */
 	__be32 next_hop;

@@ -25,7 +25,7 @@ func BenchmarkProgram(b *testing.B) {
 	} {
 		b.Run(bm.name, func(b *testing.B) {
 			ret, err := p.objects.CaptureIngress.Run(&ebpf.RunOptions{Data: bm.frame,
-				Context: skBuff{Ifindex: loopbackIndex}, Repeat: uint32(b.N)})
+				Context: fromUpstream, Repeat: uint32(b.N)})
 			must(b, err)
 			if ret != tcActShot {
 				b.Fatalf("returned %d", ret)
@@ -39,26 +39,11 @@ func BenchmarkProgram(b *testing.B) {
 // looking at the checksum's place takes of it. An empty program takes some 35 ns.
 func BenchmarkFastPath(b *testing.B) {
 	h := newJudgeHarness(b)
-	hello := clientHello(b, goodName)
-	h.allow(goodName)
-	h.begin()
-	h.data(0, hello)
-	h.data(len(hello), []byte{23, 3, 3, 0, 1, 0})
-	down := func(s tcpSegment) []byte {
-		f := good(h.link)
-		f.dst, f.src, f.ip.src, f.ip.dst = f.src, f.dst, called, h.link.Guest
-		s.sport, s.dport = 443, 40000
-		f.body = s.bytes(called, h.link.Guest)
-		return f.bytes()
-	}
-	h.repeat(b, h.objects.CaptureEgress, down(tcpSegment{seq: 1, ack: 1000 + uint32(len(hello)) + 6, flags: flagACK}), 1, tcActUnspec)
-	if f := h.flow(); f.Guarded != 0 || gatewayFlowState(f.State) != gatewayFlowStateFLOW_VERIFIED {
-		b.Fatalf("the flow is %+v", f)
-	}
+	h.delivered()
 	s := tcpSegment{sport: 40000, dport: 443, seq: 5000, ack: 1, flags: flagACK, payload: make([]byte, 1000)}
 	f := good(h.link)
 	f.body = s.bytes(h.link.Guest, called)
-	up, answer := f.bytes(), down(tcpSegment{seq: 1, ack: 5000, flags: flagACK, payload: make([]byte, 1000)})
+	up, answer := f.bytes(), h.answering(tcpSegment{seq: 1, ack: 5000, flags: flagACK, payload: make([]byte, 1000)})
 
 	b.Run("marked/to the upstream", func(b *testing.B) { h.repeat(b, h.objects.CaptureIngress, up, b.N, 0) })
 	b.Run("to the bottle", func(b *testing.B) { h.repeat(b, h.objects.CaptureEgress, answer, b.N, tcActUnspec) })
@@ -68,11 +53,11 @@ func BenchmarkFastPath(b *testing.B) {
 		h.repeat(b, h.objects.CaptureIngress, up, b.N, 0)
 	})
 	b.Run("redirected/to the upstream", func(b *testing.B) {
-		h.putInLane(b)
+		h.putInLane()
 		h.repeat(b, h.objects.CaptureIngress, up, b.N, tcActRedirect)
 	})
 	b.Run("redirected/at the uplink", func(b *testing.B) {
-		h.putInLane(b)
+		h.putInLane()
 		f := good(h.link)
 		f.dst, f.ip.src, f.ip.dst, f.ip.ttl = make([]byte, 6), called, h.link.Guest, 255
 		f.body = tcpSegment{sport: 443, dport: 40000, seq: 1, ack: 5000, flags: flagACK, payload: make([]byte, 1000)}.bytes(called, h.link.Guest)
@@ -94,7 +79,7 @@ func (h *judgeHarness) repeat(b *testing.B, p *ebpf.Program, frame []byte, n int
 	b.Helper()
 	for left := n; left > 0; left -= 100000 { // the pace of frames is not what is measured
 		must(b, h.objects.Stats.Put(uint32(loopbackIndex), make([]gatewayLinkStats, ebpf.MustPossibleCPU())))
-		got, err := p.Run(&ebpf.RunOptions{Data: frame, Context: skBuff{Ifindex: loopbackIndex}, Repeat: uint32(min(left, 100000))})
+		got, err := p.Run(&ebpf.RunOptions{Data: frame, Context: fromUpstream, Repeat: uint32(min(left, 100000))})
 		must(b, err)
 		if got != want {
 			b.Fatalf("returned %d, want %d", int32(got), int32(want))
@@ -104,7 +89,8 @@ func (h *judgeHarness) repeat(b *testing.B, p *ebpf.Program, frame []byte, n int
 
 // putInLane has the flow redirected, translated into what it is already: so a
 // frame can go round and round.
-func (h *judgeHarness) putInLane(b *testing.B) {
+func (h *judgeHarness) putInLane() {
+	b := h.t
 	b.Helper()
 	now, err := monotonic()
 	must(b, err)

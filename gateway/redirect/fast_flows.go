@@ -257,7 +257,7 @@ func (r *Redirect) FastEvents(ctx context.Context, handle func(FastEvent)) error
 		if !ok {
 			continue
 		}
-		if f := lingers(event); f != nil {
+		if f := r.lingers(event); f != nil {
 			cut = append(cut, f)
 		}
 		if len(cut) > 0 && reader.AvailableBytes() == 0 {
@@ -298,11 +298,11 @@ func (r *Redirect) event(raw []byte) (FastEvent, bool) {
 
 // lingers returns a filter for what conntrack still has of a flow that ended
 // without both sides knowing.
-func lingers(e FastEvent) netlink.CustomConntrackFilter {
-	switch e.Reason {
-	case FastClosed: // conntrack has seen the FINs as well
+func (r *Redirect) lingers(e FastEvent) netlink.CustomConntrackFilter {
+	switch {
+	case e.Reason == FastClosed: // conntrack has seen the FINs as well
 		return nil
-	case FastReplaced: // the entry is the new connection's
+	case e.Reason == FastReplaced && !r.laneless: // the program has had it forgotten
 		return nil
 	}
 	if e.Flow.Bottle == "" { // nor its address known

@@ -79,6 +79,24 @@ func (h *judgeHarness) begin() {
 		must(h.t, h.objects.Stats.Put(uint32(loopbackIndex), make([]gatewayLinkStats, ebpf.MustPossibleCPU())))
 	}
 	h.pass(tcpSegment{seq: 999, flags: flagSYN})
+	h.answer(tcpSegment{ack: 1000, flags: flagSYN | flagACK})
+}
+
+// answer is a segment of the upstream's, come in by another interface.
+func (h *judgeHarness) answer(s tcpSegment) {
+	_, err := h.objects.CaptureEgress.Run(&ebpf.RunOptions{Data: h.answering(s), Context: fromUpstream})
+	must(h.t, err)
+}
+
+// fromUpstream is what the kernel knows of a frame that is forwarded to the bottle.
+var fromUpstream = skBuff{Ifindex: loopbackIndex, IngressIfindex: loopbackIndex + 1}
+
+func (h *judgeHarness) answering(s tcpSegment) []byte {
+	f := good(h.link)
+	f.dst, f.src, f.ip.src, f.ip.dst = f.src, f.dst, called, h.link.Guest
+	s.sport, s.dport = 443, 40000
+	f.body = s.bytes(called, h.link.Guest)
+	return f.bytes()
 }
 
 func (h *judgeHarness) data(at int, b []byte) {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestFastPathOddOptions sends a judged hello's bytes, or its SYN, with each option that makes some receivers ignore a segment,
-// and with options that cannot be read.
+// TestFastPathOddOptions sends a judged hello's bytes with each option that has some receivers ignore a segment, or take its
+// bytes for another stream's, and with options that cannot be read; and its SYN, which is the relay's.
 func TestFastPathOddOptions(t *testing.T) {
 	hello := clientHello(t, goodName)
 	for _, tc := range []struct {
@@ -21,8 +21,8 @@ func TestFastPathOddOptions(t *testing.T) {
 		{"Fast Open's first number", []byte{254, 4, 0xf9, 0x89}},
 		{"experiment", []byte{253, 4, 1, 2}},
 		{"behind others", []byte{1, 1, 3, 3, 7, 34, 3, 0}},
-		{"of no length", []byte{30, 0, 1, 1}},
-		{"of length 1", []byte{30, 1, 1, 1}},
+		{"of no length", []byte{3, 0, 1, 1}},
+		{"of length 1", []byte{3, 1, 1, 1}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newFastStage(t, AttachAuto)
@@ -30,7 +30,12 @@ func TestFastPathOddOptions(t *testing.T) {
 			c := newRawClient(s)
 			c.connect()
 			c.sport++
-			c.dropped(gatewayDropReasonDROP_SYN_FORM, 1, func() { c.send(tcpSegment{seq: c.start - 1, flags: flagSYN, options: tc.options}) })
+			before := counters(t, s.r, s.l)
+			c.send(tcpSegment{seq: c.start - 1, flags: flagSYN, options: tc.options})
+			eventually(t, "the SYN to be the relay's", func() bool {
+				d := difference(counters(t, s.r, s.l), before)
+				return d.Assigned == 1 && d.Forwarded == 0
+			})
 			c.sport--
 			c.send(tcpSegment{seq: c.start, ack: c.ack, flags: flagACK, options: tc.options, payload: hello})
 			c.refused(FastOption)

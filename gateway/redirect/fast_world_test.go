@@ -34,6 +34,8 @@ type fastStage struct {
 	g    *guest
 	mu   sync.Mutex
 	over []FastEvent
+	// names are those that the server was called by.
+	names []string
 	// unwatch ends what watchEvents began.
 	unwatch func()
 }
@@ -97,6 +99,13 @@ func (s *fastStage) events() []FastEvent {
 	return append([]FastEvent(nil), s.over...)
 }
 
+// namesCalled are the names that the server was called by.
+func (s *fastStage) namesCalled() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.names...)
+}
+
 // serve runs a TLS server at the origin, which echoes, and answers any name.
 func (s *fastStage) serve() {
 	t := s.t
@@ -118,7 +127,13 @@ func (s *fastStage) serve() {
 				defer c.Close()
 				stop := context.AfterFunc(t.Context(), func() { c.Close() })
 				defer stop()
-				tc := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}})
+				tc := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert},
+					GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+						s.mu.Lock()
+						defer s.mu.Unlock()
+						s.names = append(s.names, h.ServerName)
+						return nil, nil
+					}})
 				_, _ = io.Copy(tc, tc)
 			})
 		}

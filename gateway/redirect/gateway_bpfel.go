@@ -127,6 +127,8 @@ type gatewayFlow struct {
 	Busy        uint32
 	Slot        uint32
 	Expects     uint32
+	Opened      uint32
+	Sent        uint32
 	Lane        uint32
 	Uplink      uint32
 	NextHop     uint32

@@ -139,9 +139,10 @@ func newProgram(t testing.TB) *program {
 
 // skBuff begins like struct __sk_buff in linux/bpf.h.
 type skBuff struct {
-	_       [10]uint32
-	Ifindex uint32
-	_       [37]uint32
+	_              [9]uint32
+	IngressIfindex uint32
+	Ifindex        uint32
+	_              [37]uint32
 }
 
 // run passes a frame through the program and returns why it was dropped. A
