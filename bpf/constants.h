@@ -103,7 +103,7 @@ enum limits {
 	MAX_BOTTLE_FLOWS = 65536,
 	/* Flows whose hello is still kept, of all bottles and of one: 17.3 KB each. */
 	MAX_HELLOS = 1024,
-	MAX_BOTTLE_HELLOS = 512,
+	MAX_BOTTLE_HELLOS = 256, /* a quarter: no three bottles leave none for the others */
 	/* Addresses of the uplink that translated flows may leave by. */
 	UPLINK_ADDRESSES = 8,
 	/* Pins: names at addresses, and addresses. */

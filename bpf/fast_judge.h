@@ -17,11 +17,13 @@
 
 #define OPTION_END 0
 #define OPTION_NOP 1
-#define OPTION_MD5 19	/* RFC 2385 */
-#define OPTION_AO 29	/* RFC 5925 */
-#define OPTION_FASTOPEN 34 /* RFC 7413 */
-#define OPTION_EXPERIMENT1 253 /* RFC 4727; Fast Open's before it had a number */
-#define OPTION_EXPERIMENT2 254
+/*
+ * Segment size, window scale, SACK permitted, SACK and time stamps (RFC 9293 section
+ * 3.2, RFC 7323, RFC 2018) leave a stream what it is. Others do not, for receivers
+ * that know them: signatures (RFC 2385, RFC 5925), Fast Open (RFC 7413), Multipath
+ * TCP, which maps sequence numbers to places in another stream (RFC 8684).
+ */
+#define OPTIONS_PLAIN (1U << 2 | 1U << 3 | 1U << 4 | 1U << 5 | 1U << 8)
 #define OPTIONS_MOST 40
 #define OPTIONS_MASK 63 /* a power of two that is no less, less one */
 #define OPTIONS_ROOM 72 /* one byte beyond the mask, in words of 8 */
@@ -61,8 +63,7 @@ static long look_at_option(__u32 index, struct options *w)
 		w->at = at + 1;
 		return 0;
 	}
-	if (kind == OPTION_MD5 || kind == OPTION_AO || kind == OPTION_FASTOPEN ||
-	    kind == OPTION_EXPERIMENT1 || kind == OPTION_EXPERIMENT2 || size < 2) {
+	if (kind > 8 || !(OPTIONS_PLAIN >> kind & 1) || size < 2 || at + size > w->end) {
 		w->odd = 1;
 		return 1;
 	}
@@ -70,7 +71,7 @@ static long look_at_option(__u32 index, struct options *w)
 	return 0;
 }
 
-/* Tells whether the options make some receivers ignore the segment, or cannot be read. */
+/* Tells whether there are options that are not plain, or cannot be read. */
 static __noinline int odd_options(struct __sk_buff *skb, const struct segment *s)
 {
 	__u32 n = s->header - PLAIN_HEADER;

@@ -21,8 +21,11 @@ func TestFastPathOddOptions(t *testing.T) {
 		{"Fast Open's first number", []byte{254, 4, 0xf9, 0x89}},
 		{"experiment", []byte{253, 4, 1, 2}},
 		{"behind others", []byte{1, 1, 3, 3, 7, 34, 3, 0}},
+		{"Multipath TCP", []byte{30, 4, 0x20, 0}},
+		{"one that nobody knows", []byte{77, 4, 1, 2}},
 		{"of no length", []byte{3, 0, 1, 1}},
 		{"of length 1", []byte{3, 1, 1, 1}},
+		{"beyond the header", []byte{3, 5, 1, 1}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newFastStage(t, AttachAuto)

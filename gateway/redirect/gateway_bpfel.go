@@ -247,7 +247,7 @@ const (
 	gatewayLimitsMAX_FLOWS           gatewayLimits = 131072
 	gatewayLimitsMAX_BOTTLE_FLOWS    gatewayLimits = 65536
 	gatewayLimitsMAX_HELLOS          gatewayLimits = 1024
-	gatewayLimitsMAX_BOTTLE_HELLOS   gatewayLimits = 512
+	gatewayLimitsMAX_BOTTLE_HELLOS   gatewayLimits = 256
 	gatewayLimitsUPLINK_ADDRESSES    gatewayLimits = 8
 	gatewayLimitsMAX_PINS            gatewayLimits = 65536
 	gatewayLimitsMAX_TOLD            gatewayLimits = 131072
