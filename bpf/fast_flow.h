@@ -228,6 +228,25 @@ static __always_inline bool attended(struct __sk_buff *skb, const struct bottle 
 	return there;
 }
 
+/*
+ * Tells whether a socket still has the connection's addresses and ports, be it in
+ * TIME_WAIT: the stack would find it before it forwards, and drop (ip_forward).
+ */
+static __always_inline bool has_socket(struct __sk_buff *skb, const struct segment *s)
+{
+	struct bpf_sock_tuple tuple = { .ipv4 = {
+		.saddr = s->saddr, .daddr = s->key.daddr, .sport = s->key.sport, .dport = s->key.dport,
+	} };
+	struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), THIS_NETNS, 0);
+	bool has;
+
+	if (!sk)
+		return false;
+	has = sk->state != BPF_TCP_LISTEN;
+	bpf_sk_release(sk);
+	return has;
+}
+
 static __noinline int fast_syn(struct __sk_buff *skb, const struct bottle *b,
 			       const struct segment *s, struct flow *f, enum drop_reason *why)
 {
@@ -251,7 +270,7 @@ static __noinline int fast_syn(struct __sk_buff *skb, const struct bottle *b,
 	*why = DROP_EVENTS_FULL;
 	if (f)
 		return meet_flow(skb, s, f, pinned);
-	if (!pinned || !add_flow(s, u))
+	if (!pinned || has_socket(skb, s) || !add_flow(s, u))
 		return FAST_NOT_OURS;
 	/* What conntrack still has of an earlier connection has another port, or none. */
 	release_translation(skb, &s->key, s->saddr, 0);

@@ -170,6 +170,26 @@ func TestFastPathNothingBeginsWhereAFlowEnds(t *testing.T) {
 	}
 }
 
+// TestFastPathWaitsForTheSocketsEnd leaves a connection with the relay half open, and has its address pinned then: a SYN with the
+// same ports stays the relay's, since the stack would drop what it forwards.
+func TestFastPathWaitsForTheSocketsEnd(t *testing.T) {
+	s := newFastStage(t, AttachAuto)
+	c := newRawClient(s)
+	c.connect()
+	s.pin(goodName)
+	before := counters(t, s.r, s.l)
+	for range 3 {
+		c.send(tcpSegment{seq: c.start - 1, flags: flagSYN})
+	}
+	eventually(t, "the SYNs to be judged", func() bool {
+		d := difference(counters(t, s.r, s.l), before)
+		return d.Assigned+d.Forwarded >= 3
+	})
+	if d := difference(counters(t, s.r, s.l), before); d.Forwarded != 0 {
+		t.Errorf("counted %+v", d)
+	}
+}
+
 // collect goes over all flows once.
 func collect(p *ebpf.Program) error {
 	_, err := p.Run(nil)
