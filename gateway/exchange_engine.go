@@ -19,17 +19,17 @@ import (
 // its own, what one connection holds: a head with all its CONTINUATION frames, handlers of streams that were reset, control
 // frames that wait to be written. What a bottle does over time and over all its connections is bounded by its [Budget].
 const (
-	h2Streams        = 100       // requests at once
-	h2FrameBytes     = 16 << 10  // the smallest that may be offered
-	h2StreamWindow   = 256 << 10 // request body bytes of one stream that wait for the upstream
-	h2ConnWindow     = 1 << 20   // the same over all streams
-	h2HeaderTable    = 4 << 10   // HPACK tables
-	h2Idle           = 3 * time.Minute
+	h2Streams        = 100              // requests at once
+	h2FrameBytes     = 16 << 10         // the smallest that may be offered
+	h2StreamWindow   = 256 << 10        // request body bytes of one stream that wait for the upstream
+	h2ConnWindow     = 1 << 20          // the same over all streams
+	h2HeaderTable    = 4 << 10          // HPACK tables
+	h2Idle           = 3 * time.Minute  // without a request, a connection ends after this long
 	h2Ping           = 30 * time.Second // after this long without a frame, the guest is asked whether it is there
-	h2PingWait       = 15 * time.Second
-	h2Write          = 5 * time.Minute // without progress of a write, of the connection's or of one stream's
-	deliveryBuffer   = 64 << 10        // bytes of a response body under way
-	websocketMessage = 16 << 10        // bytes of a WebSocket message under way
+	h2PingWait       = 15 * time.Second // and has this long to answer
+	h2Write          = 5 * time.Minute  // without progress of a write, of the connection's or of one stream's
+	deliveryBuffer   = 64 << 10         // bytes of a response body under way
+	websocketMessage = 16 << 10         // bytes of a WebSocket message under way
 )
 
 // engine serves HTTP on connections of guests. One serves all bottles: it holds buffers and limits, and no plan.
