@@ -13,7 +13,7 @@ import (
 	"gatewayd/gateway/extended"
 )
 
-func init() { extended.Restore() }
+func init() { extended.Restore() } //nolint:gochecknoinits // http2 has been initialised, and nothing was started yet
 
 // protocolField is the key under which golang.org/x/net/http2 gives the pseudo-header field of RFC 8441 section 4.
 const protocolField = ":protocol"

@@ -23,11 +23,16 @@ import (
 )
 
 // streamTransport opens WebSockets on streams of HTTP/2 (RFC 8441) for a client that knows HTTP/1.1's handshake alone.
-type streamTransport struct{ h2 *http2.Transport }
+type streamTransport struct {
+	h2 interface {
+		http.RoundTripper
+		CloseIdleConnections()
+	}
+}
 
 // streamClient is the bottle's.
 func (s *stage) streamClient(t testing.TB) *http.Client {
-	tr := &http2.Transport{
+	tr := streamTransport{&http2.Transport{ //nolint:staticcheck // net/http's takes no :protocol
 		TLSClientConfig: &tls.Config{RootCAs: bottlePool(t, s.b)},
 		DialTLSContext: func(ctx context.Context, _, _ string, c *tls.Config) (net.Conn, error) {
 			raw, err := s.sockets.tryCall(t, s.b.Link, anywhere(s.port))
@@ -37,9 +42,9 @@ func (s *stage) streamClient(t testing.TB) *http.Client {
 			conn := tls.Client(raw, c)
 			return conn, conn.HandshakeContext(ctx)
 		},
-	}
-	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: streamTransport{tr}}
+	}}
+	t.Cleanup(tr.h2.CloseIdleConnections)
+	return &http.Client{Transport: tr}
 }
 
 // RoundTrip is [http.RoundTripper].RoundTrip.

@@ -10,7 +10,7 @@ import "os"
 
 var before, was = os.LookupEnv("GODEBUG")
 
-func init() {
+func init() { //nolint:gochecknoinits // before that of http2 is the one time for it
 	setting := "http2xconnect=1"
 	if before != "" {
 		setting = before + "," + setting

@@ -57,10 +57,7 @@ func (g *generator) request() string {
 	var b strings.Builder
 	b.WriteString(method + g.space() + target + g.space() + version + g.eol())
 	framing, body := g.body()
-	fields := []string{"Host" + g.colon() + host}
-	for _, f := range framing {
-		fields = append(fields, f)
-	}
+	fields := append([]string{"Host" + g.colon() + host}, framing...)
 	for range g.IntN(4) {
 		fields = append(fields, g.field())
 	}
