@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 
 	"gatewayd/lab"
+	"gatewayd/lab/privileged"
 )
 
 // sseEvents is how many events a stream has.
@@ -283,4 +284,28 @@ func watchMemory(b *bench, most *atomic.Int64) (stop func()) {
 		}
 	}()
 	return func() { close(quit); <-done }
+}
+
+// nodeSocket opens a WebSocket on a stream of HTTP/2 (RFC 8441), sends one message and prints what comes back.
+const nodeSocket = `
+const session = require('http2').connect('https://plain.example.org');
+session.on('error', e => { console.error(e); process.exit(1); });
+session.on('remoteSettings', settings => {
+  if (!settings.enableConnectProtocol) { console.error('not offered'); process.exit(1); }
+  const stream = session.request({':method': 'CONNECT', ':protocol': 'websocket', ':path': '/ws', 'sec-websocket-version': '13'});
+  stream.on('response', h => {
+    if (h[':status'] !== 200) { console.error(h); process.exit(1); }
+    const text = Buffer.from('over a stream');
+    stream.write(Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), text]));
+  });
+  stream.on('data', d => { console.log(d.subarray(2).toString()); session.destroy(); });
+});`
+
+// TestNodeOpensWebSocketsOnStreams has a client that is not of this world's making open one.
+func TestNodeOpensWebSocketsOnStreams(t *testing.T) {
+	privileged.Require(t, privileged.Root, privileged.Program("node"))
+	b, _ := streamsBench(t)
+	if r := b.run("node", "-e", nodeSocket); r.Failed != nil || strings.TrimSpace(r.Out) != "over a stream" {
+		t.Error(r)
+	}
 }
