@@ -62,7 +62,6 @@ func newEngine(log *slog.Logger) *engine {
 		MaxEncoderHeaderTableSize:    h2HeaderTable,
 		ReadIdleTimeout:              h2Ping,
 		PingTimeout:                  h2PingWait,
-		WriteByteTimeout:             h2Write,
 	}
 	e.base = &http.Server{
 		MaxHeaderBytes: http1.DefaultHeadBytes,
@@ -91,7 +90,7 @@ func sessionOf(ctx context.Context) *session { return ctx.Value(sessionKey{}).(*
 func (e *engine) serve(ctx context.Context, conn net.Conn, s *session) {
 	ctx = context.WithValue(ctx, sessionKey{}, s)
 	if secure, ok := conn.(*tls.Conn); ok && s.h2 {
-		s.frames = newH2Conn(secure, s.meter, s.over, e.idle)
+		s.frames = newH2Conn(secure, s.meter, s.over, e.idle, e.bodies)
 		defer s.frames.done()
 		e.serveH2(ctx, s.closing, s.frames)
 		return

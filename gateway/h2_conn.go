@@ -28,6 +28,7 @@ type h2Conn struct {
 	over  func(routes.Reason)
 
 	in, out frameWalk
+	batch   *writeBatch
 	preface int          // bytes of the client's that have passed
 	paid    atomic.Int64 // bytes of bodies, either way, that no frame was let pass for
 	flood   atomic.Bool
@@ -45,8 +46,8 @@ type h2Conn struct {
 // newH2Conn returns conn with the bottle's account, and over for what that does not allow. Without a request for as long as
 // idle, it ends in order: http2.Server's own timer keeps connections that ended with streams open in memory until it fires. The
 // caller calls done when the connection has ended.
-func newH2Conn(conn *tls.Conn, m *meter, over func(routes.Reason), idle time.Duration) *h2Conn {
-	c := &h2Conn{Conn: conn, meter: m, over: over, idle: idle}
+func newH2Conn(conn *tls.Conn, m *meter, over func(routes.Reason), idle time.Duration, pool *bytePool) *h2Conn {
+	c := &h2Conn{Conn: conn, meter: m, over: over, idle: idle, batch: newWriteBatch(conn, pool)}
 	c.timer = time.AfterFunc(idle, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) }) // a closed connection needs none
 	return c
 }
@@ -102,10 +103,16 @@ func (c *h2Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write is [net.Conn].Write.
+// Write is [net.Conn].Write, but that p leaves after it has returned.
 func (c *h2Conn) Write(p []byte) (int, error) {
 	c.out.walk(p, c.sent)
-	return c.Conn.Write(p)
+	return c.batch.Write(p)
+}
+
+// Close is [net.Conn].Close, after what was written has left, or some time.
+func (c *h2Conn) Close() error {
+	c.batch.close()
+	return c.Conn.Close()
 }
 
 // received accounts for a frame of the guest's.

@@ -197,8 +197,7 @@ func (c *ClientConn) write(p []byte) error {
 		}
 		c.writeBy = by
 	}
-	_, err := c.conn.Write(p)
-	return err
+	return writeAll(c.conn, p)
 }
 
 // awaitHead begins the time that the response's head may take.

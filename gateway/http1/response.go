@@ -265,7 +265,7 @@ func (r *response) write(p []byte) {
 		}
 		r.owner.writeBy = by
 	}
-	_, r.err = r.conn.Write(p)
+	r.err = writeAll(r.conn, p)
 }
 
 // release gives the buffer back. r.mu is held, and the buffer is empty or of no more use.

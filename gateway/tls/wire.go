@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// wireBuffer holds a whole record of the greatest length (RFC 8446 section 5.2, RFC 5246 section 6.2.3) and the beginning of
-// others, so that a bulk transfer takes one system call for several records.
-const wireBuffer = 64 << 10
+// wireBuffer holds four records of the greatest length (RFC 8446 section 5.2, RFC 5246 section 6.2.3), so that a bulk
+// transfer takes one system call for several records: 64 KB are four.
+const wireBuffer = 4 * (recordHeaderSize + 16<<10 + 2<<10)
 
 // WireBuffers lends the buffers of any number of [Wire]. The zero value is ready for use.
 type WireBuffers struct{ pool sync.Pool }
@@ -28,7 +28,7 @@ func (b *WireBuffers) get() *[]byte {
 // Wire is a TCP connection beneath a [crypto/tls.Conn]. It reads from the socket in large pieces but gives each Read bytes of
 // one record alone, so that crypto/tls holds none of the next: what came beyond the last record that was asked for can be
 // seen by Quiet. It has a buffer only while there is something in it; waiting for a peer takes none. Read is for one goroutine
-// at a time; everything else is as with [net.TCPConn].
+// at a time, and so is Gather; everything else is as with [net.TCPConn].
 type Wire struct {
 	net.Conn
 	tcp     *net.TCPConn
@@ -44,6 +44,9 @@ type Wire struct {
 
 	take  func(fd uintptr) bool // made once
 	probe func(fd uintptr)
+
+	gather   sync.Mutex
+	gathered *[]byte // not nil while Gather runs: what was written meanwhile, of a lent buffer
 }
 
 // NewWire returns conn as a Wire. first is what was read from it already; the Wire owns it. records says that the bytes are
@@ -184,8 +187,57 @@ func (w *Wire) Quiet() bool {
 	return w.err == nil && w.r == w.w
 }
 
-// Write writes p to the socket. See [net.Conn].
+// Write writes p to the socket, or keeps it for the end of a Gather that is under way. See [net.Conn].
 func (w *Wire) Write(p []byte) (int, error) {
+	w.gather.Lock()
+	defer w.gather.Unlock()
+	if w.gathered == nil {
+		return w.send(p)
+	}
+	if len(*w.gathered)+len(p) > cap(*w.gathered) {
+		if err := w.sendGathered(); err != nil {
+			return 0, err
+		}
+	}
+	if len(p) > cap(*w.gathered) {
+		return w.send(p)
+	}
+	*w.gathered = append(*w.gathered, p...)
+	return len(p), nil
+}
+
+// Gather writes what write does in as few system calls as the buffer allows: crypto/tls makes one for each record otherwise.
+// It blocks as Write does. The error is write's, else that of the socket, after which the connection is of no use.
+func (w *Wire) Gather(write func() error) error {
+	buf := w.buffers.get()
+	defer w.buffers.pool.Put(buf)
+	kept := (*buf)[:0]
+	w.gather.Lock()
+	w.gathered = &kept
+	w.gather.Unlock()
+	err := write()
+	w.gather.Lock()
+	defer w.gather.Unlock()
+	errSend := w.sendGathered()
+	w.gathered = nil
+	if err != nil {
+		return err
+	}
+	return errSend
+}
+
+// sendGathered writes what is kept to the socket. The caller holds the lock.
+func (w *Wire) sendGathered() error {
+	_, err := w.send(*w.gathered)
+	*w.gathered = (*w.gathered)[:0]
+	return err
+}
+
+// send writes p to the socket.
+func (w *Wire) send(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	n, err := w.tcp.Write(p)
 	w.count(w.out, n)
 	return n, err

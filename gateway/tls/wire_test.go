@@ -155,3 +155,40 @@ func TestWireBeneathTLS(t *testing.T) {
 		t.Errorf("read %d bytes of %d, %v", len(got), len(content), err)
 	}
 }
+
+// TestWireGathers writes TLS records together, with a failure among them and after them.
+func TestWireGathers(t *testing.T) {
+	near, far := pair(t)
+	var out atomic.Int64
+	w := wireOver(t, near, true, nil, nil, &out)
+	records := [][]byte{bytes.Repeat([]byte("a"), 16406), bytes.Repeat([]byte("b"), 16406), []byte("c"), bytes.Repeat([]byte("d"), 3*wireBuffer), bytes.Repeat([]byte("e"), wireBuffer-1), []byte("fg")}
+	fault := errors.New("fault")
+	go func() {
+		for _, want := range []error{nil, fault} {
+			err := w.Gather(func() error {
+				for i, r := range records {
+					if n, err := w.Write(r); n != len(r) || err != nil {
+						t.Errorf("record %d: wrote %d, %v", i, n, err)
+					}
+				}
+				if sent := out.Load(); want == nil && sent != int64(3*wireBuffer+16406*2+1+wireBuffer-1) {
+					t.Errorf("%d bytes have left before the end: neither gathered nor as many as there is no room for", sent)
+				}
+				return want
+			})
+			if !errors.Is(err, want) {
+				t.Errorf("Gather returned %v, want %v", err, want)
+			}
+		}
+		w.Write([]byte("!"))
+		w.Close()
+	}()
+	got, err := io.ReadAll(far)
+	once := bytes.Join(records, nil)
+	if want := append(append(bytes.Clone(once), once...), '!'); err != nil || !bytes.Equal(got, want) || out.Load() != int64(len(want)) {
+		t.Errorf("read %d bytes of %d and counted %d, %v", len(got), len(want), out.Load(), err)
+	}
+	if err := w.Gather(func() error { _, err := w.Write([]byte("x")); return err }); err == nil {
+		t.Error("what is gathered for a closed connection is lost without an error")
+	}
+}
