@@ -28,6 +28,7 @@ type options struct {
 	document string
 	gatewayd string
 	cache    string
+	lane     string
 
 	self     string
 	packages *packages
@@ -97,6 +98,7 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	f.StringVar(&o.output, "o", "table", "what is printed: table or json")
 	f.StringVar(&o.document, "document", "", "Markdown file to write the tables to")
 	f.StringVar(&o.gatewayd, "gatewayd", "bin/gatewayd", "the gatewayd to measure")
+	f.StringVar(&o.lane, "lane", "redirect", "gatewayd's fast_lane: redirect or forward")
 	f.StringVar(&o.cache, "cache", ".cache/bench", "where Debian's packages are unpacked")
 	if err := f.Parse(args); err != nil {
 		return nil, err

@@ -285,7 +285,7 @@ func (w *world) startGatewayd(ctx context.Context, o *options, names int) error 
 	fmt.Fprintf(&m, "    - { host: %s, allow_private: true, pipelock: { tls_passthrough: true } }\n", relayName)
 	fmt.Fprintf(&m, "    - { host: %s, auth: { scheme: bearer, secret: { env: BENCH_TOKEN } } }\n", apiName)
 	m.WriteString(scanRoutes())
-	g, err := w.NewGatewayd(o.gatewayd, nil)
+	g, err := w.NewGatewayd(o.gatewayd, map[string]any{"fast_lane": o.lane})
 	if err != nil {
 		return err
 	}

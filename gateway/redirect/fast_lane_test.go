@@ -111,7 +111,7 @@ func TestFastLaneSkipsTheStack(t *testing.T) {
 // TestFastLaneWithout loads the programs as on a kernel that cannot be asked for
 // translations: the flow is forwarded.
 func TestFastLaneWithout(t *testing.T) {
-	s := newFastStage(t, AttachAuto, func(o *Options) { o.markedOnly = true })
+	s := newFastStage(t, AttachAuto, func(o *Options) { o.Forward = true })
 	s.pin(goodName)
 	if s.r.FastLane() == "" {
 		t.Error("there is no reason not to redirect")
@@ -405,7 +405,7 @@ func TestFastLaneUpgrade(t *testing.T) {
 			s.unwatch()
 			must(t, s.r.Close())
 			for _, marked := range []bool{true, false} {
-				s.options.markedOnly = marked
+				s.options.Forward = marked
 				s.open()
 				s.set(s.l)
 				must(t, s.r.RevokeFast(s.l.Bottle, func(string, uint16) bool { return true }))

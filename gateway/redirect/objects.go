@@ -31,7 +31,7 @@ func loadObjects(dir *pinDir, options Options) (o *gatewayObjects, noLane string
 		return nil, "", err
 	}
 	defer closeMaps(maps) // the collection has clones of those that it uses
-	o, noLane, err = loadForKernel(spec, maps, options.markedOnly)
+	o, noLane, err = loadForKernel(spec, maps, options.Forward)
 	if err != nil {
 		return nil, "", fmt.Errorf("load programs: %w", err)
 	}
@@ -62,11 +62,11 @@ func loadUnpinned() (o *gatewayObjects, noLane string, err error) {
 
 // loadForKernel loads the programs whole, or without what they ask connection
 // tracking where the kernel refuses that.
-func loadForKernel(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, markedOnly bool) (o *gatewayObjects, noLane string, err error) {
+func loadForKernel(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, forward bool) (o *gatewayObjects, noLane string, err error) {
 	o = new(gatewayObjects)
 	options := &ebpf.CollectionOptions{MapReplacements: maps}
-	whole := errors.New("asked not to")
-	if !markedOnly {
+	var whole error
+	if !forward {
 		wakeConntrack()
 		if whole = spec.Copy().LoadAndAssign(o, options); whole == nil {
 			return o, "", nil
@@ -75,6 +75,9 @@ func loadForKernel(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, markedO
 	withoutConntrack(spec)
 	if err := spec.LoadAndAssign(o, options); err != nil {
 		return nil, "", errors.Join(err, whole)
+	}
+	if forward {
+		return o, "by configuration", nil
 	}
 	return o, "the kernel does not tell how it translates: " + whole.Error(), nil
 }

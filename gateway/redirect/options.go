@@ -30,9 +30,9 @@ type Options struct {
 	// reported no change; default 3 s. A detached tcx program is reported by
 	// nothing else.
 	Recheck time.Duration
-	// markedOnly loads the programs as where the kernel cannot tell them how it
-	// translates: for tests.
-	markedOnly bool
+	// Forward leaves verified fast-path flows to the stack, where netfilter sees
+	// them, as on a kernel that cannot tell the programs how it translates.
+	Forward bool
 	// replace gives up pinned maps of another layout, flows or not.
 	replace bool
 	// Log receives repairs and changes of state; default slog.Default().

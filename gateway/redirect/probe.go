@@ -140,7 +140,7 @@ func probeBPFFS(o Options) []Check {
 
 // probePrograms asks for each program type and helper by name, so that what is
 // missing can be told, and then loads the programs for good measure.
-func probePrograms(Options) []Check {
+func probePrograms(options Options) []Check {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return []Check{failed("programs", fmt.Errorf("raise memory lock limit: %w", err), asRoot)}
 	}
@@ -160,7 +160,7 @@ func probePrograms(Options) []Check {
 	if err != nil {
 		return []Check{failed("programs", err, remedy)}
 	}
-	checks := []Check{passed("programs", "the verifier accepts them, all helpers are there"), probeHook(o), probeLane(noLane)}
+	checks := []Check{passed("programs", "the verifier accepts them, all helpers are there"), probeHook(o), probeLane(options, noLane)}
 	if err := o.Close(); err != nil {
 		checks = append(checks, failed("programs", fmt.Errorf("close programs: %w", err), "see the system's log"))
 	}
@@ -168,8 +168,11 @@ func probePrograms(Options) []Check {
 }
 
 // probeLane says which of its two forms the fast path has. Neither is less safe.
-func probeLane(noLane string) Check {
-	if noLane == "" {
+func probeLane(o Options, noLane string) Check {
+	switch {
+	case o.Forward:
+		return passed("fast lane", "verified flows are forwarded by the stack, as configured")
+	case noLane == "":
 		return passed("fast lane", "verified flows are redirected to the uplink, past netfilter and routing")
 	}
 	return warned("fast lane", noLane+": fast-path flows are forwarded by the stack",

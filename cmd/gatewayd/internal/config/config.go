@@ -29,6 +29,10 @@ type File struct {
 	BPFFSDir string `yaml:"bpffs_dir"`
 	// Uplink is the interface that fast-path traffic may leave by. Empty means the interface of the default route.
 	Uplink string `yaml:"uplink"`
+	// FastLane is how connections of the fast path go on once they are verified: "redirect" (the programs translate them
+	// and send them to the uplink and back, where the kernel can tell how) or "forward" (the stack does, where netfilter
+	// sees all of them). Default redirect.
+	FastLane string `yaml:"fast_lane"`
 	// DNS says whom the gateway asks, and what the guest hears about names outside its plan.
 	DNS DNS `yaml:"dns"`
 	// TLS says whom the gateway trusts upstream.
@@ -90,6 +94,8 @@ type Config struct {
 	Path string
 	// Instance, BottlesDir, StateDir, RunDir, BPFFSDir and Uplink are as in File; the directories are absolute.
 	Instance, BottlesDir, StateDir, RunDir, BPFFSDir, Uplink string
+	// FastForward is true for fast_lane: forward.
+	FastForward bool
 	// DNSUpstreams may be empty; see CanResolve.
 	DNSUpstreams []netip.AddrPort
 	// DeniedNXDomain is true for dns.denied: nxdomain.

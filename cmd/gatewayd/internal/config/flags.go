@@ -52,6 +52,8 @@ func keys() []key {
 			func(f *File) *string { return &f.BPFFSDir }),
 		text("uplink", "interface that fast-path traffic leaves by (default: that of the default route)",
 			func(f *File) *string { return &f.Uplink }),
+		text("fast_lane", "how verified connections go on: redirect (past netfilter, where the kernel can) or forward (default redirect)",
+			func(f *File) *string { return &f.FastLane }),
 		list("dns.upstreams", "resolvers to ask, ADDRESS[:PORT] (default: those of /etc/resolv.conf)",
 			func(f *File) *[]string { return &f.DNS.Upstreams }),
 		text("dns.denied", "what a guest hears about a name outside its plan: block or nxdomain (default block)",

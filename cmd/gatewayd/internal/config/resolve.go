@@ -45,6 +45,13 @@ func (s *Source) Resolve(changed map[string]bool, nameservers []netip.AddrPort) 
 	if len(f.Uplink) > 15 || strings.ContainsAny(f.Uplink, "/ \t\n") {
 		r.refuse("uplink", "is no interface name", "write a name as `ip link` shows it, such as eth0")
 	}
+	switch f.FastLane {
+	case "", "redirect":
+	case "forward":
+		c.FastForward = true
+	default:
+		r.refuse("fast_lane", fmt.Sprintf("%q is no way to go on", f.FastLane), "write redirect or forward")
+	}
 	c.PipelockRules, c.PipelockTrip = r.dir("pipelock.rules", f.Pipelock.Rules, ""), f.Pipelock.Trip
 	if c.PipelockTrip < 0 {
 		r.refuse("pipelock.trip", fmt.Sprintf("%d is below 0", c.PipelockTrip), "write how many requests may be blocked before the bottle is cut off, or 0 for no end")

@@ -131,7 +131,7 @@ func RedirectOptions(c config.Config, log *slog.Logger) redirect.Options {
 	if uplink == "" {
 		uplink = DefaultUplink()
 	}
-	return redirect.Options{Instance: c.Instance, BPFFS: c.BPFFSDir, RunDir: c.RunDir, Uplink: uplink, Log: log}
+	return redirect.Options{Instance: c.Instance, BPFFS: c.BPFFSDir, RunDir: c.RunDir, Uplink: uplink, Forward: c.FastForward, Log: log}
 }
 
 // prepare makes the directories, takes the lock and opens the audit file.
