@@ -38,7 +38,7 @@ OUTPUT   ?= table
 DOCUMENT ?= docs/BENCHMARKS.md
 
 .DEFAULT_GOAL := help
-.PHONY: help build generate deps test test-vm test-kernels soak soak-body soak-mixed neighbours h2spec lint fuzz demo bench microbench clean install
+.PHONY: help build generate deps test test-vm test-kernels soak soak-body soak-mixed neighbours h2spec lint fuzz demo bench microbench bench-scanner clean install
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,9 +106,13 @@ bench: build ## measure gatewayd beside HAProxy, nginx, squid, mitmproxy and pla
 	$(GO) build -o bin/bench ./bench
 	bin/bench -rounds $(ROUNDS) -seconds $(SECONDS) -only '$(ONLY)' -paths '$(PATHS)' -o $(OUTPUT) -document '$(if $(ONLY)$(PATHS),,$(DOCUMENT))' -cache $(CACHE)/bench
 
-microbench: ## run the benchmarks of the packages
-	$(GO) test -run '^$$' -bench . -benchmem ./...
-	cd bench/scanner && $(GO) test -run '^$$' -bench .
+COUNT ?= 1
+microbench: ## run the benchmarks of the packages, each COUNT (1) times for benchstat
+	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) ./...
+	$(MAKE) bench-scanner
+
+bench-scanner: ## hold the scanner against gitleaks' detector and other automata, each COUNT (1) times for benchstat
+	cd bench/scanner && $(GO) test -run '^$$' -bench . -benchtime 0.3s -count $(COUNT) .
 
 clean: ## remove what was built and cached here
 	rm -rf bin .cache
