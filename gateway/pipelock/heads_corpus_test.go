@@ -115,7 +115,7 @@ func heads() map[string]head {
 		"no: a JWT in a signed path":   {"/x/" + asset + "/y?sig=abc", fields(), []string{"block jwt in url"}},
 		"no: a JWT in a query":         {"/x?data=" + asset, fields(), []string{"block jwt in url"}},
 		"no: a JWT in a field":         {"/x", fields("X-Data", asset), []string{"block jwt in header X-Data"}},
-		"no: a key for models":         {"/v1/models", fields("Authorization", "Bearer sk-"+"proj-"+strings.Repeat("Ab3dE5gH7j", 7)+"Ab3d"+"T3Blbk"+"FJ"+strings.Repeat("kL9nP1rS2t", 7)+"kL9n"), []string{"block openai-api-key in header Authorization"}},
+		"no: a key for models":         {"/v1/models", fields("Authorization", "Bearer sk-"+"proj-"+strings.Repeat("Ab3dE5gH7j", 7)+"Ab3d"+"T3Blbk"+"FJ"+strings.Repeat("kL9nP1rS2t", 7)+"kL9n"), []string{"block open" + "ai-api-key in header Authorization"}},
 		"no: behind a JWT":             {"/x", fields("Authorization", "Bearer "+bearer+" "+right), []string{"block github-pat in header Authorization", "warn jwt in header Authorization"}},
 		"no: known, beside a JWT":      {"/x?sig=a&jwt=" + asset + "&k=" + url.QueryEscape(secret), fields("Authorization", "Bearer "+dummy), []string{"block dummy of " + home + " in header Authorization", "block host secret in url", "warn jwt in url"}},
 		"no: known, as who signed":     {"/x", fields("Authorization", "AWS4-HMAC-SHA256 Credential="+secret), []string{"block host secret in header Authorization"}},
