@@ -35,8 +35,10 @@ type Options struct {
 	Pod *Pod
 	// Payload is what the guest gets besides its guest files and gatewayd.
 	Payload []initramfs.Payload
-	// MemoryMiB is 512 if 0.
-	MemoryMiB int
+	// MemoryMiB is 512 if 0. CPUs is one if 0.
+	MemoryMiB, CPUs int
+	// Queues are those of the bottle's card; one if 0.
+	Queues int
 	// Kernel is a directory of a kernel; "" looks where KernelsVariable says.
 	Kernel string
 	// Type is a machine type of QEMU; "" is any that works.
@@ -101,7 +103,7 @@ func Boot(ctx context.Context, w *lab.World, g *lab.Gatewayd, o Options) (*VM, e
 	if v.Env, err = v.environment(); err != nil {
 		return nil, err
 	}
-	c := qemu.Config{Kernel: kernel, Init: []string{initramfs.InitPath, "vm-init"}, MemoryMiB: o.MemoryMiB, Type: o.Type}
+	c := qemu.Config{Kernel: kernel, Init: []string{initramfs.InitPath, "vm-init"}, MemoryMiB: o.MemoryMiB, CPUs: o.CPUs, Type: o.Type}
 	if err := o.connect(w, v, &c, spec.Files); err != nil {
 		return nil, err
 	}
@@ -117,7 +119,7 @@ func Boot(ctx context.Context, w *lab.World, g *lab.Gatewayd, o Options) (*VM, e
 
 // connect says where the VM's cards go, and what the guest must know of it.
 func (o Options) connect(w *lab.World, v *VM, c *qemu.Config, files []vmimage.File) (err error) {
-	card := qemu.Card{Tap: o.Tap, VnetHdr: true, Offload: !o.NoOffload}
+	card := qemu.Card{Tap: o.Tap, VnetHdr: true, Offload: !o.NoOffload, Queues: o.Queues}
 	c.Netns = w.Gateway.Path
 	if o.Pod != nil {
 		card, c.Netns = qemu.Card{Tap: pod.Tap, MAC: o.Pod.MAC}, w.BottleNetns(o.Bottle)

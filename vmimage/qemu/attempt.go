@@ -77,8 +77,11 @@ func (c Config) arguments(a attempt) []string {
 	}
 	for i, card := range c.Cards {
 		id := "net" + strconv.Itoa(i)
-		args = append(args, "-netdev", "tap,id="+id+",script=no,downscript=no,ifname="+card.Tap+",vnet_hdr="+onOff(card.VnetHdr),
-			"-device", card.device(bus, id))
+		tap := "tap,id=" + id + ",script=no,downscript=no,ifname=" + card.Tap + ",vnet_hdr=" + onOff(card.VnetHdr)
+		if card.Queues > 1 {
+			tap += ",queues=" + strconv.Itoa(card.Queues)
+		}
+		args = append(args, "-netdev", tap, "-device", card.device(bus, id))
 	}
 	return args
 }
@@ -88,6 +91,12 @@ func (c Card) device(bus, id string) string {
 	card := "virtio-net-" + bus + ",netdev=" + id + ",mac=" + c.MAC.String()
 	if bus == "pci" {
 		card += ",romfile=" // nothing boots from the network
+	}
+	if c.Queues > 1 {
+		card += ",mq=on"
+	}
+	if c.Queues > 1 && bus == "pci" {
+		card += ",vectors=" + strconv.Itoa(2*c.Queues+2) // one for each way of each, the control queue's, the configuration's
 	}
 	if !c.Offload {
 		card += ",csum=off,gso=off,guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off," +

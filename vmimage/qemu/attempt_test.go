@@ -57,6 +57,10 @@ func TestArguments(t *testing.T) {
 			t.Errorf("no %s in %s", want, plain)
 		}
 	}
+	c.Cards[0].Queues = 2
+	if many := strings.Join(c.arguments(attempt{machine: Q35, accel: TCG}), " "); !strings.Contains(many, ",queues=2 ") || !strings.Contains(many, ",mq=on,vectors=6") {
+		t.Errorf("two queues: %s", many)
+	}
 	c.Cards = nil
 	if none := strings.Join(c.arguments(attempt{machine: Microvm, accel: TCG}), " "); strings.Contains(none, "virtio-net") || strings.Contains(none, "-netdev") {
 		t.Errorf("a card nobody asked for in %s", none)

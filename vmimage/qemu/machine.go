@@ -36,6 +36,9 @@ type Card struct {
 	Tap              string
 	MAC              net.HardwareAddr
 	VnetHdr, Offload bool
+	// Queues is how many the card has, and opens of the tap, which must have been made for several; 0 is one. The guest's
+	// kernel uses no more than it has CPUs.
+	Queues int
 }
 
 // Config says what to boot.

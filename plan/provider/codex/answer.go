@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"gatewayd/plan/provider"
@@ -18,6 +19,11 @@ const (
 	// when less than 5 minutes are left; the longer life keeps it from asking
 	// again at every step while the host's own token is about to expire or has.
 	minAnswered = 15 * time.Minute
+	// askedAgain is within what time a second refresh means that the guest takes the first answer's tokens for expired
+	// already, which have minutes at least: its clock is ahead, and it would ask for ever. aheadAnswered is how long the
+	// tokens live that it is given then; a guest whose clock is further ahead takes the bottle's certificates for expired too.
+	askedAgain    = time.Minute
+	aheadAnswered = 11 * 24 * time.Hour
 )
 
 // AnswererConfig is what NewAnswerer needs.
@@ -34,6 +40,10 @@ type answerer struct {
 	file   string
 	host   provider.Host
 	log    *slog.Logger
+
+	mu       sync.Mutex
+	answered time.Time // when the last refresh was
+	expires  time.Time // when the host's token ends by which it was answered
 }
 
 // NewAnswerer returns the handler that stands in for the sign-in host of one
@@ -41,7 +51,9 @@ type answerer struct {
 // and blocks only on reading the host's auth.json.
 //
 // POST /oauth/token is answered 200 with fresh dummies, whatever was sent, that
-// expire with the host's current token or in 15 minutes, whichever is later:
+// expire with the host's current token or in 15 minutes, whichever is later,
+// or in eleven days where the guest asks again at once, as one does whose clock
+// is ahead:
 // an answer of 400 or 401 would bring up the CLI's sign-in screen, and a host
 // token that has expired is better reported by the 503 that names it on the
 // model's own host. POST /oauth/revoke is answered 200 (RFC 7009 §2.2). All
@@ -90,10 +102,7 @@ func (a *answerer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *answerer) refresh(w http.ResponseWriter) {
 	now := a.host.Now()
 	state := readHostAuth(a.host.ReadFile, a.file)
-	expires := state.Expires
-	if least := now.Add(minAnswered); expires.Before(least) {
-		expires = least
-	}
+	expires := a.expiry(now, state.Expires)
 	tokens, err := dummyTokens(a.bottle, state, expires)
 	if err != nil {
 		a.log.Error("answer token refresh", "bottle", a.bottle, "error", err)
@@ -108,6 +117,23 @@ func (a *answerer) refresh(w http.ResponseWriter) {
 		IDToken: tokens.ID, AccessToken: tokens.Access, RefreshToken: dummyRefresh(a.bottle),
 		TokenType: "Bearer", ExpiresIn: int64(expires.Sub(now).Seconds()),
 	})
+}
+
+// expiry is when fresh dummies end, now that the host's token ends at host.
+func (a *answerer) expiry(now, host time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	again := now.Sub(a.answered) < askedAgain && a.expires.Equal(host)
+	a.answered, a.expires = now, host
+	least := now.Add(minAnswered)
+	if again {
+		least = now.Add(aheadAnswered)
+		a.log.Warn("the guest takes fresh tokens for expired: its clock may be ahead", "bottle", a.bottle)
+	}
+	if host.After(least) {
+		return host
+	}
+	return least
 }
 
 // failure is an error body in the form that the CLI shows to its user.

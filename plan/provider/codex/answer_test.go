@@ -91,6 +91,28 @@ func TestRefreshFollowsHost(t *testing.T) {
 	}
 }
 
+// TestRefreshAgain: who asks again at once has a clock that is ahead, and is given tokens that it can use.
+func TestRefreshAgain(t *testing.T) {
+	a := NewAnswerer(AnswererConfig{Bottle: "dev", Host: testHost{}}).(*answerer)
+	for _, c := range []struct {
+		name        string
+		after, host time.Duration // since the first refresh
+		want        time.Duration
+	}{
+		{"the first", 0, time.Hour, time.Hour},
+		{"at once", time.Second, time.Hour, time.Second + aheadAnswered},
+		{"and again", 2 * time.Second, time.Hour, 2*time.Second + aheadAnswered},
+		{"with another token of the host", 3 * time.Second, 2 * time.Hour, 2 * time.Hour},
+		{"later", 10 * time.Minute, 2 * time.Hour, 2 * time.Hour},
+		{"at once, with a token that lives long", 10*time.Minute + time.Second, 30 * 24 * time.Hour, 30 * 24 * time.Hour},
+		{"and again with that", 10*time.Minute + 2*time.Second, 30 * 24 * time.Hour, 30 * 24 * time.Hour},
+	} {
+		if got := a.expiry(now.Add(c.after), now.Add(c.host)); !got.Equal(now.Add(c.want)) {
+			t.Errorf("%s: tokens live %s, want %s", c.name, got.Sub(now), c.want)
+		}
+	}
+}
+
 func TestUnusableHostIsLogged(t *testing.T) {
 	_, _, log := ask(t, testHost{}, "POST", "/oauth/token", refreshBody)
 	if !strings.Contains(log, `"level":"WARN"`) || !strings.Contains(log, "codex login") {
