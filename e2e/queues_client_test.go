@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +19,7 @@ import (
 const queueWord = "gatewayd-e2e-queue:"
 
 // queuesClient sends datagrams to EVIL from each of COUNT CPUs, and so by each of the card's queues (Linux picks the sending
-// CPU's, Documentation/networking/scaling.rst).
+// CPU's, Documentation/networking/scaling.rst). It prints the CPUs of each queue, as a mask.
 func queuesClient(_ context.Context, args []string) error {
 	evil, err := netip.ParseAddr(args[0])
 	if err != nil {
@@ -25,6 +28,17 @@ func queuesClient(_ context.Context, args []string) error {
 	count, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
+	}
+	found, err := filepath.Glob("/sys/class/net/eth0/queues/tx-*/xps_cpus")
+	if err != nil {
+		return err
+	}
+	for _, f := range found {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		fmt.Println("CPUs", strings.TrimLeft(strings.TrimSpace(string(text)), "0,"))
 	}
 	var errs []error
 	for cpu := range count {
