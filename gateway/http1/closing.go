@@ -1,23 +1,22 @@
 package http1
 
 import (
+	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // closing ends a connection between requests. One that waits for a request when it is told ends at once; one that serves a
 // request ends after it, and says so in the response's head if that has not left yet (RFC 9112 section 9.6).
 type closing struct {
-	told atomic.Bool
+	told context.Context // over when it is
 
 	mu      sync.Mutex
 	waiting bool // for a request
 }
 
-// close tells the connection that it is to take no further request. It may be called from any goroutine.
+// close ends the wait for a request, if there is one. It is called once told is over, from any goroutine.
 func (c *connection) close() {
-	c.closing.told.Store(true)
 	c.closing.mu.Lock()
 	defer c.closing.mu.Unlock()
 	if c.closing.waiting {
@@ -28,7 +27,7 @@ func (c *connection) close() {
 // await blocks until the first bytes of the next request are there. It returns errGuestLeft if none comes or none is to be taken.
 func (c *connection) await() error {
 	c.closing.mu.Lock()
-	if c.closing.told.Load() || c.reader.within(c.server.limits.Idle) != nil {
+	if c.closing.told.Err() != nil || c.reader.within(c.server.limits.Idle) != nil {
 		c.closing.mu.Unlock()
 		return errGuestLeft
 	}
@@ -38,7 +37,7 @@ func (c *connection) await() error {
 	c.closing.mu.Lock()
 	defer c.closing.mu.Unlock()
 	c.closing.waiting = false
-	if err == nil && c.closing.told.Load() { // it came just before: it is served, so close's deadline must not end it
+	if err == nil && c.closing.told.Err() != nil { // it came just before: it is served, so close's deadline must not end it
 		return c.reader.until(time.Now().Add(c.server.limits.Head))
 	}
 	return err

@@ -142,7 +142,7 @@ func (r *response) stream() {
 // commit serialises the head for the mode. The fields are taken from the header as it is now.
 func (r *response) commit(mode bodyMode) {
 	r.mode = mode
-	if hasToken(r.header["Connection"], "close") || r.awaits != nil && r.awaits() || r.owner.closing.told.Load() {
+	if hasToken(r.header["Connection"], "close") || r.awaits != nil && r.awaits() || r.owner.closing.told.Err() != nil {
 		r.keep = false
 	}
 	r.mu.Lock()

@@ -59,6 +59,7 @@ func (s *Server) start() {
 func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
 	s.once.Do(s.start)
 	c := &connection{server: s, conn: conn, remote: conn.RemoteAddr().String()}
+	c.closing.told = closing
 	c.reader = reader{conn: conn, pool: &s.reads}
 	c.watch = newWatch(&c.reader, s.limits.Watch)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
