@@ -40,12 +40,19 @@ static __always_inline long read_member(struct __sk_buff *skb, void *to, __u32 s
 	return bpf_probe_read_kernel(to, size, (void *)skb + (at & SKB_MOST));
 }
 
+/* Where the kernel will write a frame's checksum. */
+enum sum_place {
+	SUM_WHOLE, /* nowhere: it is there */
+	SUM_LEFT,  /* into TCP's, where the sum of the pseudo header is by now */
+	SUM_ELSEWHERE,
+};
+
 /*
- * Tells whether the kernel would write a checksum elsewhere than into TCP's. Where
- * the layout is not known there is no fast path, and nobody else lets the packet
- * go on as it is.
+ * Tells where the kernel would write the checksum of a TCP segment. Where the
+ * layout is not known there is no fast path, and nobody else lets the packet go on
+ * as it is.
  */
-static __noinline int sum_strays(struct __sk_buff *skb)
+static __noinline int sum_place(struct __sk_buff *skb)
 {
 	struct skb_layout *l;
 	__u32 zero = 0;
@@ -54,19 +61,19 @@ static __noinline int sum_strays(struct __sk_buff *skb)
 
 	l = bpf_map_lookup_elem(&layouts, &zero);
 	if (!l)
-		return true;
+		return SUM_ELSEWHERE;
 	if (!l->known)
-		return false;
+		return SUM_WHOLE;
 	if (read_member(skb, &summed, sizeof(summed), l->summed))
-		return true;
+		return SUM_ELSEWHERE;
 	if (((summed >> (l->summed_bit & 7)) & SUM_BITS) != SUM_PARTIAL)
-		return false;
+		return SUM_WHOLE;
 	if (read_member(skb, &start, sizeof(start), l->csum_start) ||
 	    read_member(skb, &offset, sizeof(offset), l->csum_offset) ||
 	    read_member(skb, &network, sizeof(network), l->network_header))
-		return true;
-	return start != (__u16)(network + sizeof(struct iphdr)) ||
-	       offset != offsetof(struct tcphdr, check);
+		return SUM_ELSEWHERE;
+	return start == (__u16)(network + sizeof(struct iphdr)) &&
+	       offset == offsetof(struct tcphdr, check) ? SUM_LEFT : SUM_ELSEWHERE;
 }
 
 #endif

@@ -66,7 +66,7 @@ enum drop_reason {
 	DROP_ASSIGN_FAILED,  /* the kernel would not give the frame to the socket */
 	DROP_FRAME_PACE,     /* more frames than the pace allows */
 	DROP_DNS_PACE,	     /* more DNS datagrams than the pace allows */
-	DROP_FLOW_PACE,	     /* more new fast-path flows than the pace allows */
+	DROP_FLOW_PACE,	     /* more SYNs than the pace allows */
 	DROP_SYN_FORM,	     /* a fast-path SYN with data or odd flags, or a segment without ACK */
 	DROP_FLOW_BUSY,	     /* another CPU is judging the same flow */
 	DROP_FLOW_ORDER,     /* not in order, or behind a RST, and the hello is not judged yet */
@@ -92,7 +92,7 @@ enum limits {
 	/* DNS datagrams of one bottle on one CPU. */
 	DNS_INTERVAL_NS = 4 * 1000 * 1000,
 	DNS_BURST = 512,
-	/* New fast-path flows of one bottle on one CPU. */
+	/* SYNs of one bottle on one CPU. */
 	FLOW_INTERVAL_NS = 40 * 1000,
 	FLOW_BURST = 8192,
 	/* Frames of one bottle on one CPU in a window of 2^28 ns (0.27 s). */

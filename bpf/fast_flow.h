@@ -33,9 +33,7 @@ static __always_inline void fill_segment(struct segment *s, struct __sk_buff *sk
 	s->ack = bpf_ntohl(tcp->ack_seq);
 	s->header = tcp->doff * 4;
 	s->from = TRANSPORT_OFFSET + s->header;
-	s->size = p->payload;
 	s->len = p->payload - s->header;
-	s->check = tcp->check;
 	s->flags = ((const __u8 *)tcp)[13];
 }
 

@@ -24,9 +24,8 @@ struct segment {
 	__u32 ack;
 	__u32 from; /* offset of the payload in the frame */
 	__u32 len;  /* of the payload */
-	__u32 size; /* of header and payload */
-	__sum16 check;
 	__u8 flags;
+	__u8 partial; /* the checksum is left to the kernel */
 	__u8 header; /* length of the TCP header */
 };
 
@@ -90,7 +89,6 @@ static __noinline int write_resets(struct __sk_buff *skb, const struct segment *
 		.tcp = { .doff = sizeof(r.tcp) / 4, .rst = 1, .ack = 1,
 			 .source = s->key.dport, .dest = s->key.sport },
 	};
-	bool partial = s->check == pseudo_sum(s->saddr, s->key.daddr, s->size);
 	struct ethhdr eth, back;
 
 	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
@@ -100,7 +98,7 @@ static __noinline int write_resets(struct __sk_buff *skb, const struct segment *
 	__builtin_memcpy(back.h_source, eth.h_dest, ETH_ALEN);
 	r.tcp.seq = bpf_htonl(s->ack);
 	r.tcp.ack_seq = bpf_htonl(s->seq + s->len + !!(s->flags & TCP_FIN));
-	seal_reset(&r, partial);
+	seal_reset(&r, s->partial);
 	if (bpf_skb_change_tail(skb, ETH_HLEN + sizeof(r), 0) ||
 	    bpf_skb_store_bytes(skb, 0, &back, sizeof(back), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &r, sizeof(r), 0) ||
@@ -113,7 +111,7 @@ static __noinline int write_resets(struct __sk_buff *skb, const struct segment *
 	r.tcp.dest = s->key.dport;
 	r.tcp.seq = bpf_htonl(next);
 	r.tcp.ack_seq = bpf_htonl(s->ack);
-	seal_reset(&r, partial);
+	seal_reset(&r, s->partial);
 	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &r, sizeof(r), 0))
 		return -1;

@@ -80,13 +80,20 @@ static __always_inline enum drop_reason handle_tcp(struct __sk_buff *skb,
 	struct segment s;
 	struct tcphdr tcp;
 
-	if (sum_strays(skb))
+	int place = sum_place(skb);
+	struct link_stats *stats;
+
+	if (place == SUM_ELSEWHERE)
 		return DROP_SUM_PLACE;
 	if (bpf_skb_load_bytes(skb, TRANSPORT_OFFSET, &tcp, sizeof(tcp)))
 		return DROP_TCP_LENGTH;
 	if (tcp.doff * 4 < sizeof(tcp) || tcp.doff * 4 > p->payload)
 		return DROP_TCP_LENGTH;
 	fill_segment(&s, skb, p, &tcp);
+	s.partial = place == SUM_LEFT;
+	stats = stats_of(skb->ifindex);
+	if (tcp.syn && (!stats || !take(&stats->flows_until, FLOW_INTERVAL_NS, FLOW_BURST)))
+		return DROP_FLOW_PACE;
 	switch (fast_path(skb, b, &s, &p->ip, &why)) {
 	case FAST_FORWARD:
 		*action = ACTION_FORWARD;

@@ -58,12 +58,27 @@ func (h *judgeHarness) allow(name string) bool {
 	return true
 }
 
-func (h *judgeHarness) pass(s tcpSegment) {
+func (h *judgeHarness) pass(s tcpSegment) { h.out(s) }
+
+// out is what the program says of a segment, and what it makes of it.
+func (h *judgeHarness) out(s tcpSegment) (uint32, []byte) {
 	s.sport, s.dport = 40000, 443
 	f := good(h.link)
 	f.body = s.bytes(h.link.Guest, called)
-	_, err := h.objects.CaptureIngress.Run(&ebpf.RunOptions{Data: f.bytes(), Context: skBuff{Ifindex: loopbackIndex}})
+	return h.run(f)
+}
+
+func (h *judgeHarness) run(f *frame) (uint32, []byte) {
+	o := &ebpf.RunOptions{Data: f.bytes(), DataOut: make([]byte, 2048), Context: skBuff{Ifindex: loopbackIndex}}
+	ret, err := h.objects.CaptureIngress.Run(o)
 	must(h.t, err)
+	return ret, o.DataOut
+}
+
+// stats is what is counted on each CPU.
+func (h *judgeHarness) stats() (all []gatewayLinkStats) {
+	must(h.t, h.objects.Stats.Lookup(uint32(loopbackIndex), &all))
+	return all
 }
 
 // begin opens a connection in place of the one before.

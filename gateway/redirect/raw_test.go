@@ -168,7 +168,11 @@ func (p *program) run(t *testing.T, frame []byte) Reason {
 	panic("unreachable: one drop was counted")
 }
 
-const tcActShot = 2 // linux/pkt_cls.h
+// linux/pkt_cls.h
+const (
+	tcActOK   = 0
+	tcActShot = 2
+)
 
 // TestReasonTableIsComplete compares the labels with the enum in the object.
 func TestReasonTableIsComplete(t *testing.T) {
