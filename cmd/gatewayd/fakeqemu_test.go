@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -152,7 +153,7 @@ func ends(ts *testscript.TestScript, neg bool, args []string) {
 	defer cancel()
 	ts.Check(lab.Poll(ctx, func() error {
 		stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
-		if _, state, _ := strings.Cut(string(stat), ") "); err != nil || strings.HasPrefix(state, "Z") {
+		if _, state, _ := strings.Cut(string(stat), ") "); errors.Is(err, fs.ErrNotExist) || strings.HasPrefix(state, "Z") {
 			return nil
 		}
 		return fmt.Errorf("process %s runs: %s", pid, stat)

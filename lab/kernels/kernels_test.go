@@ -78,7 +78,7 @@ func TestReport(t *testing.T) {
 		"- 6.1.0-9, gateway/redirect: no nft: `TestX`, `TestY`\n",
 		"- of e2e, since they are slow: TestV, TestW\n",
 		"| `prog` | 6.1.0-9 | 513 |  |  | 72+8 |\n",
-		"\n- 6.1: programs, gateway, lab, e2e, the comparison of forwarding\n- 6.12: programs, gateway/redirect, gateway, lab, e2e, the comparison of forwarding\n",
+		"\n- 6.1: programs, fastpath, gateway, lab, e2e, the comparison of forwarding\n- 6.12: programs, fastpath, gateway/redirect, gateway, lab, e2e, the comparison of forwarding\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the document does not have %q:\n%s", want, text)

@@ -75,7 +75,7 @@ func parseOptions(args []string, errOut io.Writer) (*options, error) {
 	f.StringVar(&o.document, "document", "", "Markdown file to write the tables to, with what earlier runs found where this one tries only some")
 	f.StringVar(&o.only, "only", "", "kernels to run on, comma-separated: "+strings.Join(kernelNames(), ", ")+"; all when empty")
 	f.StringVar(&o.tests, "run", "", "regular expression of tests to run, and nothing else; everything when empty")
-	f.StringVar(&o.packages, "packages", "", "suites that run, comma-separated: packages, programs for the sizes of the BPF programs, and bench for the comparison of forwarding; all when empty")
+	f.StringVar(&o.packages, "packages", "", "suites that run, comma-separated: packages, programs for the sizes of the BPF programs, fastpath for those tests of gateway/redirect, and bench for the comparison of forwarding; all when empty")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}

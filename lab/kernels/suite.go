@@ -29,7 +29,8 @@ func (s suite) title() string { return cmp.Or(s.name, s.pkg) }
 // suites are the packages whose tests depend on the kernel.
 var suites = []suite{
 	{name: "programs", pkg: "gateway/redirect", only: "^" + programsTest + "$"},
-	{pkg: "gateway/redirect", not: "^" + programsTest + "$"},
+	{name: "fastpath", pkg: "gateway/redirect", only: "^TestFastPath"},
+	{pkg: "gateway/redirect", not: "^TestFastPath|^" + programsTest + "$"},
 	{pkg: "gateway", only: "^TestRealLinks$", why: "they use no links"},
 	{pkg: "lab"},
 	{pkg: "e2e", only: "^Test(FastPath$|FastPathOutlivesKill|RestartsUnderLoad|Killed|Rules|Program|Link|Dead|IPRules|Stopped|TheSiege|DeniedNames|QUIC|AnyResolver|TwoBottles|TwoInstances|Uninstall)",

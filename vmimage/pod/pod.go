@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// Link is the interface that a VM's runtime finds in the namespace, and Tap the one that it opens there.
+	// Link is the interface that a VM's runtime finds in the namespace.
 	Link = "eth0"
-	Tap  = "tap0"
+	// Tap is the interface that it opens there.
+	Tap = "tap0"
 )
 
 // ErrBusy says that there is a VM already.
