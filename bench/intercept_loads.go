@@ -50,7 +50,7 @@ func interceptLoads() []load {
 			unit: tenThousand, host: apiName, wrk: true, paths: all, scale: 1, file: middlePath},
 		{name: "h1-full", title: "Decrypted, full handshakes: connect, a request of 1 KB, close; 4 at once", value: "conn/s",
 			unit: handshakes, host: apiName, paths: owned(all), scale: 1},
-		{name: resumedName, title: "Decrypted, handshakes of a client that would resume its session: connect, a request of 1 KB, close; 4 at once (gatewayd issues no sessions)", value: "conn/s",
+		{name: resumedName, title: "Decrypted, handshakes of a client that would resume its session: connect, a request of 1 KB, close; 4 at once", value: "conn/s",
 			unit: handshakes, host: apiName, paths: owned(resuming), scale: 1},
 		{name: "h1-bulk", title: "Decrypted, HTTP/1.1, 100 MB down", value: "Gbit/s",
 			unit: gigabytes, host: apiName, paths: all, scale: gigabit},

@@ -40,6 +40,7 @@ type CA struct {
 	key     *ecdsa.PrivateKey
 	leafKey *ecdsa.PrivateKey // of every leaf: a key for each name would double the cost and protect nothing
 	now     func() time.Time
+	tickets ticketKeys
 
 	minting singleflight.Group
 	mu      sync.Mutex               // guards the two below
@@ -78,7 +79,7 @@ func OpenCA(dir, bottle string, now func() time.Time) (*CA, error) {
 		return nil, fmt.Errorf("make leaf key: %w", err)
 	}
 	return &CA{
-		cert: cert, key: key, leafKey: leafKey, now: now,
+		cert: cert, key: key, leafKey: leafKey, now: now, tickets: newTicketKeys(),
 		certPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}),
 		leaves:  make(map[string]*list.Element), recent: list.New(),
 	}, nil

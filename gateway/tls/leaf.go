@@ -134,7 +134,8 @@ var errHelloName = errors.New("hello asks for another server name than the flow 
 // ServerConfig returns the configuration of one connection of a guest to name, with the leaf of name (see Leaf, also for
 // errors) and alpn as the protocols that may be chosen, best first; nil offers none. The caller owns it.
 //
-// TLS 1.2 and 1.3; no session tickets, since a ticket issued under one name can be resumed under another; and by that no 0-RTT.
+// TLS 1.2 and 1.3. Sessions are resumed under the name alone that their ticket was issued under, by this authority, for two
+// days at the most and until the process ends. There is no 0-RTT: crypto/tls has none over TCP.
 // The handshake fails when the hello's name is not name: the flow was judged by it. Key exchange is X25519 or a NIST curve,
 // without a post-quantum hybrid: the link ends on this host, and crypto/tls orders the groups itself.
 func (c *CA) ServerConfig(name string, alpn []string) (*tls.Config, error) {
@@ -142,12 +143,11 @@ func (c *CA) ServerConfig(name string, alpn []string) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{
-		Certificates:           []tls.Certificate{*cert},
-		NextProtos:             slices.Clone(alpn),
-		MinVersion:             tls.VersionTLS12,
-		SessionTicketsDisabled: true,
-		CurvePreferences:       []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384},
+	cfg := &tls.Config{
+		Certificates:     []tls.Certificate{*cert},
+		NextProtos:       slices.Clone(alpn),
+		MinVersion:       tls.VersionTLS12,
+		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384},
 		// Small records at the beginning help where segments are lost; this link does not leave the host.
 		DynamicRecordSizingDisabled: true,
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -156,5 +156,7 @@ func (c *CA) ServerConfig(name string, alpn []string) (*tls.Config, error) {
 			}
 			return nil, nil
 		},
-	}, nil
+	}
+	cfg.SetSessionTicketKeys(c.tickets.of(name, c.now()))
+	return cfg, nil
 }

@@ -198,17 +198,6 @@ func TestServerConfig(t *testing.T) {
 			}
 		})
 	}
-	t.Run("never resumes", func(t *testing.T) {
-		cfg, cl := server(), client(nil)
-		for range 2 {
-			if _, clientErr, state := handshake(t, cfg, cl); clientErr != nil || state.DidResume {
-				t.Fatalf("client %v, resumed %v", clientErr, state.DidResume)
-			}
-		}
-		if !cfg.SessionTicketsDisabled {
-			t.Error("tickets are on")
-		}
-	})
 	t.Run("1.1 refused", func(t *testing.T) {
 		old := client(func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 })
 		if serverErr, _, _ := handshake(t, server(), old); ClassifyHandshake(serverErr) != NoCommon {
