@@ -111,20 +111,28 @@ func (b *bench) bulkFor(host string) int64 {
 // fastBytes reports as an error that less than n bytes have moved in an open
 // fast-path flow to host.
 func (b *bench) fastBytes(host string, n int64) error {
+	return b.fastFlow(host, func(f fastFlow) bool { return f.Up+f.Down >= n })
+}
+
+// fastFlow is what the tests read of an open flow.
+type fastFlow struct {
+	Host, Lane string
+	Up         int64 `json:"bytes_up"`
+	Down       int64 `json:"bytes_down"`
+}
+
+// fastFlow reports as an error that no open fast-path flow to host is as wanted.
+func (b *bench) fastFlow(host string, wanted func(fastFlow) bool) error {
 	out, err := b.Gateway.Command(b.t.Context(), "flows", "-o", "json")
 	if err != nil {
 		return err
 	}
-	var flows []struct {
-		Host, Lane string
-		Up         int64 `json:"bytes_up"`
-		Down       int64 `json:"bytes_down"`
-	}
+	var flows []fastFlow
 	if err := json.Unmarshal(out, &flows); err != nil {
 		return fmt.Errorf("flows %q: %w", out, err)
 	}
 	for _, f := range flows {
-		if f.Host == host && f.Lane == "fastpath" && f.Up+f.Down >= n {
+		if f.Host == host && f.Lane == "fastpath" && wanted(f) {
 			return nil
 		}
 	}

@@ -63,7 +63,7 @@ func clientByName(name string) (func(context.Context, []string) error, bool) {
 		"sse": sseClient, "socket": socketClient, "grpc": grpcClient,
 		"interim": interimClient, "duplex": duplexClient, "bulk": bulkClient,
 		"raw": rawClient, "steady": steadyClient, "ping": pingClient, "hostile": hostileClient, "crowd": crowdClient, "batch": batchClient,
-		"tunnel": tunnelClient, "clock": clockClient, "shift": shiftClient, "queues": queuesClient, "mixed": mixedClient, "neighbour": neighbourClient, "greedy": greedyClient,
+		"tunnel": tunnelClient, "clock": clockClient, "shift": shiftClient, "queues": queuesClient, "mixed": mixedClient, "neighbour": neighbourClient, "greedy": greedyClient, "refused": refusedClient,
 	}[name]
 	return f, ok
 }
