@@ -61,7 +61,8 @@ func TestPeekRecorded(t *testing.T) {
 	want := map[string]struct{ alpn, versions int }{
 		"chromium": {2, 3}, "curl": {2, 4}, "curl-tls12": {2, 1}, "git": {2, 4}, "go-mlkem": {2, 2}, "go-classic": {2, 2}, "java-http": {2, 2},
 		"java-http-retry": {0, 2}, "java-url": {0, 2}, "node-fetch": {1, 2}, "node-https": {0, 2}, "openssl": {0, 4},
-		"openssl-psk": {0, 4}, "openssl-mlkem": {0, 2}, "python": {1, 2}, "rustls-mlkem": {2, 2}, "wget": {0, 4},
+		"openssl-psk": {0, 4}, "openssl-mlkem": {0, 2}, "openssl-cli": {0, 2}, "python": {1, 2}, "rustls-mlkem": {2, 2},
+		"rustls-cli-h2": {2, 2}, "rustls-cli-ws": {0, 2}, "wget": {0, 4},
 	}
 	for file, flight := range recorded(t) {
 		h, read, err := Peek(bytes.NewReader(flight))
