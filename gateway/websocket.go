@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/base64"
@@ -17,6 +18,7 @@ import (
 
 	"gatewayd/gateway/inject"
 	"gatewayd/gateway/pipelock"
+	"gatewayd/gateway/routes"
 )
 
 const (
@@ -79,7 +81,7 @@ type guestEnd interface {
 }
 
 // takeOver answers a handshake whose upstream has agreed, and returns the guest's connection and what was read from it.
-func (x *exchange) takeOver(h http.Header) (guestEnd, *bufio.Reader, error) {
+func (x *exchange) takeOver(h http.Header) (guestEnd, io.Reader, error) {
 	h.Set("Connection", "Upgrade")
 	h.Set("Upgrade", "websocket")
 	x.w.WriteHeader(http.StatusSwitchingProtocols)
@@ -87,7 +89,23 @@ func (x *exchange) takeOver(h http.Header) (guestEnd, *bufio.Reader, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("take over connection: %w", err)
 	}
-	return guestConn{conn}, buffered.Reader, nil
+	rest, err := buffered.Peek(buffered.Reader.Buffered())
+	if err != nil {
+		return nil, nil, fmt.Errorf("take over connection: %w", err)
+	}
+	if len(rest) == 0 {
+		return guestConn{conn}, x.framesOf(conn), nil
+	}
+	return guestConn{conn}, io.MultiReader(bytes.NewReader(bytes.Clone(rest)), x.framesOf(conn)), nil
+}
+
+// framesOf returns a reader of small pieces from a connection of the exchange's. One with TLS has a record in memory anyway,
+// and while it waits nothing.
+func (x *exchange) framesOf(conn io.Reader) io.Reader {
+	if x.s.protocol == routes.HTTPS {
+		return conn
+	}
+	return bufio.NewReaderSize(conn, websocketRead)
 }
 
 // guestConn is a connection of a guest's that has become a WebSocket's.
@@ -133,7 +151,7 @@ type messagePump struct {
 
 // pump runs both directions until they have ended, and returns whether the guest was sent a close frame, and why the first
 // one did; nil if by a close frame or an end of the stream between messages.
-func (x *exchange) pump(guest guestEnd, fromGuest *bufio.Reader, up io.ReadWriteCloser) (closed bool, first error) {
+func (x *exchange) pump(guest guestEnd, fromGuest io.Reader, up io.ReadWriteCloser) (closed bool, first error) {
 	stop := context.AfterFunc(x.r.Context(), func() { guest.Close(); up.Close() })
 	defer stop()
 	var down atomic.Int64
@@ -172,7 +190,7 @@ func (x *exchange) pump(guest guestEnd, fromGuest *bufio.Reader, up io.ReadWrite
 }
 
 // pumps returns the two directions of a tunnel: what the guest says is scanned, what the upstream says is masked.
-func (x *exchange) pumps(t *tunnelEnds, fromGuest *bufio.Reader, up io.Reader, down *atomic.Int64) (outward, inward *messagePump) {
+func (x *exchange) pumps(t *tunnelEnds, fromGuest, up io.Reader, down *atomic.Int64) (outward, inward *messagePump) {
 	outward = &messagePump{
 		in:  &messageReader{in: fromGuest, masked: true, compresses: x.deflate != nil, control: t.controlOut},
 		out: t.toUp, pool: x.s.engine.messages, count: &x.sent,
@@ -184,7 +202,7 @@ func (x *exchange) pumps(t *tunnelEnds, fromGuest *bufio.Reader, up io.Reader, d
 		}
 	}
 	inward = &messagePump{
-		in:  &messageReader{in: bufio.NewReaderSize(up, websocketRead), compresses: x.deflate != nil, control: t.controlIn},
+		in:  &messageReader{in: x.framesOf(up), compresses: x.deflate != nil, control: t.controlIn},
 		out: t.toGuest, pool: x.s.engine.messages, count: down,
 	}
 	if x.masker != nil {

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -52,7 +51,7 @@ type frameHeader struct {
 // readFrameHeader reads and judges one frame head, byte by byte as RFC 6455 section 5.2 lays it out: no reserved bits but the
 // one that marks a compressed message, if that was agreed on; a length in its shortest form; control frames short and whole;
 // masked exactly if the peer is the one that masks (section 5.1).
-func readFrameHeader(r *bufio.Reader, masked, compresses bool) (frameHeader, error) {
+func readFrameHeader(r io.Reader, masked, compresses bool) (frameHeader, error) {
 	var b [8]byte
 	if _, err := io.ReadFull(r, b[:2]); err != nil {
 		return frameHeader{}, err
@@ -120,7 +119,7 @@ func unexpected(err error) error {
 // messageReader reads one direction of a WebSocket connection, message by message. Control frames may come within a message
 // (RFC 6455 section 5.4); each is handed to control as it comes.
 type messageReader struct {
-	in         *bufio.Reader
+	in         io.Reader
 	masked     bool // the peer masks: it is the client
 	compresses bool // permessage-deflate was agreed on
 	control    func(op byte, payload []byte) error

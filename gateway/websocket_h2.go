@@ -54,7 +54,7 @@ func (x *exchange) notConnected(status int, why string) *denial {
 }
 
 // openStream answers an extended CONNECT whose upstream has agreed, and returns the stream.
-func (x *exchange) openStream(h http.Header) (guestEnd, *bufio.Reader, error) {
+func (x *exchange) openStream(h http.Header) (guestEnd, io.Reader, error) {
 	h.Del("Sec-Websocket-Accept")
 	x.w.WriteHeader(http.StatusOK)
 	if err := x.w.FlushError(); err != nil {
