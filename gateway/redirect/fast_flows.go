@@ -130,7 +130,8 @@ func leavesBy(addr netip.Addr, index int) bool {
 
 // RevokeFast cuts every fast-path flow of the bottle, and withdraws every pin,
 // for which keep is false; a nil keep keeps none. What it does not keep carries
-// no packet any more when it returns.
+// no packet any more when it returns, and both its sides are reset as soon as
+// the bottle answers to a probe.
 func (r *Redirect) RevokeFast(bottle string, keep func(name string, port uint16) bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -138,7 +139,16 @@ func (r *Redirect) RevokeFast(bottle string, keep func(name string, port uint16)
 	if err != nil || index == 0 {
 		return err
 	}
-	return r.fast.revoke(uint32(index), keep)
+	l := r.links[bottle].status.Link
+	known := len(r.fast.grants)
+	err = r.fast.revoke(uint32(index), keep)
+	if len(r.fast.grants) == known {
+		return err
+	}
+	if err := r.fast.wake(index, l, hostMAC(r.options.Instance, l)); err != nil {
+		r.options.Log.Warn("flows that were cut are reset when the bottle speaks", "bottle", bottle, "error", err)
+	}
+	return err
 }
 
 // FastObstacle says in words why new connections do not take the fast path, ""

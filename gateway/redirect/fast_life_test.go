@@ -2,18 +2,19 @@ package redirect
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
-
-	"github.com/cilium/ebpf"
+	"net"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // TestFastPathRevocation cuts one of two connections to one address, by name,
@@ -45,6 +46,29 @@ func TestFastPathRevocation(t *testing.T) {
 			if _, err := s.call(otherName); err == nil {
 				t.Error("the revoked name can still be called on the fast path")
 			}
+		})
+	}
+}
+
+// TestFastPathRevocationWakesTheReader cuts a connection whose bottle waits for bytes and says nothing: it is reset.
+func TestFastPathRevocationWakesTheReader(t *testing.T) {
+	for _, mode := range bothHooks {
+		t.Run(string(mode), func(t *testing.T) {
+			s := newFastStage(t, mode)
+			s.pin(goodName)
+			c, err := s.call(goodName)
+			must(t, err)
+			must(t, c.NetConn().(*net.TCPConn).SetKeepAlive(false))
+			must(t, echoed(c, "before"))
+			time.Sleep(500 * time.Millisecond) // by then its acknowledgement has left (RFC 9293 section 3.8.6.3)
+			must(t, s.r.RevokeFast(s.l.Bottle, nil))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("the reader gets %v, want a reset", err)
+			}
+			eventually(t, "the record", func() bool {
+				return slices.ContainsFunc(s.events(), func(e FastEvent) bool { return e.Refused && e.Reason == FastRevoked })
+			})
+			eventually(t, "conntrack to forget", func() bool { return !strings.Contains(string(conntrack(t)), "ESTABLISHED") })
 		})
 	}
 }
