@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,13 +24,15 @@ import (
 // The VM has two cards: its bottle's tap, and a tap of the same gateway that is nobody's bottle, whose packets the kernel
 // forwards and masquerades. Its default route says which of them a load takes.
 const (
-	vmBottle   = "vm"
-	vmTap      = "gw-bench-vm"
-	plainTap   = "plain0"
-	vmMemory   = 768
-	vmSelf     = "/bench"
-	vmCA       = "/internet-ca.pem"
-	plainRules = `table ip bench_plain {
+	vmBottle = "vm"
+	vmTap    = "gw-bench-vm"
+	plainTap = "plain0"
+	vmMemory = 768
+	vmSelf   = "/bench"
+	vmCA     = "/internet-ca.pem"
+	// vmLibraries has what programs need that come from packages which are not installed.
+	vmLibraries = "/lib/bench"
+	plainRules  = `table ip bench_plain {
     chain post {
         type nat hook postrouting priority srcnat;
         ip saddr 198.18.254.0/30 oifname "` + lab.Uplink + `" masquerade
@@ -173,6 +176,11 @@ func (w *world) vmPayload(ctx context.Context, o *options, g *guestVM) ([]initra
 		}
 		p[0].At = "/bin/" + name
 		*path = p[0].At
+		for i := range p[1:] { // what was unpacked may lie where the VM has a file system of its own, such as /tmp
+			if lib := &p[1+i]; strings.HasPrefix(lib.Host, o.packages.dir) {
+				lib.At = filepath.Join(vmLibraries, filepath.Base(lib.Host))
+			}
+		}
 		all = append(all, p...)
 	}
 	return all, nil
@@ -212,16 +220,17 @@ func (w *world) runVM(ctx context.Context, o *options, l load, via string) (Resu
 			}
 		}
 	}
+	libraries := []string{"LD_LIBRARY_PATH=" + vmLibraries}
 	seconds := strconv.Itoa(max(leastInVM, int(o.duration.Seconds())))
 	switch {
 	case l.name == "vm-iperf3":
-		out, _, err := w.vm.Output(ctx, o.packages.env(), w.vm.iperf, "-c", l.host, "-p", strconv.Itoa(iperfPort), "-t", seconds, "-J")
+		out, _, err := w.vm.Output(ctx, libraries, w.vm.iperf, "-c", l.host, "-p", strconv.Itoa(iperfPort), "-t", seconds, "-J")
 		if err != nil {
 			return Result{}, fmt.Errorf("%w: %s", err, out)
 		}
 		return parseIperf(out)
 	case l.wrk:
-		out, _, err := w.vm.Output(ctx, o.packages.env(), w.vm.wrk, "-t1", "-c"+strconv.Itoa(wrkConnections), "-d"+seconds,
+		out, _, err := w.vm.Output(ctx, libraries, w.vm.wrk, "-t1", "-c"+strconv.Itoa(wrkConnections), "-d"+seconds,
 			"-H", "Authorization: Bearer "+dummy, "https://"+l.host+":443"+smallPath)
 		if err != nil {
 			return Result{}, err
