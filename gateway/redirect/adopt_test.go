@@ -85,7 +85,9 @@ func (p *pod) inside(change func(eth0 netlink.Link) error) {
 func (p *pod) remove() {
 	p.ns.Close()
 	if dev, _ := findLink(p.host.Attrs().Name); dev != nil {
-		must(p.t, netlink.LinkDel(dev))
+		if err := netlink.LinkDel(dev); err != nil && !errors.Is(err, unix.ENODEV) { // it went with the namespace meanwhile
+			p.t.Error(err)
+		}
 	}
 	if err := removeNetns(p.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		p.t.Error(err)
