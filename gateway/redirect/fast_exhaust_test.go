@@ -68,7 +68,7 @@ func (c *crowd) otherBottle() {
 func TestFastPathOutOfHellos(t *testing.T) {
 	const beyond = 50
 	c := newCrowd(t)
-	must(t, c.r.SetFast(c.l.Bottle, called, []FastPin{{Name: goodName, Port: 443, For: time.Minute}}))
+	must(t, c.r.SetFast(c.l.Bottle, called, []FastPin{{Name: goodName, Port: 443, For: time.Hour}}))
 	before := counters(t, c.r, c.l)
 	for i := range int(gatewayLimitsMAX_BOTTLE_HELLOS) + beyond {
 		f := good(c.l)
@@ -111,7 +111,7 @@ func TestFastPathOutOfPins(t *testing.T) {
 	for ; err == nil && n <= maxBottlePins+64; n += 64 {
 		pins := make([]FastPin, 64)
 		for i := range pins {
-			pins[i] = FastPin{Name: fmt.Sprintf("n%d-%d.test", n, i), Port: 443, For: time.Minute}
+			pins[i] = FastPin{Name: fmt.Sprintf("n%d-%d.test", n, i), Port: 443, For: time.Hour}
 		}
 		err = c.r.SetFast(c.l.Bottle, at, pins)
 		at = at.Next()
@@ -122,10 +122,10 @@ func TestFastPathOutOfPins(t *testing.T) {
 	if err := echoed(c.open, "after"); err != nil {
 		t.Errorf("the verified connection: %v", err)
 	}
-	must(t, c.r.SetFast(c.other.l.Bottle, at, []FastPin{{Name: goodName, Port: 443, For: time.Minute}}))
+	must(t, c.r.SetFast(c.other.l.Bottle, at, []FastPin{{Name: goodName, Port: 443, For: time.Hour}}))
 	c.otherBottle()
 	must(t, c.r.RevokeFast(c.l.Bottle, func(name string, _ uint16) bool { return name == goodName }))
-	must(t, c.r.SetFast(c.l.Bottle, at, []FastPin{{Name: goodName, Port: 443, For: time.Minute}}))
+	must(t, c.r.SetFast(c.l.Bottle, at, []FastPin{{Name: goodName, Port: 443, For: time.Hour}}))
 }
 
 // TestFastPathOutOfEvents ends flows until the ring has no room, while nobody reads it. What cannot be reported goes on, and
@@ -136,7 +136,7 @@ func TestFastPathOutOfEvents(t *testing.T) {
 	must(t, err)
 	must(t, echoed(other, "before"))
 	c.unwatch()
-	must(t, c.r.SetFast(c.l.Bottle, called, []FastPin{{Name: goodName, Port: 443, For: time.Minute}}))
+	must(t, c.r.SetFast(c.l.Bottle, called, []FastPin{{Name: goodName, Port: 443, For: time.Hour}}))
 	before := counters(t, c.r, c.l)
 	full := Reason(gatewayDropReasonDROP_EVENTS_FULL)
 	var d Counters
@@ -200,7 +200,7 @@ func TestFastPathOutOfPermissions(t *testing.T) {
 	const one, two = 7, 8
 	at := netip.MustParseAddr("198.19.100.1")
 	pin := func(ifindex uint32, name string) error {
-		return table.set(ifindex, at, []FastPin{{Name: name, Port: 443, For: time.Minute}})
+		return table.set(ifindex, at, []FastPin{{Name: name, Port: 443, For: time.Hour}})
 	}
 	key := gatewayFlowKey{Ifindex: one, Daddr: networkOrder32(at), Dport: networkOrder16(443)}
 	for i := range maxBottlePins {

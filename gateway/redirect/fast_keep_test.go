@@ -49,7 +49,7 @@ func (s *fastStage) answerOnce() {
 		}
 	}()
 	s.t.Cleanup(func() { l.Close(); <-done })
-	must(s.t, s.r.SetFast(s.l.Bottle, origin, []FastPin{{Name: goodName, Port: 443, For: time.Minute}, {Name: goodName, Port: 8443, For: time.Minute}}))
+	must(s.t, s.r.SetFast(s.l.Bottle, origin, []FastPin{{Name: goodName, Port: 443, For: time.Hour}, {Name: goodName, Port: 8443, For: time.Hour}}))
 }
 
 // TestFastPathKeepsNoHelloOfWhatIsOver opens more connections than there are
@@ -74,7 +74,7 @@ func TestFastPathKeepsNoHelloOfWhatIsOver(t *testing.T) {
 				must(t, c.Close())
 			}
 			if c := difference(counters(t, s.r, s.l), before); c.Assigned != 0 {
-				t.Errorf("%d frames went to the relay", c.Assigned)
+				t.Errorf("%d frames went to the relay: %+v; events %+v", c.Assigned, c, s.events())
 			}
 			eventually(t, "the last buffer to be free", func() bool { return s.kept() == 0 })
 			if n := len(s.events()); n != 0 {

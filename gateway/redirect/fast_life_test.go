@@ -176,7 +176,7 @@ func TestFastPathNeedsTheGateway(t *testing.T) {
 	s.pin(goodName)
 	other := s.link(2)
 	s.set(s.l, other) // nobody listens at the second link
-	must(t, s.r.SetFast(other.Bottle, origin, []FastPin{{Name: goodName, Port: 443, For: time.Minute}}))
+	must(t, s.r.SetFast(other.Bottle, origin, []FastPin{{Name: goodName, Port: 443, For: time.Hour}}))
 	if c, err := s.enter(other).dial(netip.AddrPortFrom(origin, 443), 300*time.Millisecond); err == nil {
 		c.Close()
 		t.Error("a connection began without the gateway")
@@ -310,7 +310,7 @@ func TestFastPathAcceptedByOthers(t *testing.T) {
 func TestFastPathNeverGoesToSpecialAddresses(t *testing.T) {
 	s := newFastStage(t, AttachAuto)
 	for _, a := range []string{"10.0.0.1", "127.0.0.1", "169.254.169.254", "192.168.1.1", "100.64.0.1", "224.0.0.1", "0.0.0.0", "198.19.0.1"} {
-		must(t, s.r.SetFast(s.l.Bottle, netip.MustParseAddr(a), []FastPin{{Name: goodName, Port: 443, For: time.Minute}}))
+		must(t, s.r.SetFast(s.l.Bottle, netip.MustParseAddr(a), []FastPin{{Name: goodName, Port: 443, For: time.Hour}}))
 	}
 	var key gatewayDestinationKey
 	var value gatewayDestination

@@ -40,7 +40,7 @@ func newTapCaller(t *testing.T) *tapCaller {
 	}
 	c := &tapCaller{stage: s, got: make(chan []byte, 8)}
 	c.listen()
-	must(t, s.r.SetFast(l.Bottle, origin, []FastPin{{Name: goodName, Port: 443, For: time.Minute}}))
+	must(t, s.r.SetFast(l.Bottle, origin, []FastPin{{Name: goodName, Port: 443, For: time.Hour}}))
 	c.vm = s.boot(l)
 	c.vm.port = 42000
 	return c

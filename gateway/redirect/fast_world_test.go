@@ -65,12 +65,12 @@ func newFastStage(t *testing.T, mode AttachMode, change ...func(*Options)) *fast
 	return s
 }
 
-// pin lets the bottle call the origin by the names.
+// pin lets the bottle call the origin by the names, for longer than a slow machine takes for any test.
 func (s *fastStage) pin(names ...string) {
 	s.t.Helper()
 	pins := make([]FastPin, 0, len(names))
 	for _, n := range names {
-		pins = append(pins, FastPin{Name: n, Port: 443, For: time.Minute})
+		pins = append(pins, FastPin{Name: n, Port: 443, For: time.Hour})
 	}
 	must(s.t, s.r.SetFast(s.l.Bottle, origin, pins))
 }
