@@ -129,7 +129,8 @@ func (c *rawClient) data(at int, payload []byte) {
 	c.send(tcpSegment{seq: c.start + uint32(at), ack: c.ack, flags: flagACK, payload: payload})
 }
 
-// connect goes through the handshake.
+// connect goes through the handshake. Like a kernel it sends its SYN again: what is sent before the kernel has taken note of the
+// carrier of a new device is lost (dev_activate in net/sched/sch_generic.c).
 func (c *rawClient) connect() {
 	c.t.Helper()
 	c.in.forget()
@@ -137,8 +138,15 @@ func (c *rawClient) connect() {
 	if c.timestamp {
 		options = append(options, c.stamp(c.tsval)...)
 	}
-	c.send(tcpSegment{seq: c.start - 1, flags: flagSYN, options: options})
-	answer := c.await("SYN-ACK", flagSYN|flagACK)
+	syn := tcpSegment{seq: c.start - 1, flags: flagSYN, options: options}
+	c.send(syn)
+	sent := time.Now()
+	answer := c.await("SYN-ACK", flagSYN|flagACK, func() {
+		if time.Since(sent) > time.Second {
+			c.send(syn)
+			sent = time.Now()
+		}
+	})
 	c.ack = binary.BigEndian.Uint32(answer[38:]) + 1
 	if i := bytes.Index(answer[54:], []byte{8, 10}); c.timestamp && i >= 0 {
 		c.tsecr = binary.BigEndian.Uint32(answer[54+i+2:])
@@ -146,10 +154,13 @@ func (c *rawClient) connect() {
 	c.data(0, nil)
 }
 
-// await returns the first frame to the bottle with all the flags.
-func (c *rawClient) await(what string, flags byte) (found []byte) {
+// await returns the first frame to the bottle with all the flags, and does what is to be done meanwhile.
+func (c *rawClient) await(what string, flags byte, meanwhile ...func()) (found []byte) {
 	c.t.Helper()
 	eventually(c.t, what, func() bool {
+		for _, do := range meanwhile {
+			do()
+		}
 		for _, f := range c.in.frames() {
 			if len(f) >= 54 && f[23] == 6 && binary.BigEndian.Uint16(f[36:]) == c.sport && f[47]&flags == flags {
 				found = f
