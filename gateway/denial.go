@@ -122,6 +122,9 @@ func (x *exchange) deny(d *denial) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	x.w.WriteHeader(d.status)
 	_, _ = x.w.Write(body) // a guest that left does not read explanations
+	if x.paced != nil {
+		x.paced.rest()
+	}
 }
 
 // note puts a denial into the record. What merely failed (5xx, or a guest that left) leaves the decision as it was; an

@@ -44,11 +44,12 @@ type engine struct {
 	body     http1.Limits  // what http1.Limits says of bodies, for those over HTTP/2
 	idle     time.Duration // how long an HTTP/2 connection may have no request
 	stall    time.Duration // how long a guest may leave a write of one stream waiting
+	rest     time.Duration // how long a body that nobody reads is taken after the answer
 }
 
 // newEngine returns an engine that logs defects to log.
 func newEngine(log *slog.Logger) *engine {
-	e := &engine{idle: h2Idle, stall: h2Write, bodies: newBytePool(deliveryBuffer), messages: newBytePool(websocketMessage + frameHead)}
+	e := &engine{idle: h2Idle, stall: h2Write, rest: h2Rest, bodies: newBytePool(deliveryBuffer), messages: newBytePool(websocketMessage + frameHead)}
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { sessionOf(r.Context()).ServeHTTP(w, r) })
 	e.h1 = &http1.Server{Handler: serve, Log: log, ErrorBody: func(ctx context.Context, err *http1.ProtocolError) (string, []byte) {
 		return sessionOf(ctx).refused(err)

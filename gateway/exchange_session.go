@@ -89,7 +89,7 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.frames.began()
 		defer s.frames.ended()
 		if r.Body != http.NoBody {
-			body := watchBody(w, r, s.engine.body)
+			body := watchBody(watched, r, s.engine)
 			defer body.free()
 			r.Body = body
 		}

@@ -6,9 +6,17 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gatewayd/gateway/http1"
+)
+
+// What of a request's body over HTTP/2 is taken that nobody has asked for, when the gateway's own answer has left. Beyond, the
+// stream is reset, and some clients (curl among them) report that in place of the answer.
+const (
+	restBytes = 64 << 10
+	h2Rest    = 100 * time.Millisecond
 )
 
 // bodyWatch is a request's body over HTTP/2, with which its guest has to go on, as over HTTP/1.1: asking whether the guest is there
@@ -18,19 +26,22 @@ type bodyWatch struct {
 	io.ReadCloser
 	w    http.ResponseWriter
 	pace http1.Pace
+	used atomic.Bool // somebody reads it
+	near time.Duration
 
 	mu    sync.Mutex
 	timer *time.Timer
 	off   bool // there is no limit any more
 }
 
-// watchBody returns the body of r, whose response is w, held to l. The caller calls free when its handler returns.
-func watchBody(w http.ResponseWriter, r *http.Request, l http1.Limits) *bodyWatch {
-	return &bodyWatch{ReadCloser: r.Body, w: w, pace: l.Pace()}
+// watchBody returns the body of r, whose response is w, held to the limits of e. The caller calls free when its handler returns.
+func watchBody(w http.ResponseWriter, r *http.Request, e *engine) *bodyWatch {
+	return &bodyWatch{ReadCloser: r.Body, w: w, pace: e.body.Pace(), near: e.rest}
 }
 
 // Read is [io.Reader].Read. A body that stalls or comes too slowly is a *[http1.ProtocolError].
 func (b *bodyWatch) Read(p []byte) (int, error) {
+	b.used.Store(true)
 	if !b.begin() {
 		return b.ReadCloser.Read(p)
 	}
@@ -88,4 +99,16 @@ func (b *bodyWatch) free() {
 	if b.timer != nil {
 		b.timer.Stop()
 	}
+}
+
+// rest lets an answer that nobody has read the body for leave, and takes what of the body is near. The answer is whole.
+func (b *bodyWatch) rest() {
+	if b.used.Load() {
+		return
+	}
+	control := http.NewResponseController(b.w)
+	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(b.near)) != nil {
+		return // the stream is over
+	}
+	_, _ = io.CopyN(io.Discard, b.ReadCloser, restBytes) // what does not come is of no interest
 }

@@ -88,3 +88,56 @@ func TestH2BodyThatNeverComes(t *testing.T) {
 		})
 	}
 }
+
+// TestH2DenialIsNotCutOff sends a body that nobody will read after the answer to its head: the stream ends in order, since
+// clients that are about to send report a reset in place of the answer. A body without end is reset after all.
+func TestH2DenialIsNotCutOff(t *testing.T) {
+	s := newStage(t, func(r *routes.Route) { r.Methods = []string{"GET"} }, func(http.ResponseWriter, *http.Request) { t.Error("the origin was asked") })
+	for _, endless := range []bool{false, true} {
+		s.g.engine.rest = testWait
+		if endless {
+			s.g.engine.rest = time.Millisecond
+		}
+		f := s.newFrames(t)
+		if err := f.head(&floodWorld{stage: s}, "/", false); err != nil {
+			t.Fatal(err)
+		}
+		if status := f.answered(); status != "403" {
+			t.Fatalf("answered %s, want 403", status)
+		}
+		if !endless {
+			if err := f.WriteData(1, true, []byte("what was on its way")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if reset := f.reset(t); reset != endless {
+			t.Errorf("endless %v: reset %v", endless, reset)
+		}
+	}
+}
+
+// reset reads to the end of a stream and reports whether that was a reset. One behind the end counts too.
+func (f *frames) reset(t *testing.T) (reset bool) {
+	t.Helper()
+	ended := false
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch frame := frame.(type) {
+		case *http2.RSTStreamFrame:
+			return true
+		case *http2.DataFrame:
+			if ended = ended || frame.StreamEnded(); ended { // what follows comes before the answer to another ping
+				if err := f.WritePing(false, [8]byte{2}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		case *http2.PingFrame:
+			if ended && frame.IsAck() && frame.Data == [8]byte{2} {
+				return false
+			}
+		}
+	}
+}
