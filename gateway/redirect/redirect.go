@@ -46,8 +46,8 @@ type linkState struct {
 // process pinned, and puts the second layer in force, before it returns. Links
 // that are attached already go on as they are until the first Set.
 //
-// It needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN for namespaces) and a
-// mounted BPF file system. The error wraps ErrLocked if another process has the
+// It needs root (CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN for namespaces, CAP_NET_RAW
+// so that RevokeFast resets promptly) and a mounted BPF file system. The error wraps ErrLocked if another process has the
 // instance, or is a *StateError if the pins belong to another namespace. The
 // caller must Close the result, which removes nothing.
 func Open(ctx context.Context, o Options) (*Redirect, error) {
