@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -74,6 +75,12 @@ func TestFastPathOutlivesKill(t *testing.T) {
 		{"down, upgraded", "down", other}, {"up, downgraded", "up", b.Gateway.Binary},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			eventually(t, func() error { // its bytes are this transfer's
+				if b.fastBytes(host, 1) == nil {
+					return errors.New("the transfer before is still among the flows")
+				}
+				return nil
+			})
 			done := make(chan result, 1)
 			go func() {
 				done <- b.client("bulk", "1", tc.direction, "https://"+host+"/bulk", strconv.FormatInt(size, 10))
