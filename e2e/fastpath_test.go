@@ -128,22 +128,30 @@ type fastFlow struct {
 	Down       int64 `json:"bytes_down"`
 }
 
-// fastFlow reports as an error that no open fast-path flow to host is as wanted.
-func (b *bench) fastFlow(host string, wanted func(fastFlow) bool) error {
+// flows are those that are open.
+func (b *bench) flows() (flows []fastFlow, err error) {
 	out, err := b.Gateway.Command(b.t.Context(), "flows", "-o", "json")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var flows []fastFlow
 	if err := json.Unmarshal(out, &flows); err != nil {
-		return fmt.Errorf("flows %q: %w", out, err)
+		return nil, fmt.Errorf("flows %q: %w", out, err)
+	}
+	return flows, nil
+}
+
+// fastFlow reports as an error that no open fast-path flow to host is as wanted.
+func (b *bench) fastFlow(host string, wanted func(fastFlow) bool) error {
+	flows, err := b.flows()
+	if err != nil {
+		return err
 	}
 	for _, f := range flows {
 		if f.Host == host && f.Lane == "fastpath" && wanted(f) {
 			return nil
 		}
 	}
-	return fmt.Errorf("the flows are %s", out)
+	return fmt.Errorf("the flows are %+v", flows)
 }
 
 func (b *bench) fastRecords(host string) []record {

@@ -228,8 +228,13 @@ func (g *guest) send(frame []byte) {
 
 // dial opens a TCP connection from the bottle.
 func (g *guest) dial(to netip.AddrPort, timeout time.Duration) (conn net.Conn, err error) {
+	return g.dialFrom(0, to, timeout)
+}
+
+// dialFrom is dial from a port of the caller's choice.
+func (g *guest) dialFrom(port uint16, to netip.AddrPort, timeout time.Duration) (conn net.Conn, err error) {
 	err = inNetns(g.ns, func() error {
-		d := net.Dialer{Timeout: timeout}
+		d := net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{Port: int(port)}}
 		conn, err = d.Dial("tcp4", to.String())
 		return err
 	})
