@@ -141,8 +141,7 @@ func TestFastPathAgainstCookies(t *testing.T) {
 			s.pin(goodName)
 			c := newRawClient(s)
 			c.in.forget()
-			c.send(tcpSegment{seq: c.start - 1, flags: flagSYN, options: []byte{2, 4, 5, 180}})
-			c.ack = binary.BigEndian.Uint32(c.await("SYN-ACK", flagSYN|flagACK)[38:]) + 1
+			c.ack = binary.BigEndian.Uint32(c.open([]byte{2, 4, 5, 180})[38:]) + 1
 			c.send(tcpSegment{seq: c.start, ack: c.ack, flags: flagACK, payload: hello, badSum: true})
 			c.dropped(gatewayDropReasonDROP_FLOW_ORDER, 1, func() { tc.send(c) })
 			c.data(0, hello)

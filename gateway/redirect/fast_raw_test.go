@@ -129,8 +129,22 @@ func (c *rawClient) data(at int, payload []byte) {
 	c.send(tcpSegment{seq: c.start + uint32(at), ack: c.ack, flags: flagACK, payload: payload})
 }
 
-// connect goes through the handshake. Like a kernel it sends its SYN again: what is sent before the kernel has taken note of the
+// open sends a SYN and returns the answer. Like a kernel it sends it again: what is sent before the kernel has taken note of the
 // carrier of a new device is lost (dev_activate in net/sched/sch_generic.c).
+func (c *rawClient) open(options []byte) []byte {
+	c.t.Helper()
+	syn := tcpSegment{seq: c.start - 1, flags: flagSYN, options: options}
+	c.send(syn)
+	sent := time.Now()
+	return c.await("SYN-ACK", flagSYN|flagACK, func() {
+		if time.Since(sent) > time.Second {
+			c.send(syn)
+			sent = time.Now()
+		}
+	})
+}
+
+// connect goes through the handshake.
 func (c *rawClient) connect() {
 	c.t.Helper()
 	c.in.forget()
@@ -138,15 +152,7 @@ func (c *rawClient) connect() {
 	if c.timestamp {
 		options = append(options, c.stamp(c.tsval)...)
 	}
-	syn := tcpSegment{seq: c.start - 1, flags: flagSYN, options: options}
-	c.send(syn)
-	sent := time.Now()
-	answer := c.await("SYN-ACK", flagSYN|flagACK, func() {
-		if time.Since(sent) > time.Second {
-			c.send(syn)
-			sent = time.Now()
-		}
-	})
+	answer := c.open(options)
 	c.ack = binary.BigEndian.Uint32(answer[38:]) + 1
 	if i := bytes.Index(answer[54:], []byte{8, 10}); c.timestamp && i >= 0 {
 		c.tsecr = binary.BigEndian.Uint32(answer[54+i+2:])
