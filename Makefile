@@ -29,11 +29,12 @@ endif
 FUZZTIME ?= 10s
 
 # Of `make bench`: how often everything is measured and for how long, which loads (rr,crr,…) over which paths
-# (gatewayd,kernel,…; all when empty, but PATHS=…,flowtable must be named), table or json, and the file that the tables are written to when all loads ran.
+# (gatewayd,kernel,…; all when empty, but PATHS=…,flowtable must be named), gatewayd's fast_lane, table or json, and the file that the tables are written to when all loads ran.
 ROUNDS   ?= 3
 SECONDS  ?= 1
 ONLY     ?=
 PATHS    ?=
+LANE     ?= redirect
 OUTPUT   ?= table
 DOCUMENT ?= docs/BENCHMARKS.md
 
@@ -104,7 +105,7 @@ demo: build $(if $(VM),deps) ## show on one screen what the gateway does, then l
 
 bench: build ## measure gatewayd beside HAProxy, nginx, squid, mitmproxy and plain forwarding, and write docs/BENCHMARKS.md (needs root)
 	$(GO) build -o bin/bench ./bench
-	bin/bench -rounds $(ROUNDS) -seconds $(SECONDS) -only '$(ONLY)' -paths '$(PATHS)' -o $(OUTPUT) -document '$(if $(ONLY)$(PATHS),,$(DOCUMENT))' -cache $(CACHE)/bench
+	bin/bench -rounds $(ROUNDS) -seconds $(SECONDS) -only '$(ONLY)' -paths '$(PATHS)' -lane $(LANE) -o $(OUTPUT) -document '$(if $(ONLY)$(PATHS)$(filter-out redirect,$(LANE)),,$(DOCUMENT))' -cache $(CACHE)/bench
 
 COUNT ?= 1
 microbench: ## run the benchmarks of the packages, each COUNT (1) times for benchstat
