@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 )
 
 // wireBuffer holds four records of the greatest length (RFC 8446 section 5.2, RFC 5246 section 6.2.3), so that a bulk
@@ -42,11 +43,14 @@ type Wire struct {
 	left int // of the record that begins at or before r
 	err  error
 
-	take  func(fd uintptr) bool // made once
+	take  func(fd uintptr) bool // made once, as are those below
 	probe func(fd uintptr)
+	put   func(fd uintptr) bool
 
 	gather   sync.Mutex
 	gathered *[]byte // not nil while Gather runs: what was written meanwhile, of a lent buffer
+	sending  []byte  // what send has not written yet
+	errSend  error
 }
 
 // NewWire returns conn as a Wire. first is what was read from it already; the Wire owns it. records says that the bytes are
@@ -60,6 +64,7 @@ func NewWire(conn *net.TCPConn, buffers *WireBuffers, records bool, first []byte
 	w := &Wire{Conn: conn, tcp: conn, raw: raw, buffers: buffers, plain: !records, in: in, out: out}
 	w.take = w.fromSocket
 	w.probe = func(fd uintptr) { w.fromSocket(fd) }
+	w.put = w.toSocket
 	if len(first) > 0 {
 		w.buf, w.w = &first, len(first)
 		w.count(in, len(first))
@@ -128,27 +133,40 @@ func (w *Wire) fromSocket(fd uintptr) bool {
 	if w.buf == nil {
 		w.buf, w.r, w.w = w.buffers.get(), 0, 0
 	}
-	for {
-		n, err := syscall.Read(int(fd), (*w.buf)[w.w:])
-		switch {
-		case err == syscall.EINTR: //nolint:errorlint // an errno as it comes from the kernel, here and below
-			continue
-		case err == syscall.EAGAIN: //nolint:errorlint
-			w.release()
-			return false
-		case err != nil:
-			w.err = &net.OpError{Op: "read", Net: "tcp", Source: w.LocalAddr(), Addr: w.RemoteAddr(), Err: os.NewSyscallError("read", err)}
-		case n == 0:
-			w.err = io.EOF
-		default:
-			w.err = nil
-			w.w += n
-			w.count(w.in, n)
-			return true
-		}
+	n, err := transfer(syscall.SYS_READ, fd, (*w.buf)[w.w:])
+	switch {
+	case err == syscall.EAGAIN:
 		w.release()
+		return false
+	case err != 0:
+		w.err = w.failed("read", err)
+	case n == 0:
+		w.err = io.EOF
+	default:
+		w.err = nil
+		w.w += n
+		w.count(w.in, n)
 		return true
 	}
+	w.release()
+	return true
+}
+
+// transfer reads or writes once on a socket that does not block. The call ends by itself, in the time that the kernel takes to
+// move the bytes, so the scheduler is not told of it: that would cost more than most of these calls do, and where CPUs are
+// contended the thread would lose its place meanwhile.
+func transfer(call, fd uintptr, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, err := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+		if err != syscall.EINTR {
+			return int(n), err
+		}
+	}
+}
+
+// failed is the error of a call on the socket.
+func (w *Wire) failed(call string, err syscall.Errno) error {
+	return &net.OpError{Op: call, Net: "tcp", Source: w.LocalAddr(), Addr: w.RemoteAddr(), Err: os.NewSyscallError(call, err)}
 }
 
 // release gives the buffer back if nothing is in it.
@@ -233,14 +251,36 @@ func (w *Wire) sendGathered() error {
 	return err
 }
 
-// send writes p to the socket.
+// send writes p to the socket. The caller holds the lock.
 func (w *Wire) send(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := w.tcp.Write(p)
+	w.sending, w.errSend = p, nil
+	err := w.raw.Write(w.put)
+	n := len(p) - len(w.sending)
+	w.sending = nil
 	w.count(w.out, n)
+	if w.errSend != nil {
+		err = w.errSend
+	}
 	return n, err
+}
+
+// toSocket writes what the socket takes of w.sending. It reports false if there is more, which the socket has no room for.
+func (w *Wire) toSocket(fd uintptr) bool {
+	for len(w.sending) > 0 {
+		n, err := transfer(syscall.SYS_WRITE, fd, w.sending)
+		switch {
+		case err == syscall.EAGAIN:
+			return false
+		case err != 0:
+			w.errSend = w.failed("write", err)
+			return true
+		}
+		w.sending = w.sending[n:]
+	}
+	return true
 }
 
 // CloseWrite ends the sending side of the TCP connection.
