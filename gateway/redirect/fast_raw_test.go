@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,6 +84,11 @@ type rawClient struct {
 	tsecr     uint32
 }
 
+// rawPorts are the ports that raw clients have had. Each gets its own: a socket of the
+// gateway's that an earlier test left half closed would answer for the next one. The
+// kernel chooses none of these.
+var rawPorts atomic.Uint32
+
 // newRawClient takes the guest's address away, so that its kernel answers
 // nothing, and catches what comes.
 func newRawClient(s *fastStage) *rawClient {
@@ -98,7 +104,7 @@ func newRawClient(s *fastStage) *rawClient {
 		}
 		return netlink.AddrDel(dev, &addrs[0])
 	}))
-	return &rawClient{fastStage: s, sport: 40000, start: 1000, tsval: 1 << 20, in: newCatcher(s.t, s.g.ns, guestInterface)}
+	return &rawClient{fastStage: s, sport: uint16(61000 + rawPorts.Add(1)%4000), start: 1000, tsval: 1 << 20, in: newCatcher(s.t, s.g.ns, guestInterface)}
 }
 
 func (c *rawClient) send(s tcpSegment, change ...func(*frame)) {

@@ -62,7 +62,26 @@ func newFastStage(t *testing.T, mode AttachMode, change ...func(*Options)) *fast
 	s.g = s.enter(s.l)
 	s.serve()
 	s.watchEvents()
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.tell()
+		}
+	})
 	return s
+}
+
+// tell logs what is known of the bottle's frames on their way.
+func (s *fastStage) tell() {
+	s.t.Logf("counters: %+v", difference(counters(s.t, s.r, s.l), Counters{}))
+	s.t.Logf("events: %+v", s.events())
+	s.t.Logf("obstacle: %q", s.r.FastObstacle())
+	err := s.r.fast.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) { s.t.Logf("flow %+v: %+v", k, *f) })
+	s.t.Logf("flows: %v; conntrack:\n%s", err, conntrack(s.t))
+	frames := s.leaks.frames()
+	s.t.Logf("%d frames reached the internet; the last of them:", len(frames))
+	for _, f := range frames[max(0, len(frames)-10):] {
+		s.t.Logf("%x", f[:min(len(f), 80)])
+	}
 }
 
 // pin lets the bottle call the origin by the names, for longer than a slow machine takes for any test.
