@@ -107,6 +107,8 @@ type bottle struct {
 	flown  sync.WaitGroup // flows
 	swept  sync.WaitGroup // sweeper
 
+	listens bool // its socket for flows was opened; guarded by Gateway.applying
+
 	fastMu   sync.Mutex               // orders what the kernel is told of pins and plans
 	fastNot  map[netip.Addr]time.Time // until when the relay serves an address that the fast path refused
 	recalled bool                     // what an earlier process told is among pins; guarded by fastMu
@@ -155,29 +157,37 @@ func (b *bottle) swap(s *snapshot) {
 	b.revoke(s)
 }
 
-// start opens the bottle's sockets and begins to serve. On error nothing is left open.
+// start opens the bottle's sockets for names and begins to answer. On error nothing is left open.
 func (b *bottle) start(ctx context.Context) error {
-	tcp, err := b.g.sockets.ListenTCP(ctx, netip.AddrPortFrom(b.link.Gateway, b.link.InterceptPort))
+	addr := netip.AddrPortFrom(b.link.Gateway, b.link.DNSPort)
+	tcp, err := b.g.sockets.ListenTCP(ctx, addr)
 	if err != nil {
-		return fmt.Errorf("listen for flows of bottle %s: %w", b.name, err)
-	}
-	dnsAddr := netip.AddrPortFrom(b.link.Gateway, b.link.DNSPort)
-	dnsTCP, err := b.g.sockets.ListenTCP(ctx, dnsAddr)
-	if err != nil {
-		tcp.Close()
 		return fmt.Errorf("listen for names of bottle %s: %w", b.name, err)
 	}
-	dnsUDP, err := b.g.sockets.ListenUDP(ctx, dnsAddr)
+	udp, err := b.g.sockets.ListenUDP(ctx, addr)
 	if err != nil {
 		tcp.Close()
-		dnsTCP.Close()
 		return fmt.Errorf("listen for names of bottle %s: %w", b.name, err)
 	}
 	server := dns.NewServer(b.dnsConfig())
-	b.served.Go(func() { b.accept(tcp) })
-	b.served.Go(func() { b.serveNames("tcp", func() error { return server.ServeTCP(b.taking, dnsTCP) }) })
-	b.served.Go(func() { b.serveNames("udp", func() error { return server.ServeUDP(b.taking, dnsUDP) }) })
+	b.served.Go(func() { b.serveNames("tcp", func() error { return server.ServeTCP(b.taking, tcp) }) })
+	b.served.Go(func() { b.serveNames("udp", func() error { return server.ServeUDP(b.taking, udp) }) })
 	b.swept.Go(b.sweepLoop)
+	return nil
+}
+
+// listen opens the bottle's socket for flows, once, and begins to take them. The kernel drops every new connection of the bottle
+// until then, those to pinned addresses too.
+func (b *bottle) listen(ctx context.Context) error {
+	if b.listens {
+		return nil
+	}
+	l, err := b.g.sockets.ListenTCP(ctx, netip.AddrPortFrom(b.link.Gateway, b.link.InterceptPort))
+	if err != nil {
+		return fmt.Errorf("listen for flows of bottle %s: %w", b.name, err)
+	}
+	b.listens = true
+	b.served.Go(func() { b.accept(l) })
 	return nil
 }
 

@@ -13,8 +13,9 @@ import (
 	"gatewayd/gateway/redirect"
 )
 
-// Apply makes the running bottles what desired says: each one's listeners are opened before its link is, a running
-// bottle gets its new plan by one atomic swap, and a bottle that is not in desired is shut, link first. A plan that
+// Apply makes the running bottles what desired says: a new one's names are answered before its link is up, and its flows
+// taken once the kernel knows which of them it may carry; a running bottle gets its new plan by one atomic swap, and a
+// bottle that is not in desired is shut, link first. A plan that
 // cannot be used leaves the bottle with the plan it has, or not running if it has none; every such error is in the
 // returned one, and the other bottles are applied all the same. Apply(ctx, nil) shuts every bottle. It blocks while
 // links are set up and removed bottles' flows end.
@@ -43,6 +44,9 @@ func (g *Gateway) Apply(ctx context.Context, desired []Bottle) error {
 	if err := g.setLinks(ctx, next); err != nil {
 		errs = append(errs, err)
 	}
+	if err := g.openBottles(ctx, next); err != nil {
+		errs = append(errs, err)
+	}
 	g.mu.Lock()
 	old := g.bottles
 	g.bottles = next
@@ -54,8 +58,23 @@ func (g *Gateway) Apply(ctx context.Context, desired []Bottle) error {
 		}
 	}
 	g.learnLinks(nil)
-	for _, b := range next {
+	return errors.Join(errs...)
+}
+
+// openBottles has bottles whose links are up take flows: what the kernel may carry it knows by then, so that none of that
+// takes the relay. A bottle that cannot is taken from next, with its link.
+func (g *Gateway) openBottles(ctx context.Context, next map[string]*bottle) error {
+	var errs []error
+	for name, b := range next {
 		b.refreshFast()
+		if err := b.listen(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("apply bottle %s: %w", name, err))
+			delete(next, name)
+			defer b.shut()
+		}
+	}
+	if len(errs) > 0 {
+		errs = append(errs, g.setLinks(ctx, next))
 	}
 	return errors.Join(errs...)
 }

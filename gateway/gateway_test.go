@@ -17,12 +17,14 @@ import (
 	"gatewayd/gateway/routes"
 )
 
-func TestApplyListensBeforeTheLinkIsUp(t *testing.T) {
+// TestApplyOrder has names answered before the links are up, and flows taken only after.
+func TestApplyOrder(t *testing.T) {
 	w := newWorld(t, nil)
-	w.apply(t, namedBottle(t, "dev", 1), namedBottle(t, "other", 2))
+	dev, other := namedBottle(t, "dev", 1), namedBottle(t, "other", 2)
+	w.apply(t, dev, other)
 	got := w.order.list()
-	if len(got) != 5 || got[4] != "set" {
-		t.Errorf("happened %v: want two listeners for each bottle, and then the links", got)
+	if len(got) != 5 || got[2] != "set" || !slices.Contains(got[3:], "listen "+listenerOf(dev).String()) || !slices.Contains(got[3:], "listen "+listenerOf(other).String()) {
+		t.Errorf("happened %v: want the listeners for names, the links, and then those for flows", got)
 	}
 	if links := w.redirect.links(); !slices.Equal(links, []string{"dev", "other"}) {
 		t.Errorf("links of %v", links)
@@ -145,12 +147,15 @@ func TestApplyRefusals(t *testing.T) {
 	if len(w.order.list()) != 0 {
 		t.Errorf("something happened: %v", w.order.list())
 	}
-	w.sockets.fail = errors.New("address is in use")
-	if err := w.g.Apply(context.Background(), []Bottle{b}); err == nil || !strings.Contains(err.Error(), "address is in use") {
-		t.Errorf("no listener: %v", err)
-	}
-	if len(w.redirect.links()) != 0 {
-		t.Error("the link of a bottle without a listener was set up")
+	for _, addr := range []netip.AddrPort{listenerOf(b), netip.AddrPortFrom(b.Link.Gateway, b.Link.DNSPort)} {
+		w.sockets.fail = map[netip.AddrPort]error{addr: errors.New("address is in use")}
+		other := namedBottle(t, "other", 2)
+		if err := w.g.Apply(context.Background(), []Bottle{b, other}); err == nil || !strings.Contains(err.Error(), "address is in use") {
+			t.Errorf("no listener at %v: %v", addr, err)
+		}
+		if got := w.redirect.links(); !slices.Equal(got, []string{"other"}) || w.bottle("dev") != nil {
+			t.Errorf("without a listener at %v there are links %v", addr, got)
+		}
 	}
 	w.sockets.fail = nil
 	w.redirect.fail = errors.New("no such device")

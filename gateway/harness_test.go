@@ -77,7 +77,8 @@ type loopbackSockets struct {
 	tcp    map[netip.AddrPort]net.Listener
 	dst    map[uint16]netip.AddrPort // by the guest's port
 	always netip.AddrPort            // where connections go of which the test says nothing, if valid
-	fail   error                     // what ListenTCP answers, if not nil
+	fail   map[netip.AddrPort]error  // what ListenTCP answers, if not nil
+	before func(netip.AddrPort)      // called by ListenTCP before it does anything
 	order  *order
 }
 
@@ -88,10 +89,13 @@ func newLoopbackSockets(o *order) *loopbackSockets {
 }
 
 func (s *loopbackSockets) ListenTCP(_ context.Context, addr netip.AddrPort) (net.Listener, error) {
+	if s.before != nil {
+		s.before(addr)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fail != nil {
-		return nil, s.fail
+	if s.fail[addr] != nil {
+		return nil, s.fail[addr]
 	}
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

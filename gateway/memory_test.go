@@ -92,6 +92,23 @@ func TestRecalledPins(t *testing.T) {
 	}
 }
 
+// TestRecalledPinsBeforeListeners has the kernel know what a bottle was told before a connection can find the bottle's listener,
+// by which it would take the relay.
+func TestRecalledPinsBeforeListeners(t *testing.T) {
+	const at = "93.184.216.34"
+	w, f := remembering(t, "pass.test "+at)
+	b := testBottle(t, routes.Route{Host: "pass.test", TLSPassthrough: true})
+	w.sockets.before = func(addr netip.AddrPort) {
+		if got := f.names(at); addr == listenerOf(b) && !slices.Equal(got, []string{"pass.test"}) {
+			t.Errorf("the listener opens while the kernel lets %v be called", got)
+		}
+	}
+	w.apply(t, b)
+	if !slices.Contains(w.order.list(), "listen "+listenerOf(b).String()) {
+		t.Error("nothing listens")
+	}
+}
+
 // TestRecallFirst has an answer come before it is known what an earlier process told: nothing is pinned until then.
 func TestRecallFirst(t *testing.T) {
 	const at = "93.184.216.34"
