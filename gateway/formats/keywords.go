@@ -21,7 +21,7 @@ type keywords struct {
 	// load; the array is as large as the index can be, so that no step checks a bound. Those with the bit accepts accept.
 	next    *[1 << 16]uint16
 	ends    [][]ending // by accepting state
-	classes uint16
+	each    uint64     // divides by the number of classes, with a shift of 32: exactly, for so few bits
 	warm    int // bytes before a lane's first that decide its state
 }
 
@@ -31,16 +31,20 @@ type ending struct {
 	// from and to are how many bytes before the literal's end a match of the rule begins, the farther first.
 	from, to int32
 	guard    guard
+	ways     uint8  // of the guard, behind whatever
+	ahead    *ahead // those that are equal are one
 }
 
 // endings returns the rules' literals that end in an accepting state.
-func (k *keywords) endings(state uint16) []ending { return k.ends[(state-accepts)/k.classes] }
-
-// hit is a literal that ended: the offset of what is behind it, and the state there.
-type hit struct {
-	end   int
-	state uint16
+func (k *keywords) endings(state uint16) []ending {
+	return k.ends[uint64(state-accepts)*k.each>>32]
 }
+
+// hit is a literal that ended: where what is behind it is in the block, and the state there in the lower 16 bits.
+type hit uint32
+
+func (h hit) end() int      { return int(h >> 16) }
+func (h hit) state() uint16 { return uint16(h) }
 
 // hits are the literals that ended in one block of bytes, for each lane in order.
 type hits struct {
@@ -59,6 +63,7 @@ type trie struct {
 func newKeywords(rules []*rule, length int) *keywords {
 	k := &keywords{next: new([1 << 16]uint16), warm: length - 1}
 	t := &trie{}
+	aheads := map[ahead]*ahead{}
 	t.add()
 	classes := uint8(1)
 	for i, r := range rules {
@@ -74,7 +79,12 @@ func newKeywords(rules []*rule, length int) *keywords {
 				at = t.step(at, k.class[c])
 			}
 			n := int32(len(atom))
-			e := ending{int32(i), n + int32(r.back.hi), n + int32(r.back.lo), r.guard(atom)}
+			follows := r.ahead(atom)
+			if aheads[*follows] == nil {
+				aheads[*follows] = follows
+			}
+			g := r.guard(atom)
+			e := ending{int32(i), n + int32(r.back.hi), n + int32(r.back.lo), g, g[atEdge] | g[atNewline] | g[atWord] | g[atOther], aheads[*follows]}
 			if !slices.Contains(t.ends[at], e) {
 				t.ends[at] = append(t.ends[at], e)
 			}
@@ -108,7 +118,7 @@ func (t *trie) step(at int, class uint8) int {
 func (k *keywords) fill(t *trie, classes int) bool {
 	order := t.join(classes)
 	row := make([]uint16, len(order))
-	k.classes = uint16(classes)
+	k.each = 1<<32/uint64(classes) + 1
 	silent, accepting := 0, accepts
 	for _, node := range order {
 		at := &silent
@@ -174,7 +184,7 @@ func (k *keywords) find(b []byte, from int, state uint16, h *hits) (n int, behin
 	n = min(n, lane)
 	for i, c := range b[from : from+n] {
 		if state = k.next[state+uint16(k.class[c])]; state >= accepts {
-			h.at[0][h.n[0]%lane] = hit{from + i + 1, state}
+			h.at[0][h.n[0]%lane] = hit(i+1)<<16 | hit(state)
 			h.n[0]++
 		}
 	}
@@ -193,14 +203,23 @@ func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16
 		}
 	}
 	l0, l1, l2, l3 := (*[lane]byte)(b[at[0]:]), (*[lane]byte)(b[at[1]:]), (*[lane]byte)(b[at[2]:]), (*[lane]byte)(b[at[3]:])
+	e0, e1, e2, e3 := hit(at[0]-from)<<16, hit(at[1]-from)<<16, hit(at[2]-from)<<16, hit(at[3]-from)<<16
+	n0, n1, n2, n3 := uint(0), uint(0), uint(0), uint(0)
 	for i := walk(l0, l1, l2, l3, k.next, &k.class, 0, &states); i > 0; i = walk(l0, l1, l2, l3, k.next, &k.class, i, &states) {
-		for l, state := range states { // without a branch: which lane it was cannot be foretold
-			h.at[l][h.n[l]%lane] = hit{at[l] + i, state}
-			h.n[l] += int(state / accepts)
-		}
+		// Without a branch: which lane it was cannot be foretold.
+		step := hit(i) << 16
+		h.at[0][n0%lane] = e0 + step | hit(states[0])
+		n0 += uint(states[0] / accepts)
+		h.at[1][n1%lane] = e1 + step | hit(states[1])
+		n1 += uint(states[1] / accepts)
+		h.at[2][n2%lane] = e2 + step | hit(states[2])
+		n2 += uint(states[2] / accepts)
+		h.at[3][n3%lane] = e3 + step | hit(states[3])
+		n3 += uint(states[3] / accepts)
 	}
+	h.n = [lanes]int{int(n0), int(n1), int(n2), int(n3)}
 	for l := 1; l < lanes; l++ {
-		h.drop(l, at[l-1]+lane)
+		h.drop(l, at[l-1]+lane-from)
 	}
 	return states[lanes-1]
 }
@@ -208,7 +227,7 @@ func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16
 // drop drops the lane's hits up to end, which the lane before has.
 func (h *hits) drop(l, end int) {
 	n := 0
-	for n < h.n[l] && h.at[l][n].end <= end {
+	for n < h.n[l] && h.at[l][n].end() <= end {
 		n++
 	}
 	if n > 0 {

@@ -157,7 +157,7 @@ func (st *Stream) scan(from int, found func(Finding)) {
 		n, behind := st.set.keywords.find(st.buf, from, st.word, h)
 		for l := range h.at {
 			for _, x := range h.at[l][:h.n[l]] {
-				st.begin(x.end, x.state)
+				st.begin(from+x.end(), x.state())
 			}
 		}
 		from, st.word = from+n, behind
@@ -225,8 +225,11 @@ func (st *Stream) reach() int { return st.set.reach + longestAtom }
 // begin opens the candidates of the literals that end before end, and follows them.
 func (st *Stream) begin(end int, state uint16) {
 	how := way(st.buf[max(0, end-longestGuarded):end])
-	for _, e := range st.set.keywords.endings(state) {
-		if !st.policy.uses(e.rule) {
+	next := st.buf[end:min(end+lookahead, len(st.buf))]
+	endings := st.set.keywords.endings(state)
+	for i := range endings {
+		e := &endings[i]
+		if e.ways>>how&1 == 0 || e.ahead.refuses(next) || !st.policy.uses(e.rule) {
 			continue
 		}
 		for back := e.from; back >= e.to; back-- {
