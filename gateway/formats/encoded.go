@@ -298,10 +298,11 @@ var (
 	hexValues    = values("0123456789abcdef", "0123456789ABCDEF")
 )
 
-// Eight bytes at a time: a constant in each, and each's highest bit.
+// Words of bytes: a constant in each, and each's highest bit.
 const (
-	ones  = 0x0101010101010101
-	highs = 0x8080808080808080
+	wordSize = 8
+	ones     = 0x0101010101010101
+	highs    = 0x8080808080808080
 )
 
 // members returns how many characters of base64 text begins with.
@@ -317,8 +318,8 @@ func members(text []byte) int {
 // ASCII. Base64 has none, and has one behind it in nearly every format.
 func skipped(text []byte) int {
 	n := 0
-	for n+32 <= len(text) && cleanWords((*[32]byte)(text[n:])) == 1<<4-1 {
-		n += 32
+	for n+4*wordSize <= len(text) && cleanWord(text[n:])&cleanWord(text[n+wordSize:])&cleanWord(text[n+2*wordSize:])&cleanWord(text[n+3*wordSize:]) != 0 {
+		n += 4 * wordSize
 	}
 	for n < len(text) && '+' <= text[n] && text[n] < 0x80 {
 		n++
@@ -326,32 +327,25 @@ func skipped(text []byte) int {
 	return n
 }
 
-// findRun returns where the first run in text begins, or false and where one may that goes on behind text. A run has two
-// words of eight bytes without a byte that says otherwise, wherever words begin.
+// findRun returns where the first run in text begins, or false and where one may that goes on behind text. Wherever words of
+// eight bytes begin, a run has two whole ones that follow each other: looking at every other one is enough.
 func findRun(text []byte) (at int, ok bool) {
-	before := uint(0) // 1 if the word before i has no such byte
-	for i := 0; i+32 <= len(text); {
-		words := (*[32]byte)(text[i:])
-		clean := before | cleanWords(words)<<1
-		if clean&(clean>>1) != 0 {
-			clean = before | memberWords(words)<<1
-		}
-		if pairs := clean & (clean >> 1); pairs == 0 {
-			before = clean >> 4
-			i += 32
+	for i := 0; i+wordSize <= len(text); {
+		words := uint(0)
+		step := 2 * wordSize
+		if i+8*wordSize <= len(text) {
+			step = 8 * wordSize
+			if block := (*[8 * wordSize]byte)(text[i:]); cleanWords(block) != 0 {
+				words = memberWords(block)
+			}
 		} else {
-			from, n := runAround(text, i+8*(bits.TrailingZeros(pairs)-1))
-			if n == shortestRun {
-				return from, true
-			}
-			if from+n == len(text) {
-				return from, false
-			}
-			i, before = from+n+1, 0
+			words = memberWord(text[i:])
 		}
-	}
-	for i := max(0, len(text)-48); i+16 <= len(text); { // what is left, and the word before it
-		from, n := runAround(text, i)
+		if words == 0 {
+			i += step
+			continue
+		}
+		from, n := runAround(text, i+2*wordSize*bits.TrailingZeros(words))
 		if n == shortestRun {
 			return from, true
 		}
@@ -364,8 +358,7 @@ func findRun(text []byte) (at int, ok bool) {
 	return from, false
 }
 
-// runAround returns the characters of base64 around the word at i, at most shortestRun of them: none before it when the
-// word itself has none.
+// runAround returns the characters of base64 around i, at most shortestRun of them.
 func runAround(text []byte, i int) (from, n int) {
 	for from = i; from > 0 && base64Values[text[from-1]] != notMember; {
 		from--
@@ -373,10 +366,10 @@ func runAround(text []byte, i int) (from, n int) {
 	return from, members(text[from:min(len(text), from+shortestRun)])
 }
 
-// cleanWords returns a bit for each word of eight bytes in b that has no byte that is less than '+' or not ASCII. Such
-// bytes are in no run, and are near in almost all other text.
-func cleanWords(b *[32]byte) uint {
-	return cleanWord(b[:])<<0 | cleanWord(b[8:])<<1 | cleanWord(b[16:])<<2 | cleanWord(b[24:])<<3
+// cleanWords returns a bit for every other word of b, if that has no byte that is less than '+' or not ASCII. Such bytes are
+// in no run, and are near in almost all other text.
+func cleanWords(b *[8 * wordSize]byte) uint {
+	return cleanWord(b[0:]) | cleanWord(b[2*wordSize:])<<1 | cleanWord(b[4*wordSize:])<<2 | cleanWord(b[6*wordSize:])<<3
 }
 
 func cleanWord(b []byte) uint {
@@ -384,9 +377,9 @@ func cleanWord(b []byte) uint {
 	return noBits(((x-'+'*ones)&^x | x) & highs)
 }
 
-// memberWords returns a bit for each word of eight bytes in b that is characters of base64 throughout.
-func memberWords(b *[32]byte) uint {
-	return memberWord(b[:])<<0 | memberWord(b[8:])<<1 | memberWord(b[16:])<<2 | memberWord(b[24:])<<3
+// memberWords returns a bit for every other word of b, if that is characters of base64 throughout.
+func memberWords(b *[8 * wordSize]byte) uint {
+	return memberWord(b[0:]) | memberWord(b[2*wordSize:])<<1 | memberWord(b[4*wordSize:])<<2 | memberWord(b[6*wordSize:])<<3
 }
 
 func memberWord(b []byte) uint {

@@ -128,25 +128,56 @@ func FuzzEncoded(f *testing.F) {
 	})
 }
 
-// TestMemberWords holds the arithmetic on eight bytes against the table, for each byte at each place.
+// TestMemberWords holds the arithmetic on eight bytes against the table, for each byte at each place of every other word.
 func TestMemberWords(t *testing.T) {
-	for at := range 32 {
+	for at := range 8 * wordSize {
 		for c := range 256 {
-			word := [32]byte([]byte(strings.Repeat("aZ9+/-_z", 4)))
-			word[at] = byte(c)
+			words := [8 * wordSize]byte([]byte(strings.Repeat("aZ9+/-_z", 8)))
+			words[at] = byte(c)
 			member, clean := uint(15), uint(15)
-			if base64Values[c] == notMember {
-				member &^= 1 << (at / 8)
+			looked := at/wordSize%2 == 0
+			if looked && base64Values[c] == notMember {
+				member &^= 1 << (at / (2 * wordSize))
 			}
-			if c < '+' || c >= 0x80 {
-				clean &^= 1 << (at / 8)
+			if looked && (c < '+' || c >= 0x80) {
+				clean &^= 1 << (at / (2 * wordSize))
 			}
-			if got := memberWords(&word); got != member {
+			if got := memberWords(&words); got != member {
 				t.Fatalf("%#x at %d: members %04b, want %04b", c, at, got, member)
 			}
-			if got := cleanWords(&word); got != clean {
+			if got := cleanWords(&words); got != clean {
 				t.Fatalf("%#x at %d: clean %04b, want %04b", c, at, got, clean)
 			}
 		}
 	}
+}
+
+// TestFindRun holds the search for runs against reading each byte, for runs of all lengths at all places.
+func TestFindRun(t *testing.T) {
+	for _, between := range []string{" ", ",", "=", "é", "some words (of a text), x[i] = y; "} {
+		for before := range 140 {
+			for length := range 2 * shortestRun {
+				text := strings.Repeat(between, 140)[:before] + " " + strings.Repeat("aZ9+/-_z", 8)[:length]
+				for _, text := range []string{text, text + " " + strings.Repeat(between, 20)} {
+					at, ok := findRun([]byte(text))
+					if wantAt, want := readRun(text); at != wantAt || ok != want {
+						t.Fatalf("%q: %d %v, want %d %v", text, at, ok, wantAt, want)
+					}
+				}
+			}
+		}
+	}
+}
+
+// readRun is findRun, byte by byte.
+func readRun(text string) (at int, ok bool) {
+	for i := range len(text) {
+		switch {
+		case base64Values[text[i]] == notMember:
+			at = i + 1
+		case i+1-at == shortestRun:
+			return at, true
+		}
+	}
+	return at, false
 }
