@@ -66,74 +66,106 @@ func (v *view) decode(p []byte) []byte {
 		v.room = buffers.Get().(*buffer)
 		v.out = v.room[:]
 	}
-	out := slices.Grow(v.out[:0], len(p)+wordSize) // an escape is never shorter than its text
-	out = out[:cap(out)]
-	telling := v.telling
+	v.out = slices.Grow(v.out[:0], len(p)+wordsAtOnce) // an escape is never shorter than its text
+	end, n := v.undo(v.out[:len(p)+wordsAtOnce], p)
+	if n < len(p) { // cut
+		v.carry, v.undone = bytes.Clone(p[n:]), true
+	}
+	v.read += int64(n)
+	v.given += int64(end)
+	return v.out[:end]
+}
+
+// undo writes the text of p into out, which has room for wordsAtOnce bytes more than p has, and returns its length and that
+// of p's part that it is the text of: all but an escape whose end has not come.
+func (v *view) undo(out, p []byte) (end, at int) {
+	telling, marks, undone := v.telling, v.marks, false
 	if telling == nil {
 		telling = &noBytes
 	}
-	end := 0
-	read, given := v.read+int64(len(p)), v.given
-	for {
-		i := v.plain(out[end:], p)
-		end += i
-		if p = p[i:]; len(p) == 0 {
-			break
+	defer func() { v.marks, v.undone = marks, undone }()
+	for at < len(p) {
+		begin, found := at, uint64(0) // a bit for each byte behind begin that may begin an escape
+		if v.escapes == backslashes && len(p)-at >= blockSize+wordsAtOnce {
+			found = backslashesIn((*[blockSize]byte)(p[at:]))
 		}
-		c, times, n := byte(0), 1, 2
-		if len(p) > 1 && p[0] == '\\' {
-			c = short[p[1]]
+		near := found != 0
+		if !near {
+			n := v.special(p[at:])
+			if n < 0 {
+				return end + copy(out[end:], p[at:]), len(p)
+			}
+			end += copy(out[end:], p[at:at+n])
+			at += n
+			begin, found = at, 1
 		}
-		if c == 0 {
-			if c, times, n = v.unescape(p); n == 0 { // cut
-				v.carry, v.undone = bytes.Clone(p), true
-				break
+		for found != 0 {
+			if i := begin + bits.TrailingZeros64(found); near {
+				end += copyNear(out[end:], p[at:], i-at)
+				at = i
+			}
+			found &= found - 1
+			if near && short[p[at+1]] != 0 {
+				out[end] = short[p[at+1]]
+				undone = undone || telling[out[end]]
+				end++
+				at += 2
+				marks = append(marks, mark{v.given + int64(end), v.read + int64(at)})
+				continue
+			}
+			c, times, n := v.unescape(p[at:])
+			if n == 0 {
+				return end, at
+			}
+			found &^= 1<<(at+n-begin) - 1 // what else the escape has
+			undone = undone || telling[c]
+			for range times {
+				out[end] = c
+				end++
+			}
+			if at += n; n != times {
+				marks = append(marks, mark{v.given + int64(end), v.read + int64(at)})
 			}
 		}
-		v.undone = v.undone || telling[c]
-		for range times {
-			out[end] = c
-			end++
-		}
-		p = p[n:]
-		if n != times {
-			v.marks = append(v.marks, mark{given + int64(end), read - int64(len(p))})
+		if n := begin + blockSize - at; near && n > 0 {
+			end += copyNear(out[end:], p[at:], n)
+			at += n
 		}
 	}
-	v.out, v.read, v.given = out, read-int64(len(p)), given+int64(end)
-	return out[:end]
+	return end, at
 }
 
 var noBytes [256]bool
 
 const (
-	// wordSize is how many bytes are copied at a time where escapes are near, and soon how many of them are looked at in
-	// this way.
-	wordSize = 8
-	soon     = 4 * wordSize
+	// blockSize is how many bytes are searched for escapes at a time, and wordsAtOnce how many are copied where they are near.
+	blockSize   = 64
+	wordsAtOnce = 16
 	// A constant in each byte of a word, and each byte's highest bit.
 	ones  = 0x0101010101010101
 	highs = 0x8080808080808080
 )
 
-// plain copies what p begins with, up to the first byte that may begin an escape, and returns its length. out has room for
-// wordSize bytes more than p has; what is behind the copy in it is overwritten.
-func (v *view) plain(out, p []byte) int {
-	n := 0
-	for v.escapes == backslashes && n < soon && n+wordSize <= len(p) {
-		x := binary.LittleEndian.Uint64(p[n:])
-		binary.LittleEndian.PutUint64(out[n:], x)
-		x ^= '\\' * ones
-		if x = (x - ones) &^ x & highs; x != 0 { // its lowest bit tells the first byte that is a backslash
-			return n + bits.TrailingZeros64(x)/8
-		}
-		n += wordSize
+// backslashesIn returns a bit for each byte of b: 1 for a backslash.
+func backslashesIn(b *[blockSize]byte) uint64 {
+	return backslashesOf(b[0:]) | backslashesOf(b[8:])<<8 | backslashesOf(b[16:])<<16 | backslashesOf(b[24:])<<24 |
+		backslashesOf(b[32:])<<32 | backslashesOf(b[40:])<<40 | backslashesOf(b[48:])<<48 | backslashesOf(b[56:])<<56
+}
+
+// backslashesOf is backslashesIn for the first eight bytes of b.
+func backslashesOf(b []byte) uint64 {
+	x := binary.LittleEndian.Uint64(b) ^ '\\'*ones
+	x = ((x&^highs + ^uint64(highs)) | x) & highs // not the highest bit of each byte that is 0 now
+	return (x ^ highs) >> 7 * 0x0102040810204080 >> 56
+}
+
+// copyNear copies n bytes, and what is behind them up to a whole number of words, for which both have room; and returns n.
+func copyNear(to, from []byte, n int) int {
+	*(*[wordsAtOnce]byte)(to) = [wordsAtOnce]byte(from) // mostly all, and whether any at all cannot be foretold
+	for i := wordsAtOnce; i < n; i += wordsAtOnce {
+		*(*[wordsAtOnce]byte)(to[i:]) = [wordsAtOnce]byte(from[i:])
 	}
-	end := v.special(p[n:])
-	if end < 0 {
-		end = len(p) - n
-	}
-	return n + copy(out[n:], p[n:n+end])
+	return n
 }
 
 // short has what an escape of one backslash and one character stands for, which most are; 0 for what is none.
