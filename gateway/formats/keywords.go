@@ -19,10 +19,10 @@ type keywords struct {
 	class [256]uint8 // of a byte; upper and lower case letters share theirs
 	// next maps a state plus a class to a state. A state is the index of its row, so that a step is one addition and one
 	// load; the array is as large as the index can be, so that no step checks a bound. Those with the bit accepts accept.
-	next    *[1 << 16]uint16
-	ends    [][]ending // by accepting state
-	each    uint64     // divides by the number of classes, with a shift of 32: exactly, for so few bits
-	warm    int // bytes before a lane's first that decide its state
+	next *[1 << 16]uint16
+	ends [][]ending // by accepting state
+	each uint64     // divides by the number of classes, with a shift of 32: exactly, for so few bits
+	warm int        // bytes before a lane's first that decide its state
 }
 
 // ending is what a rule makes of a literal that ends here.
