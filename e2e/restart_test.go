@@ -91,6 +91,7 @@ func TestRestartsUnderLoad(t *testing.T) {
 	other := otherBinary(t)
 	b := newBench(t, nil)
 	b.serveEcho(host, &tls.Config{})
+	b.limit = 5 * patience // gateways start slowly on slow machines
 	b.start(fastManifest)
 	trustInternet(b)
 	stop := filepath.Join(b.Dir, "stop")

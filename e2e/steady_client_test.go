@@ -103,9 +103,10 @@ func (s *steady) hold(ctx context.Context) {
 	}
 }
 
-// fresh makes a connection, uses it and closes it. A SYN that finds no gateway is dropped and sent again, so it has time.
+// fresh makes a connection, uses it and closes it. A SYN that finds no gateway is dropped, and comes again after 1, 3, 7, 15,
+// 31 s and so on (RFC 6298 section 5.5): it may be under way for twice as long as it takes a gateway to start.
 func (s *steady) fresh(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*patience)
 	defer cancel()
 	c, err := s.dial(ctx)
 	if err == nil {
