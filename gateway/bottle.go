@@ -196,25 +196,25 @@ func (b *bottle) record(r Record) {
 	if r.Reason == ReasonLeak {
 		b.leaked()
 	}
-	r = b.current().known.redact(r)
+	b.current().known.redact(&r)
 	b.ring.Record(r)
-	b.g.publish(r)
+	b.g.publish(&r)
 }
 
 // publish hands r to everything that takes the records of all bottles. It does not block.
-func (g *Gateway) publish(r Record) {
+func (g *Gateway) publish(r *Record) {
 	g.metrics.record(r)
-	g.feed.Record(r)
+	g.feed.publish(r)
 	if g.audit != nil {
-		g.audit.Record(r)
+		g.audit.Record(*r)
 	}
 }
 
-// newRequestRecord counts a request on f and returns its record, with all that the flow knows filled in.
+// newRequestRecord counts a request on f and returns its record, with all that the flow knows filled in, but without a time.
 func (b *bottle) newRequestRecord(f *flow) Record {
 	f.requests.Add(1)
 	return Record{
-		Time: time.Now().UTC(), Type: RecordRequest, ID: newID("r-"), Flow: f.id, Bottle: b.name, Plan: b.current().digest,
+		Type: RecordRequest, ID: newID("r-"), Flow: f.id, Bottle: b.name, Plan: b.current().digest,
 		Src: f.src, Dst: f.dst, Host: f.host, Port: f.port, Protocol: f.protocol,
 		Lane: LaneIntercept, TLSVersion: f.tlsVersion, ALPN: f.alpn,
 	}

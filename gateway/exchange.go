@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,7 +33,11 @@ type exchange struct {
 	start time.Time
 	rec   Record
 
+	out http.Request // what goes upstream, once it is prepared
+	url url.URL      // its
+
 	host     string // canonical
+	asked    string // path and query in one
 	path     string // raw, as it is matched and sent
 	query    string // raw, without the question mark
 	hasQuery bool
@@ -62,9 +67,19 @@ func newExchange(s *session, w http.ResponseWriter, r *http.Request) *exchange {
 	x.w = &x.tally
 	x.paced, _ = r.Body.(*bodyWatch)
 	x.rec.Plan = x.snap.digest
-	x.rec.Method, x.rec.Host = strings.Clone(r.Method), s.host
+	x.rec.Method, x.rec.Host = ownMethod(r.Method), s.host
 	x.rec.Decision, x.rec.Lane = routes.Deny, LaneNone
 	return x
+}
+
+// ownMethod returns a method for a record, which outlives the head that the method may be a part of.
+func ownMethod(method string) string {
+	for _, usual := range [...]string{http.MethodGet, http.MethodPost, http.MethodHead, http.MethodPut, http.MethodDelete, http.MethodOptions, http.MethodPatch} {
+		if method == usual {
+			return usual
+		}
+	}
+	return strings.Clone(method)
 }
 
 // serve runs the exchange and records it. It reports false if the response is to be cut off, so that the guest does not
@@ -117,8 +132,9 @@ func (x *exchange) enter() *denial {
 
 // finish completes the record and hands it over.
 func (x *exchange) finish() {
-	x.rec.Time = time.Now().UTC()
-	x.rec.DurationMS = time.Since(x.start).Milliseconds()
+	now := time.Now()
+	x.rec.Time = now.UTC()
+	x.rec.DurationMS = now.Sub(x.start).Milliseconds()
 	if x.rec.Status == 0 {
 		x.rec.Status = x.w.status
 	}
@@ -155,7 +171,10 @@ func (x *exchange) recordable() *denial {
 // injected, and the upstream that is verified, are that host's (RFC 9110 section 7.4).
 func (x *exchange) address() *denial {
 	name, port := splitAuthority(x.r.Host)
-	host, err := routes.CanonicalHost(name)
+	host, err := name, error(nil)
+	if host == "" || host != x.s.host { // else it is canonical
+		host, err = routes.CanonicalHost(name)
+	}
 	if x.s.host == "" {
 		if err != nil {
 			return &denial{status: http.StatusForbidden, reason: routes.BadName, err: err, detail: "The Host field does not name a host that a plan could name."}
@@ -223,6 +242,7 @@ func (x *exchange) target() *denial {
 	if strings.ContainsRune(raw, '#') {
 		return x.badTarget("it holds a fragment")
 	}
+	x.asked = raw
 	x.path, x.query, x.hasQuery = strings.Cut(raw, "?")
 	x.rec.Path = strings.Clone(x.path) // a record outlives the head that this is a part of
 	for i := range len(x.query) {

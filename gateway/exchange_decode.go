@@ -10,6 +10,9 @@ import (
 // limitEncodings takes every coding out of Accept-Encoding that package coding does not know. Without the field a server may choose
 // any coding (RFC 9110 section 12.5.3), so one that allows none is set.
 func limitEncodings(h http.Header) {
+	if v := h["Accept-Encoding"]; len(v) == 1 && (v[0] == "gzip" || v[0] == "gzip, deflate" || v[0] == "gzip, deflate, br" || v[0] == "gzip, deflate, br, zstd") {
+		return // as most clients have it
+	}
 	var kept []string
 	for _, v := range h["Accept-Encoding"] {
 		for element := range strings.SplitSeq(v, ",") {

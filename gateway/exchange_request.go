@@ -49,7 +49,8 @@ func (x *exchange) checkUpgrade() *denial {
 // prepare makes the request that goes upstream: checked for credentials that are not the bottle's, scanned, stripped of
 // what belongs to the guest's connection, and, last of all, given the credential.
 func (x *exchange) prepare() (*http.Request, *denial) {
-	out := x.r.WithContext(x.r.Context()) // a shallow copy: the header is changed in place, and not looked at any more
+	out := &x.out
+	*out = *x.r // a shallow copy: the header is changed in place, and not looked at any more
 	out.URL, out.RequestURI, out.Body, out.TransferEncoding = x.outURL(), "", nil, nil
 	if x.upgrade {
 		out.ProtoMajor = 1
@@ -67,7 +68,8 @@ func (x *exchange) prepare() (*http.Request, *denial) {
 
 // outURL returns the URL whose path and query are sent exactly as the guest wrote them, or nil if net/http would not.
 func (x *exchange) outURL() *url.URL {
-	u := &url.URL{RawQuery: x.query, ForceQuery: x.hasQuery}
+	u := &x.url
+	*u = url.URL{RawQuery: x.query, ForceQuery: x.hasQuery}
 	if !strings.HasPrefix(x.path, "//") {
 		u.Opaque = x.path
 		return u
@@ -92,11 +94,7 @@ func (x *exchange) scanHead(out *http.Request) *denial {
 	if x.verdict.Route.Auth != nil && x.verdict.Route.Auth.Header != "" {
 		skip = []string{x.verdict.Route.Auth.Header} // checkCredential takes nothing there but this route's own dummy
 	}
-	target := x.path
-	if x.hasQuery {
-		target += "?" + x.query
-	}
-	found := x.scanner().Request(x.host, target, out.Header, skip)
+	found := x.scanner().Request(x.host, x.asked, out.Header, skip)
 	if len(x.r.Method) > shortMethod {
 		found = append(found, x.scanner().Scan(x.host, "method", []byte(x.r.Method))...)
 	}
@@ -201,11 +199,11 @@ func (x *exchange) strip(out *http.Request) *denial {
 	if trailers {
 		h.Set("Te", "trailers") // gRPC insists on it
 	}
-	h.Del("Host")
-	h.Del("Content-Length") // goes by out.ContentLength
-	h.Del("Http2-Settings")
+	delete(h, "Host")
+	delete(h, "Content-Length") // goes by out.ContentLength
+	delete(h, "Http2-Settings")
 	if x.r.ProtoMajor == 1 && x.r.ProtoMinor == 0 {
-		h.Del("Expect")
+		delete(h, "Expect")
 	}
 	if x.upgrade {
 		h.Set("Connection", "Upgrade")
@@ -214,8 +212,8 @@ func (x *exchange) strip(out *http.Request) *denial {
 	}
 	if x.verdict.Inject {
 		limitEncodings(h)
-		for _, key := range []string{"Range", "If-Range"} { // a server may ignore them (RFC 9110 section 14.2)
-			h.Del(key) // a credential that is echoed must not come in two halves, past the masking
+		for _, key := range [...]string{"Range", "If-Range"} { // a server may ignore them (RFC 9110 section 14.2)
+			delete(h, key) // a credential that is echoed must not come in two halves, past the masking
 		}
 	}
 	return nil

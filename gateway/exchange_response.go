@@ -43,12 +43,12 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 		defer x.s.engine.masks.put(mask)
 		body = responseBody{src: decoded, mask: mask}
 	}
-	h, announced := resp.Header, len(resp.Header["Content-Length"]) > 0
+	h, length := resp.Header, resp.Header["Content-Length"]
 	stripResponseHeader(h)
 	x.w.adopt(h)
 	h = x.w.Header()
-	if n := resp.ContentLength; n >= 0 && announced {
-		h.Set("Content-Length", strconv.FormatInt(n, 10))
+	if resp.ContentLength >= 0 && len(length) == 1 { // then it says the same
+		h["Content-Length"] = length
 	}
 	for key := range resp.Trailer {
 		h.Add("Trailer", key)
@@ -82,8 +82,11 @@ func (x *exchange) broke(err error) bool {
 // stripResponseHeader takes out of an upstream's header what a guest may not see. Alt-Svc would send the guest to another host,
 // port or protocol, where the plan does not let it go (RFC 7838). The rest frames the message between the gateway and its peer.
 func stripResponseHeader(h http.Header) {
-	for _, key := range [...]string{"Alt-Svc", "Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Keep-Alive"} {
-		delete(h, key)
+	for key := range h {
+		switch key {
+		case "Alt-Svc", "Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Keep-Alive":
+			delete(h, key)
+		}
 	}
 }
 

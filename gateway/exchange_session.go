@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"gatewayd/gateway/http1"
 	"gatewayd/gateway/routes"
@@ -34,7 +35,7 @@ type running interface {
 type session struct {
 	snapshot func() *snapshot // the plan in force
 	upstream roundTripper
-	begin    func() Record // a record with all that the flow knows
+	begin    func() Record // a record with all that the flow knows, but no time
 	running  running
 	record   func(Record)
 	ready    func() bool // whether a record can be taken; false only where it must be
@@ -114,6 +115,7 @@ func (s *session) serve(x *exchange) (whole bool) {
 // refused records a request that was refused before it became one, and returns what the guest is told.
 func (s *session) refused(err *http1.ProtocolError) (contentType string, body []byte) {
 	x := &exchange{s: s, rec: s.begin()}
+	x.rec.Time = time.Now().UTC()
 	x.rec.Status = err.Status
 	x.rec.Lane, x.rec.Reason, x.rec.Error = LaneNone, routes.Reason("http_"+string(err.Reason)), err.Detail
 	d := &denial{status: err.Status, reason: x.rec.Reason, detail: "The request breaks HTTP: " + err.Detail + "."}

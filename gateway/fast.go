@@ -184,7 +184,7 @@ func (g *Gateway) fastOver(e redirect.FastEvent) {
 	b := g.bottles[e.Flow.Bottle]
 	g.mu.RUnlock()
 	if b == nil { // it was taken away, which is what ended the flow
-		g.publish(r)
+		g.publish(&r)
 		return
 	}
 	if e.Refused && r.Reason != ReasonRevoked && r.Reason != ReasonFastLost || unanswered(e) {

@@ -33,6 +33,15 @@ type Metrics struct {
 
 	mu      sync.Mutex
 	reasons map[routes.Reason]string
+	counted map[requestKey]prometheus.Counter // what requests.WithLabelValues returns, which is dear to ask for each request
+}
+
+// requestKey is what requests are counted by.
+type requestKey struct {
+	bottle   string
+	decision routes.Decision
+	reason   string
+	code     string
 }
 
 // NewMetrics returns counters at zero, registered with a registry that also has the Go runtime's and the process's own.
@@ -56,6 +65,7 @@ func NewMetrics() *Metrics {
 			Buckets: []float64{0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600},
 		}, []string{"bottle", "lane"}),
 		reasons: map[routes.Reason]string{},
+		counted: map[requestKey]prometheus.Counter{},
 	}
 	m.registry.MustRegister(m.flows, m.turned, m.requests, m.injected, m.findings, m.bytes, m.seconds, m.names,
 		m.planFails, m.listenFail, collectors.NewGoCollector(),
@@ -81,6 +91,24 @@ func (m *Metrics) watch(g *Gateway) {
 func (m *Metrics) reason(why routes.Reason) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.label(why)
+}
+
+// request returns the counter of requests such as r.
+func (m *Metrics) request(r *Record) prometheus.Counter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := requestKey{r.Bottle, r.Decision, m.label(r.Reason), codeClass(r.Status)}
+	c := m.counted[key]
+	if c == nil {
+		c = m.requests.WithLabelValues(key.bottle, key.decision.String(), key.reason, key.code)
+		m.counted[key] = c
+	}
+	return c
+}
+
+// label is reason. m.mu is held.
+func (m *Metrics) label(why routes.Reason) string {
 	if l, ok := m.reasons[why]; ok {
 		return l
 	}
@@ -103,17 +131,17 @@ func isWord(s string) bool {
 }
 
 // record counts what r reports.
-func (m *Metrics) record(r Record) {
-	why := m.reason(r.Reason)
+func (m *Metrics) record(r *Record) {
 	switch r.Type {
 	case RecordFlow:
+		why := m.reason(r.Reason)
 		lane := string(r.Lane)
 		m.flows.WithLabelValues(r.Bottle, r.Decision.String(), lane, why).Inc()
 		m.bytes.WithLabelValues(r.Bottle, lane, "up").Add(float64(max(r.BytesUp, 0)))
 		m.bytes.WithLabelValues(r.Bottle, lane, "down").Add(float64(max(r.BytesDown, 0)))
 		m.seconds.WithLabelValues(r.Bottle, lane).Observe(float64(r.DurationMS) / 1000)
 	case RecordRequest:
-		m.requests.WithLabelValues(r.Bottle, r.Decision.String(), why, codeClass(r.Status)).Inc()
+		m.request(r).Inc()
 		if r.Injected {
 			m.injected.WithLabelValues(r.Bottle).Inc()
 		}
@@ -121,7 +149,7 @@ func (m *Metrics) record(r Record) {
 			m.findings.WithLabelValues(r.Bottle).Inc()
 		}
 	case RecordDNS:
-		m.names.WithLabelValues(r.Bottle, why).Add(float64(max(r.Count, 1)))
+		m.names.WithLabelValues(r.Bottle, m.reason(r.Reason)).Add(float64(max(r.Count, 1)))
 		if r.Finding != "" {
 			m.findings.WithLabelValues(r.Bottle).Inc()
 		}
@@ -131,13 +159,13 @@ func (m *Metrics) record(r Record) {
 
 // codeClass returns "1xx" to "5xx", or "none" when the guest got no status.
 func codeClass(status int) string {
-	switch {
-	case status >= 100 && status < 600:
-		return string(rune('0'+status/100)) + "xx"
-	default:
+	if status < 100 || status >= 600 {
 		return "none"
 	}
+	return codeClasses[status/100-1]
 }
+
+var codeClasses = [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}
 
 // turnedAway counts a connection that did not become a flow.
 func (m *Metrics) turnedAway(bottle string, why routes.Reason) {

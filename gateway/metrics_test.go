@@ -37,7 +37,7 @@ func fill(m *Metrics) {
 		{Type: RecordRequest, Bottle: "dev", Decision: routes.Intercept, Reason: routes.RouteMatched, Status: 204, Injected: true, Finding: "x"},
 		{Type: RecordDNS, Bottle: "dev", Reason: "dns_denied", Count: 7},
 	} {
-		m.record(r)
+		m.record(&r)
 	}
 	m.turnedAway("dev", ReasonFlowBudget)
 	m.planFailed("dev")
@@ -120,7 +120,7 @@ func TestMetricLabelsAreBounded(t *testing.T) {
 	if len(m.reasons) > maxReasons {
 		t.Errorf("%d different reasons", len(m.reasons))
 	}
-	m.record(Record{Type: RecordFlow, Bottle: "dev", Host: "secret-host.test", Path: "/secret-path", Lane: LaneNone})
+	m.record(&Record{Type: RecordFlow, Bottle: "dev", Host: "secret-host.test", Path: "/secret-path", Lane: LaneNone})
 	families, err := m.Registry().Gather()
 	if err != nil {
 		t.Fatal(err)

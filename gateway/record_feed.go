@@ -15,12 +15,15 @@ type Feed struct {
 func newFeed() *Feed { return &Feed{subs: map[*Subscription]struct{}{}} }
 
 // Record gives r to every subscription that has room.
-func (f *Feed) Record(r Record) {
+func (f *Feed) Record(r Record) { f.publish(&r) }
+
+// publish is Record.
+func (f *Feed) publish(r *Record) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s := range f.subs {
 		select {
-		case s.records <- r:
+		case s.records <- *r:
 		default:
 			s.dropped.Add(1)
 		}

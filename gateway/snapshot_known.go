@@ -54,16 +54,15 @@ func (k *known) tokens() *pipelock.Known { return k.now().all }
 // inNames returns what is known as host names can hold it, for scanners.
 func (k *known) inNames() *pipelock.Known { return k.now().names }
 
-// redact returns r without what is known: a guest may have put it where it is recorded.
-func (k *known) redact(r Record) Record {
+// redact takes what is known out of r: a guest may have put it where it is recorded.
+func (k *known) redact(r *Record) {
 	c := k.now()
 	if joined := strings.ReplaceAll(r.Host, ".", ""); c.names.Redact(joined) != joined {
 		r.Host = "" // what is longer than a label has dots in it
 	}
-	for _, field := range []*string{&r.Method, &r.Path, &r.Finding, &r.Remedy, &r.Error} {
+	for _, field := range [...]*string{&r.Method, &r.Path, &r.Finding, &r.Remedy, &r.Error} {
 		*field = c.all.Redact(*field)
 	}
-	return r
 }
 
 // held returns the secrets that b has anything to do with.

@@ -90,6 +90,13 @@ func (s *Set) Clean(b []byte) bool {
 	return s.keywords.absent(b)
 }
 
+// Encoded tells that b may hold a text in base64 or in hexadecimal, which is the other thing that a scan looks into. What is Clean
+// and not Encoded has no secret.
+func (s *Set) Encoded(b []byte) bool {
+	_, encoded := findRun(b)
+	return s != nil && encoded
+}
+
 // Literals returns the texts, in lower case, that a scan begins with: the rules are tried where one of them is, in either
 // case. They are sorted.
 func (s *Set) Literals() []string {

@@ -119,9 +119,10 @@ type ClientConn struct {
 	readBy   time.Time  // the read deadline that is set
 	answered bool       // the final head has come
 
-	stop    func() bool // takes the context's hold off the exchange
-	sending *sending    // of the request's body, nil if there is none
-	closed  sync.Once   // ends an upgraded connection
+	live    *liveContext // the exchange's context, if it has a list, else
+	stop    func() bool  // takes its hold off the exchange
+	sending *sending     // of the request's body, nil if there is none
+	closed  sync.Once    // ends an upgraded connection
 }
 
 // NewConn returns the client's half of conn, over which nothing was said yet, for good. raw is closed, from any goroutine, to
@@ -129,7 +130,7 @@ type ClientConn struct {
 // needs, and a body's pieces are read together as far as they are there. release is called when an exchange is over, by the goroutine that ended it; if
 // the connection cannot be used again, it has been closed.
 func (c *Client) NewConn(conn net.Conn, raw io.Closer, release func(reusable bool)) *ClientConn {
-	cc := &ClientConn{client: c, conn: conn, raw: raw, reader: reader{conn: conn, pool: &c.reads}, release: release}
+	cc := &ClientConn{client: c, conn: conn, raw: raw, reader: newReader(conn, &c.reads), release: release}
 	cc.ahead, _ = raw.(ahead)
 	return cc
 }
@@ -150,9 +151,7 @@ func (c *ClientConn) Close() {
 //
 // Errors are *[LostError], *[ProtocolError] for a response that breaks the protocol, ErrAborted, or the connection's.
 func (c *ClientConn) RoundTrip(ctx context.Context, req *Request) (*http.Response, error) {
-	if ctx.Done() != nil {
-		c.stop = context.AfterFunc(ctx, c.Close)
-	}
+	c.endWith(ctx)
 	c.answered = false
 	err := c.begin(req)
 	var resp *http.Response
@@ -171,6 +170,31 @@ func (c *ClientConn) RoundTrip(ctx context.Context, req *Request) (*http.Respons
 		return nil, err
 	}
 	return resp, nil
+}
+
+// endWith has the exchange end when ctx does.
+func (c *ClientConn) endWith(ctx context.Context) {
+	if ctx.Done() == nil {
+		return
+	}
+	if c.live = liveOf(ctx); c.live != nil {
+		c.live.enter(c)
+		return
+	}
+	c.stop = context.AfterFunc(ctx, c.Close)
+}
+
+// letGo takes back what endWith did, and reports whether the context has not ended.
+func (c *ClientConn) letGo() (before bool) {
+	before = true
+	switch {
+	case c.live != nil:
+		before = c.live.leave(c)
+	case c.stop != nil:
+		before = c.stop()
+	}
+	c.live, c.stop = nil, nil
+	return before
 }
 
 // begin sends the request, or has its body sent while the response is awaited.
@@ -240,11 +264,8 @@ func deadline(set time.Time, wait time.Duration) (by time.Time, due bool) {
 
 // end ends the exchange. A connection that is not reusable is closed.
 func (c *ClientConn) end(reusable bool) {
-	if c.stop != nil {
-		if !c.stop() {
-			reusable = false // its context has ended, and closes it
-		}
-		c.stop = nil
+	if !c.letGo() {
+		reusable = false // its context has ended, and closes it
 	}
 	if s := c.sending; s != nil {
 		reusable = s.settled(reusable) && reusable

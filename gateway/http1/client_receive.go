@@ -262,9 +262,7 @@ func (u *upgraded) Write(p []byte) (int, error) {
 // Close ends the connection.
 func (u *upgraded) Close() error {
 	u.c.closed.Do(func() {
-		if u.c.stop != nil {
-			u.c.stop()
-		}
+		u.c.letGo()
 		u.c.Close()
 		u.c.release(false)
 	})

@@ -25,7 +25,7 @@ type connection struct {
 // serve serves one request after the other. It returns nil when a response was the connection's last.
 func (c *connection) serve(ctx context.Context) error {
 	lim := &c.server.limits
-	inner, cancel := context.WithCancel(ctx)
+	inner, cancel := newLiveContext(ctx)
 	defer cancel()
 	c.model = modelRequest(inner, c.remote)
 	c.watch.cancel = cancel

@@ -20,7 +20,28 @@ type reader struct {
 	buf   []byte  // nil while nothing is buffered and the connection is idle
 	r, w  int
 	by    time.Time // the read deadline that is set
+	await awaiter   // what lies beneath a TLS connection, if it can wait for it
+	left  bool      // the last read filled all that it was given, so that crypto/tls may hold the rest of a record
 	first [1]byte   // takes the byte that ends an idle time, so that waiting needs no buffer
+}
+
+// awaiter is a transport beneath TLS that can wait for its next bytes without a buffer to put them in.
+type awaiter interface{ Await() error }
+
+// newReader returns the receiving side of conn.
+func newReader(conn net.Conn, pool *buffers) reader {
+	b := reader{conn: conn, pool: pool}
+	if secure, ok := conn.(*tls.Conn); ok {
+		b.await, _ = secure.NetConn().(awaiter)
+	}
+	return b
+}
+
+// receive reads once from the connection.
+func (b *reader) receive(p []byte) (int, error) {
+	n, err := b.conn.Read(p)
+	b.left = n == len(p)
+	return n, err
 }
 
 // buffered returns the number of bytes that came and were not used.
@@ -77,7 +98,7 @@ func (b *reader) fill() error {
 	if b.w == len(b.buf) {
 		return io.ErrShortBuffer
 	}
-	n, err := b.conn.Read(b.buf[b.w:])
+	n, err := b.receive(b.buf[b.w:])
 	b.w += n
 	if n > 0 {
 		return nil
@@ -92,7 +113,7 @@ func (b *reader) fill() error {
 func (b *reader) read(p []byte) (int, error) {
 	if b.buffered() == 0 {
 		if len(p) >= readBuffer {
-			return b.conn.Read(p)
+			return b.receive(p)
 		}
 		if err := b.fill(); err != nil {
 			return 0, err
@@ -140,24 +161,24 @@ func (b *reader) lastChunkNext() bool {
 }
 
 // awaitRequest blocks until the first bytes of the next request are there. It returns errGuestLeft if the connection ends,
-// in whatever way, or its read deadline passes first. A TLS connection buffers for itself, so that it can be asked for one byte
-// and no buffer is held meanwhile; any other would have to be asked twice.
+// in whatever way, or its read deadline passes first. No buffer is held meanwhile if that can be: if the connection can be waited
+// for, or if it is TLS, which buffers for itself, so that it can be asked for one byte. Any other would have to be asked twice.
 func (b *reader) awaitRequest() error {
 	if b.buffered() > 0 {
 		return nil
 	}
-	if _, ok := b.conn.(*tls.Conn); !ok {
-		if b.fill() != nil {
+	b.release()
+	if _, ok := b.conn.(*tls.Conn); ok && (b.await == nil || b.left) {
+		if n, _ := b.receive(b.first[:]); n == 0 {
 			return errGuestLeft
 		}
+		b.need()
+		b.buf[0], b.r, b.w = b.first[0], 0, 1
 		return nil
 	}
-	b.release()
-	if n, _ := b.conn.Read(b.first[:]); n == 0 {
+	if b.await != nil && b.await.Await() != nil || b.fill() != nil {
 		return errGuestLeft
 	}
-	b.need()
-	b.buf[0], b.r, b.w = b.first[0], 0, 1
 	return nil
 }
 

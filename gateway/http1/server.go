@@ -60,13 +60,14 @@ func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
 	s.once.Do(s.start)
 	c := &connection{server: s, conn: conn, remote: conn.RemoteAddr().String()}
 	c.closing.told = closing
-	c.reader = reader{conn: conn, pool: &s.reads}
+	c.reader = newReader(conn, &s.reads)
 	c.watch = newWatch(&c.reader, s.limits.Watch)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	last := context.AfterFunc(closing, c.close)
 	defer last()
 	err := c.serve(ctx)
+	c.watch.stop()
 	c.reader.discard()
 	if c.hijacked {
 		return nil

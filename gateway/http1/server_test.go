@@ -387,10 +387,13 @@ func TestServeHijack(t *testing.T) {
 	}
 }
 
-// TestServeGuestLeaves shows that a request's context ends when its guest does, with and without a body.
+// TestServeGuestLeaves shows that a request's context ends when its guest does, with and without a body, and behind other requests.
 func TestServeGuestLeaves(t *testing.T) {
 	entered, ended := make(chan struct{}), make(chan error)
-	s := &Server{Limits: Limits{Watch: time.Millisecond}, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := &Server{Limits: Limits{Watch: 5 * time.Millisecond}, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/short" {
+			return
+		}
 		io.Copy(io.Discard, r.Body)
 		entered <- struct{}{}
 		<-r.Context().Done()
@@ -401,6 +404,7 @@ func TestServeGuestLeaves(t *testing.T) {
 		"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
 		"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc",
 		chunkedHead + "1\r\na\r\n0\r\n\r\n",
+		"GET /short HTTP/1.1\r\nHost: a.test\r\n\r\nGET / HTTP/1.1\r\nHost: a.test\r\n\r\n",
 	} {
 		conn, _ := dial(t, addr)
 		io.WriteString(conn, raw)

@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"iter"
 	"net/http"
 	"net/url"
 	"strings"
@@ -39,12 +40,13 @@ func credentialHeader(name string) bool {
 // mayCarryCredential tells most names apart from those that credentialHeader has to look at: these end in "key", "token" or
 // "secret", or have "authorization" in them, which has a z.
 func mayCarryCredential(name string) bool {
-	for _, end := range [...]string{"key", "token", "secret"} {
-		if len(name) >= len(end) && strings.EqualFold(name[len(name)-len(end):], end) {
+	if n := len(name); n >= 2 && name[n-2]|0x20 == 'e' {
+		switch name[n-1] | 0x20 {
+		case 'y', 'n', 't':
 			return true
 		}
 	}
-	return len(name) >= len("authorization") && strings.ContainsAny(name, "zZ")
+	return strings.IndexByte(name, 'z') >= 0 || strings.IndexByte(name, 'Z') >= 0
 }
 
 // credentialQuery tells whether a query parameter belongs to the family. name
@@ -67,7 +69,7 @@ func family(h Header, injected string) []string {
 	own := injected
 	injected = strings.ReplaceAll(injected, "_", "-")
 	is := func(name string) bool {
-		return credentialHeader(name) ||
+		return name == "Authorization" || credentialHeader(name) ||
 			len(name) == len(injected) && injected != "" && strings.EqualFold(strings.ReplaceAll(name, "_", "-"), injected)
 	}
 	switch block := h.(type) {
@@ -130,18 +132,26 @@ type param struct {
 	name, value string // decoded as far as they can be
 }
 
-// splitQuery cuts a query at "&" and at ";", which some servers still take
-// for a separator (HTML 4.01 appendix B.2.2), and drops nothing.
-func splitQuery(raw string) []param {
-	if raw == "" {
-		return nil
+// params yields the pieces of a query, cut at "&" and at ";", which some servers
+// still take for a separator (HTML 4.01 appendix B.2.2). Nothing but separators
+// is dropped.
+func params(raw string) iter.Seq[param] {
+	return func(yield func(param) bool) {
+		for raw != "" {
+			piece, rest := raw, ""
+			if i := strings.IndexAny(raw, "&;"); i >= 0 {
+				piece, rest = raw[:i], raw[i+1:]
+			}
+			raw = rest
+			if piece == "" {
+				continue
+			}
+			name, value, _ := strings.Cut(piece, "=")
+			if !yield(param{piece, decodeQuery(name), decodeQuery(value)}) {
+				return
+			}
+		}
 	}
-	var ps []param
-	for _, piece := range strings.FieldsFunc(raw, func(r rune) bool { return r == '&' || r == ';' }) {
-		name, value, _ := strings.Cut(piece, "=")
-		ps = append(ps, param{piece, decodeQuery(name), decodeQuery(value)})
-	}
-	return ps
 }
 
 func decodeQuery(s string) string {

@@ -44,13 +44,22 @@ func StripHopByHop(h http.Header) error {
 	for _, name := range named {
 		h.Del(name)
 	}
-	for _, name := range [...]string{ // canonical, as every name in a header is
-		"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
-		"Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	} {
-		delete(h, name)
+	for name := range h {
+		if hopByHop(name) {
+			delete(h, name)
+		}
 	}
 	return nil
+}
+
+// hopByHop tells whether a field, by its canonical name, ends at this gateway.
+func hopByHop(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
 }
 
 // endToEnd tells whether a field must not be dropped on the way.

@@ -378,7 +378,7 @@ func FuzzInjector(f *testing.F) {
 				}
 			}
 			own := 0
-			for _, p := range splitQuery(query) {
+			for p := range params(query) {
 				if i.credentialParam(p.name) {
 					own++
 				}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -82,6 +83,25 @@ type source struct {
 	fetch func(context.Context) (string, error)
 	now   func() time.Time
 	seen  func(value string) // takes every usable value, expired or not; may be nil
+	until atomic.Pointer[validity]
+}
+
+// validity is until when a value may be used, as last looked at.
+type validity struct {
+	value string
+	at    time.Time
+	ends  bool
+}
+
+// expiry is that of value, which is seldom another one than the last.
+func (s *source) expiry(value string) (time.Time, bool) {
+	v := s.until.Load()
+	if v == nil || v.value != value {
+		v = &validity{value: value}
+		v.at, v.ends = expiry(value)
+		s.until.Store(v)
+	}
+	return v.at, v.ends
 }
 
 func (s *source) Ref() routes.SecretRef { return s.ref }
@@ -91,7 +111,7 @@ func (s *source) Secret(ctx context.Context) (Secret, error) {
 	if err != nil {
 		return Secret{}, &MissingError{Ref: s.ref, Err: err}
 	}
-	if at, ok := expiry(value); ok && !at.After(s.now()) {
+	if at, ok := s.expiry(value); ok && !at.After(s.now()) {
 		return Secret{}, &ExpiredError{Ref: s.ref, At: at}
 	}
 	return NewSecret(value), nil

@@ -108,12 +108,12 @@ func (t *Table) govern(q Request) (Verdict, *entry) {
 	}
 	r := &t.routes[e.index]
 	if r.Protocol != q.Protocol {
-		return Verdict{Route: r, Rule: r.Rule(), Reason: ProtocolDenied, asked: q}, e
+		return Verdict{Route: r, Rule: e.rule, Reason: ProtocolDenied, asked: q}, e
 	}
 	return Verdict{
 		Decision: r.Decision(),
 		Route:    r,
-		Rule:     r.Rule(),
+		Rule:     e.rule,
 		Reason:   RouteMatched,
 		Inject:   r.Auth != nil,
 		Scan:     r.Scan(),

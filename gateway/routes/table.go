@@ -17,6 +17,7 @@ type Table struct {
 type entry struct {
 	index int
 	port  uint16
+	rule  string // of the route
 	paths []pathPattern
 }
 
@@ -47,7 +48,7 @@ func NewTable(rs []Route) (*Table, error) {
 				return nil, routeErrorf(r, "host", "%s already has a route for this host and port; write one of them", t.routes[e.index].Origin)
 			}
 		}
-		e := entry{index: len(t.routes), port: r.Port}
+		e := entry{index: len(t.routes), port: r.Port, rule: r.Rule()}
 		for _, p := range r.Paths {
 			e.paths = append(e.paths, compilePattern(p))
 		}

@@ -180,6 +180,15 @@ func (w *Wire) release() {
 	w.buf, w.r, w.w = nil, 0, 0
 }
 
+// Await blocks until there is something to read, as a Read does, and holds no buffer meanwhile. The error is what a Read would
+// have returned.
+func (w *Wire) Await() error {
+	if w.r < w.w {
+		return nil
+	}
+	return w.fill()
+}
+
 // Whole reports whether the next record is buffered as a whole, so that reading it does not block.
 func (w *Wire) Whole() bool {
 	have := w.w - w.r

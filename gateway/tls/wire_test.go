@@ -134,6 +134,30 @@ func TestWireDeadline(t *testing.T) {
 	}
 }
 
+// TestWireAwaits shows that waiting ends with the first byte, a deadline or the end, holds no buffer and loses nothing.
+func TestWireAwaits(t *testing.T) {
+	near, far := pair(t)
+	w := wireOver(t, near, true, nil, nil, nil)
+	w.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if err := w.Await(); !errors.Is(err, os.ErrDeadlineExceeded) || w.buf != nil {
+		t.Fatalf("got %v, buffer held: %v", err, w.buf != nil)
+	}
+	w.SetReadDeadline(time.Time{})
+	far.Write([]byte{23, 3, 3, 0, 1, 'a'})
+	for range 2 { // the second time it is there already
+		if err := w.Await(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := w.Read(make([]byte, 8)); n != 6 || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	far.Close()
+	if err := w.Await(); !errors.Is(err, io.EOF) {
+		t.Errorf("got %v at the end", err)
+	}
+}
+
 // TestWireBeneathTLS carries a megabyte each way.
 func TestWireBeneathTLS(t *testing.T) {
 	near, far := pair(t)
