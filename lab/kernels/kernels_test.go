@@ -105,6 +105,10 @@ func TestArguments(t *testing.T) {
 	if got := s.arguments(&options{}, old); !slices.Contains(got, "-test.skip=/^tcx$") || !slices.Contains(got, "-test.run=^TestB$") {
 		t.Errorf("%q", got)
 	}
+	old.lacks["x"]["^TestD$"] = "too old"
+	if got := (suite{pkg: "x", not: "^TestC"}).arguments(&options{}, old); !slices.Contains(got, "-test.skip=^TestD$|^TestC|/^tcx$") {
+		t.Errorf("%q", got)
+	}
 	got := s.arguments(&options{tests: "^TestA$"}, machine{name: "host"})
 	if !slices.Contains(got, "-test.run=^TestA$") || slices.ContainsFunc(got, func(a string) bool { return strings.HasPrefix(a, "-test.skip") }) {
 		t.Errorf("%q", got)
