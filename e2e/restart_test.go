@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"gatewayd/lab"
 	"gatewayd/lab/privileged"
 	"gatewayd/lab/variant"
 )
@@ -100,12 +102,16 @@ func TestRestartsUnderLoad(t *testing.T) {
 	moreFresh := func() {
 		t.Helper()
 		before := len(b.fastRecords(host))
-		eventually(t, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), b.limit)
+		defer cancel()
+		if err := lab.Poll(ctx, func() error {
 			if n := len(b.fastRecords(host)); n < before+20 {
 				return fmt.Errorf("%d new connections on the fast path", n-before)
 			}
 			return nil
-		})
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	moreFresh()
 	this, seen := b.Gateway.Binary, b.tags()
