@@ -215,6 +215,13 @@ func TestFastLaneNarrowUplink(t *testing.T) {
 			up, err := netlink.LinkByName("up0")
 			must(t, err)
 			must(t, netlink.LinkSetMTU(up, 1280))
+			must(t, inNetns(s.net, func() error { // else what it sends is lost, unless it is a large frame of many segments
+				dev, err := netlink.LinkByName("net0")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkSetMTU(dev, 1280)
+			}))
 			s.leaks.forget()
 			must(t, echoed(c, strings.Repeat("narrow", 3000)))
 			if n := s.untranslated(); n != 0 {

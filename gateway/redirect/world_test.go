@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -213,6 +214,7 @@ func (s *stage) enter(l Link) *guest {
 			return err
 		}
 		g.eth0 = dev.Attrs().Index
+		awaitQueue(t, dev)
 		g.raw, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		return err
 	}))
@@ -224,6 +226,20 @@ func (s *stage) enter(l Link) *guest {
 func (g *guest) send(frame []byte) {
 	g.t.Helper()
 	must(g.t, unix.Sendto(g.raw, frame, 0, &unix.SockaddrLinklayer{Ifindex: g.eth0}))
+}
+
+// awaitQueue waits until a device has its queue. The kernel gives it one a while after
+// the carrier came, and until then loses what is sent (dev_activate in
+// net/sched/sch_generic.c).
+func awaitQueue(t testing.TB, dev netlink.Link) {
+	t.Helper()
+	eventually(t, "the queue of "+dev.Attrs().Name, func() bool {
+		queues, err := netlink.QdiscList(dev)
+		must(t, err)
+		return slices.ContainsFunc(queues, func(q netlink.Qdisc) bool {
+			return q.Attrs().Parent == netlink.HANDLE_ROOT && q.Type() != "noop"
+		})
+	})
 }
 
 // dial opens a TCP connection from the bottle.
