@@ -169,7 +169,16 @@ func (h *h2Pool) roundTrip(req *http.Request, on observer) (*http.Response, erro
 	if h.speaksH1.Load() {
 		return nil, errSpeaksH1
 	}
-	out := req.WithContext(httptrace.WithClientTrace(req.Context(), traceFor(on))) // a shallow copy
+	ctx, trace, body := req.Context(), traceFor(on), req.Body
+	if body != nil && body != http.NoBody {
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx) // ends with req's, at the latest
+		sending := &h2Sending{ReadCloser: body, wait: h.pool.u.waits.UpstreamHeader, cancel: cancel}
+		trace.WroteRequest = func(httptrace.WroteRequestInfo) { sending.stop(true) }
+		body = sending
+	}
+	out := req.WithContext(httptrace.WithClientTrace(ctx, trace)) // a shallow copy
+	out.Body = body
 	out.RequestURI = ""
 	out.Host = h.pool.authority
 	target := url.URL{}
@@ -187,7 +196,11 @@ func (h *h2Pool) roundTrip(req *http.Request, on observer) (*http.Response, erro
 		}
 		out.Header["User-Agent"] = nil // net/http would add one of its own
 	}
-	return h.transport.RoundTrip(out)
+	resp, err := h.transport.RoundTrip(out)
+	if err != nil && errors.Is(context.Cause(ctx), errWindowShut) {
+		return nil, errWindowShut
+	}
+	return resp, err
 }
 
 // traceFor lets net/http tell an observer what happens.

@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -126,6 +128,55 @@ func (c *h2Closer) serve(conn *tls.Conn, at string) {
 		if id == 1 && at == h2GoesBefore && f.WriteGoAway(1, http2.ErrCodeNo, nil) == nil {
 			c.warned <- struct{}{}
 		}
+	}
+}
+
+// TestWindowThatStaysShut shows that a server which takes nothing of a request's body, or no more than some, does not hold its stream.
+func TestWindowThatStaysShut(t *testing.T) {
+	for name, window := range map[string]uint32{"nothing": 0, "a part": 1 << 16} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.names.set("api.test", "127.0.0.1")
+			cert := w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")
+			reset := make(chan http2.ErrCode, 1)
+			port := serveEach(t, "127.0.0.1", func(raw *net.TCPConn) {
+				conn := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
+				defer conn.Close()
+				if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+					return
+				}
+				f := http2.NewFramer(conn, conn)
+				if f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window}) != nil {
+					return
+				}
+				for {
+					frame, err := f.ReadFrame()
+					if err != nil {
+						return
+					}
+					switch frame := frame.(type) {
+					case *http2.SettingsFrame:
+						if !frame.IsAck() && f.WriteSettingsAck() != nil {
+							return
+						}
+					case *http2.RSTStreamFrame:
+						reset <- frame.ErrCode
+					}
+				}
+			})
+			u := w.bare(Deadlines{UpstreamHeader: 100 * time.Millisecond})
+			defer u.close()
+			req := get("/", 2).WithContext(soon(t))
+			req.Method, req.Body, req.ContentLength = http.MethodPost, io.NopCloser(strings.NewReader(strings.Repeat("x", 1<<18))), 1<<18 // more than leaves before the server's settings are read
+			_, err := u.RoundTrip(&routes.Route{Host: "api.test", Port: port, Protocol: routes.HTTPS}, "api.test", req, nobody{})
+			var ue *UpstreamError
+			if !errors.As(err, &ue) || ue.Stage != ReasonUpstreamExchange || !errors.Is(err, context.DeadlineExceeded) || req.Context().Err() != nil {
+				t.Errorf("got %v", err)
+			}
+			if code := <-reset; code != http2.ErrCodeCancel {
+				t.Errorf("the stream ended with %v", code)
+			}
+		})
 	}
 }
 
