@@ -18,7 +18,7 @@ const (
 	DefaultAttemptDelay = 250 * time.Millisecond
 	// DefaultUpstreamHandshake bounds the TLS handshake with an upstream.
 	DefaultUpstreamHandshake = 10 * time.Second
-	// DefaultUpstreamHeader bounds the wait for a response's head: long enough for a long poll or a slow model, but an end.
+	// DefaultUpstreamHeader bounds the wait for a response's head, and for a server to take what was read of a request's body: long enough for a long poll or a slow model, but an end.
 	DefaultUpstreamHeader = 15 * time.Minute
 	// DefaultUpstreamIdle is how long an unused upstream connection stays in its pool.
 	DefaultUpstreamIdle = 90 * time.Second
