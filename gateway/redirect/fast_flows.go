@@ -253,7 +253,12 @@ func (r *Redirect) FastEvents(ctx context.Context, handle func(FastEvent)) error
 	defer reader.Close()
 	stop := context.AfterFunc(ctx, func() { reader.Flush() }) // ends Read; only this goroutine may close
 	defer stop()
-	var cut []netlink.CustomConntrackFilter
+	tracked, err := newTracker()
+	if err != nil {
+		return err
+	}
+	defer tracked.Close()
+	failing := false // and that was said
 	var record ringbuf.Record
 	for {
 		err := reader.ReadInto(&record)
@@ -267,14 +272,12 @@ func (r *Redirect) FastEvents(ctx context.Context, handle func(FastEvent)) error
 		if !ok {
 			continue
 		}
-		if f := r.lingers(event); f != nil {
-			cut = append(cut, f)
-		}
-		if len(cut) > 0 && reader.AvailableBytes() == 0 {
-			if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, cut...); err != nil {
+		if r.lingers(event) {
+			err := tracked.forget(event.Flow.Src, event.Flow.Dst)
+			if err != nil && !failing {
 				r.options.Log.Warn("connection tracking keeps flows that were cut", "error", err)
 			}
-			cut = nil
+			failing = err != nil
 		}
 		handle(event)
 	}
@@ -306,25 +309,14 @@ func (r *Redirect) event(raw []byte) (FastEvent, bool) {
 	}, true
 }
 
-// lingers returns a filter for what conntrack still has of a flow that ended
-// without both sides knowing.
-func (r *Redirect) lingers(e FastEvent) netlink.CustomConntrackFilter {
+// lingers tells whether conntrack can still have a flow, since it ended without
+// both sides knowing.
+func (r *Redirect) lingers(e FastEvent) bool {
 	switch {
 	case e.Reason == FastClosed: // conntrack has seen the FINs as well
-		return nil
+		return false
 	case e.Reason == FastReplaced && !r.laneless: // the program has had it forgotten
-		return nil
+		return false
 	}
-	if e.Flow.Bottle == "" { // nor its address known
-		return nil
-	}
-	f := &netlink.ConntrackFilter{}
-	if f.AddIP(netlink.ConntrackOrigSrcIP, e.Flow.Src.Addr().AsSlice()) != nil ||
-		f.AddIP(netlink.ConntrackOrigDstIP, e.Flow.Dst.Addr().AsSlice()) != nil ||
-		f.AddProtocol(unix.IPPROTO_TCP) != nil ||
-		f.AddPort(netlink.ConntrackOrigSrcPort, e.Flow.Src.Port()) != nil ||
-		f.AddPort(netlink.ConntrackOrigDstPort, e.Flow.Dst.Port()) != nil {
-		return nil
-	}
-	return f
+	return e.Flow.Bottle != "" // else its address is not known
 }
