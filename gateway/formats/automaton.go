@@ -205,10 +205,18 @@ func (a *automaton) end(s *state) *state {
 	return a.make(s, textEnd)
 }
 
+// step returns the state behind a byte.
+func (a *automaton) step(s *state, c byte) *state {
+	if next := s.next[a.classes[c]%mostClasses].Load(); next != nil {
+		return next
+	}
+	return a.make(s, int(a.classes[c]))
+}
+
 // skim goes from s over the beginning of text that only leads to plain states. It returns the state behind the n bytes of
 // that, and whether what follows them makes a match impossible.
 func (a *automaton) skim(s *state, text []byte) (behind *state, n int, refused bool) {
-	for n, b := range text {
+	for n, b := range text { // as step does, in place
 		next := s.next[a.classes[b]%mostClasses].Load()
 		if next == nil {
 			next = a.make(s, int(a.classes[b]))

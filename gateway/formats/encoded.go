@@ -92,16 +92,22 @@ func (r *runs) judge(rest []byte, ended bool, found func(Finding)) bool {
 	if n == 0 {
 		return true // the run has ended with the block before
 	}
-	var room [runHead]byte
-	text, _ := r.undo(room[:0], head[:min(n, runHead/2)]) // which is enough to tell most
-	if r.before = isText(text); r.before {
-		text, _ = r.undo(room[:0], head[:n])
-		r.before = isText(text)
-	}
+	r.before = r.isText(head[:n])
 	if r.text = r.text || r.before; !r.text {
 		r.cut(found)
 	}
 	return true
+}
+
+// isText tells whether head, of a block of the run, says text.
+func (r *runs) isText(head []byte) bool {
+	var room [runHead]byte
+	text, _ := r.undo(room[:0], head[:min(len(head), runHead/2)]) // which is enough to tell most
+	if !isText(text) {
+		return false
+	}
+	text, _ = r.undo(room[:0], head)
+	return isText(text)
 }
 
 // take consumes what is there of the block, and returns its length.

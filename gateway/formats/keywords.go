@@ -6,9 +6,11 @@ import (
 )
 
 const (
-	// lanes is how many places of a block are walked at once, and lane how many bytes of it each walks.
-	lanes = 4
-	lane  = 512
+	// lanes is how many places of a block are walked at once, lane how many bytes of it each walks at most, and shortestLane
+	// at least: more than decide where it begins.
+	lanes        = 4
+	lane         = 512
+	shortestLane = 16
 	// accepts is the bit that all accepting states have, and no other.
 	accepts = 1 << 15
 )
@@ -178,10 +180,9 @@ func (t *trie) follow(at int, class uint8) int {
 // length of the block and the state behind it.
 func (k *keywords) find(b []byte, from int, state uint16, h *hits) (n int, behind uint16) {
 	h.n = [lanes]int{}
-	if n = min(len(b)-from, lanes*lane); n > lane+k.warm {
+	if n = min(len(b)-from, lanes*lane); n >= lanes*shortestLane {
 		return n, k.findInLanes(b[:from+n], from, state, h)
 	}
-	n = min(n, lane)
 	for i, c := range b[from : from+n] {
 		if state = k.next[state+uint16(k.class[c])]; state >= accepts {
 			h.at[0][h.n[0]%lane] = hit(i+1)<<16 | hit(state)
@@ -191,18 +192,19 @@ func (k *keywords) find(b []byte, from int, state uint16, h *hits) (n int, behin
 	return n, state
 }
 
-// findInLanes is find for b[from:], which is more than a lane and at most all. When it is less, lanes overlap. Each but the
-// first begins with the bytes before it that decide its state.
+// findInLanes is find for b[from:]. When that cannot be divided, lanes overlap. Each but the first begins with the bytes
+// before it that decide its state.
 func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16 {
 	states := [lanes]uint16{state}
 	at := [lanes]int{from}
+	length := (len(b) - from + lanes - 1) / lanes
 	for l := 1; l < lanes; l++ {
-		at[l] = max(min(from+l*lane, len(b)-lane), from+k.warm)
+		at[l] = min(from+l*length, len(b)-length)
 		for _, c := range b[at[l]-k.warm : at[l]] {
 			states[l] = k.next[states[l]+uint16(k.class[c])]
 		}
 	}
-	l0, l1, l2, l3 := (*[lane]byte)(b[at[0]:]), (*[lane]byte)(b[at[1]:]), (*[lane]byte)(b[at[2]:]), (*[lane]byte)(b[at[3]:])
+	l0, l1, l2, l3 := b[at[0]:][:length], b[at[1]:][:length], b[at[2]:][:length], b[at[3]:][:length]
 	e0, e1, e2, e3 := hit(at[0]-from)<<16, hit(at[1]-from)<<16, hit(at[2]-from)<<16, hit(at[3]-from)<<16
 	n0, n1, n2, n3 := uint(0), uint(0), uint(0), uint(0)
 	for i := walk(l0, l1, l2, l3, k.next, &k.class, 0, &states); i > 0; i = walk(l0, l1, l2, l3, k.next, &k.class, i, &states) {
@@ -219,7 +221,7 @@ func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16
 	}
 	h.n = [lanes]int{int(n0), int(n1), int(n2), int(n3)}
 	for l := 1; l < lanes; l++ {
-		h.drop(l, at[l-1]+lane-from)
+		h.drop(l, at[l-1]+length-from)
 	}
 	return states[lanes-1]
 }
@@ -235,29 +237,15 @@ func (h *hits) drop(l, end int) {
 	}
 }
 
-// absent tells that no literal is in b.
-func (k *keywords) absent(b []byte) bool {
-	h := scratch.Get().(*hits)
-	defer scratch.Put(h)
-	state := uint16(0)
-	for from := 0; from < len(b); {
-		n, behind := k.find(b, from, state, h)
-		if h.n != [lanes]int{} {
-			return false
-		}
-		from, state = from+n, behind
-	}
-	return true
-}
-
 // scratch holds hits that are not in use.
 var scratch = sync.Pool{New: func() any { return &hits{} }}
 
-// walk walks all lanes from i on until one accepts, and returns the offset behind that; 0 when none does. It is a function
-// of its own, with lanes of fixed length, so that all that the loop needs has room in registers.
-func walk(l0, l1, l2, l3 *[lane]byte, next *[1 << 16]uint16, class *[256]uint8, i int, states *[lanes]uint16) int {
+// walk walks all lanes from i on until one accepts, and returns the offset behind that; 0 when none does. Lanes are of one
+// length. It is a function of its own, so that all that the loop needs has room in registers.
+func walk(l0, l1, l2, l3 []byte, next *[1 << 16]uint16, class *[256]uint8, i uint, states *[lanes]uint16) uint {
+	l1, l2, l3 = l1[:len(l0)], l2[:len(l0)], l3[:len(l0)]
 	s0, s1, s2, s3 := states[0], states[1], states[2], states[3]
-	for ; uint(i) < lane; i++ {
+	for ; i < uint(len(l0)); i++ {
 		s0 = next[s0+uint16(class[l0[i]])]
 		s1 = next[s1+uint16(class[l1[i]])]
 		s2 = next[s2+uint16(class[l2[i]])]

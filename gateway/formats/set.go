@@ -82,21 +82,6 @@ func (s *Set) Policy(disable []string, notes bool) Policy {
 func (p Policy) uses(rule int32) bool  { return p.off == nil || !p.off[rule] }
 func (p Policy) notes(rule int32) bool { return p.note != nil && p.note[rule] }
 
-// Clean tells that no rule's literal occurs in b as it is written, and so no secret. It is cheaper than Scan.
-func (s *Set) Clean(b []byte) bool {
-	if s == nil {
-		return true
-	}
-	return s.keywords.absent(b)
-}
-
-// Encoded tells that b may hold a text in base64 or in hexadecimal, which is the other thing that a scan looks into. What is Clean
-// and not Encoded has no secret.
-func (s *Set) Encoded(b []byte) bool {
-	_, encoded := findRun(b)
-	return s != nil && encoded
-}
-
 // Literals returns the texts, in lower case, that a scan begins with: the rules are tried where one of them is, in either
 // case. They are sorted.
 func (s *Set) Literals() []string {

@@ -412,7 +412,7 @@ func (st *Stream) verdict(id int32, r *rule, text []byte, match, secret span) ve
 
 // Scan calls found for the findings in b, which is a whole text: those that a Stream of it would report.
 func (s *Set) Scan(b []byte, policy Policy, found func(Finding)) {
-	if _, encoded := findRun(b); s == nil || !encoded && s.Clean(b) {
+	if s.Clean(b) {
 		return
 	}
 	st := s.NewStream(policy)
