@@ -72,3 +72,30 @@ func BenchmarkSmallBody(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkHead scans heads that hold nothing.
+func BenchmarkHead(b *testing.B) {
+	s := formScanner(b)
+	for _, c := range []struct {
+		name, target string
+		fields       http.Header
+	}{
+		{"shortest", "/1k", http.Header{"User-Agent": {"wrk"}}},
+		{"300 bytes", "/v1/responses?stream=true", http.Header{
+			"User-Agent": {"agent/1.2.3 (Linux 6.1; x86_64)"}, "Accept": {"text/event-stream"}, "Content-Type": {"application/json"},
+			"Content-Length": {"10240"}, "Accept-Encoding": {"gzip, br"}, "Session-Id": {"0198c3a2-7d41-7c55-9a3b-5f0e6d7c8b9a"},
+			"Originator": {"agent"}, "Version": {"1.2.3"}, "Authorization": {"Bearer placeholder-for-the-gateway"},
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			begin := cpu(b)
+			for b.Loop() {
+				if found := s.Request(other, c.target, c.fields, []string{"Authorization"}); len(found) > 0 {
+					b.Fatalf("%+v", found)
+				}
+			}
+			b.ReportMetric(float64((cpu(b)-begin).Nanoseconds())/1e3/float64(b.N), "cpu-µs/op")
+		})
+	}
+}

@@ -61,15 +61,3 @@ func mapValues(m map[string]string) (values []string) {
 	}
 	return values
 }
-
-// TestUsualNames: no field's name that is passed over has anything to be found.
-func TestUsualNames(t *testing.T) {
-	s := formScanner(t)
-	names := []string{"Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection", "Content-Encoding",
-		"Content-Length", "Content-Type", "Cookie", "Origin", "Referer", "User-Agent", "X-Api-Key"}
-	for _, name := range names {
-		if found := s.Scan(other, "name", []byte(name)); !usual(name) || len(found) > 0 {
-			t.Errorf("%s: usual %v, found %+v", name, usual(name), found)
-		}
-	}
-}

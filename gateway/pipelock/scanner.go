@@ -178,9 +178,7 @@ func (t *texts) head(url string, h http.Header, skip []string) {
 	slices.Sort(names) // so that the same request gives the same findings
 	for _, name := range names {
 		t.handed = false
-		if !usual(name) {
-			t.scan("header name", "", name)
-		}
+		t.scan("header name", "", name)
 		if oneOf(skip, name) {
 			continue
 		}
@@ -193,16 +191,6 @@ func (t *texts) head(url string, h http.Header, skip []string) {
 			t.scan("header ", name, strings.Join(h[name], between(name)))
 		}
 	}
-}
-
-// usual tells whether a field's name is one that many requests have. It says nothing, and some have a rule's literal in them.
-func usual(name string) bool {
-	switch name {
-	case "Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control", "Connection", "Content-Encoding",
-		"Content-Length", "Content-Type", "Cookie", "Origin", "Referer", "User-Agent", "X-Api-Key":
-		return true
-	}
-	return false
 }
 
 // oneOf tells whether names has the name, in any case.
@@ -257,13 +245,11 @@ type texts struct {
 	found []Finding
 	bytes []byte // the text that is scanned
 
-	plain  bool // see nothing
 	handed bool // see Scanner.scan
 }
 
-// nothing tells that there is nothing in a head that has to be looked into: nothing known, nothing encoded, and no literal with
-// which a form begins. It looks at all texts at once, which takes a fraction of the time; what spans two of them is no matter, since
-// each is then scanned for itself. If it is only that one may be encoded, the head is plain.
+// nothing tells that there is nothing in a head that has to be looked into. It looks at all texts at once, which takes a
+// fraction of the time; what spans two of them is no matter, since each is then scanned for itself.
 func (t *texts) nothing(url string, h http.Header, skip []string) bool {
 	room, _ := headRooms.Get().(*[]byte)
 	if room == nil {
@@ -282,8 +268,7 @@ func (t *texts) nothing(url string, h http.Header, skip []string) bool {
 	for _, values := range h {
 		known = known || slices.ContainsFunc(values, func(v string) bool { return basicCredentials(v) != "" })
 	}
-	t.plain = !known
-	return t.plain && !t.s.formats.Encoded(all)
+	return !known
 }
 
 // appendTexts appends every text that is scanned of a head, each as a line.
@@ -296,18 +281,15 @@ func appendTexts(b []byte, url string, h http.Header, skip []string) []byte {
 		b = append(b, c)
 	}
 	for name, values := range h {
-		if !usual(name) {
-			b = append(append(b, '\n'), name...)
-		}
-		b = append(b, '\n')
+		b = append(append(append(b, '\n'), name...), '\n')
 		if oneOf(skip, name) {
 			continue
 		}
-		for i, v := range values {
-			if i > 0 {
-				b = append(b, between(name)...)
-			}
-			b = append(b, v...)
+		for _, v := range values {
+			b = append(append(b, v...), '\n')
+		}
+		if len(values) > 1 {
+			b = append(b, strings.Join(values, between(name))...)
 		}
 	}
 	return b
@@ -328,9 +310,6 @@ func (t *texts) target(target string) {
 func (t *texts) scan(where, name, text string) {
 	for range 3 {
 		t.bytes = append(t.bytes[:0], text...)
-		if t.plain && !t.s.formats.Encoded(t.bytes) {
-			return
-		}
 		for _, f := range t.s.scan(t.known, t.host, where, t.bytes, t.handed) {
 			f.Place = where + textproto.CanonicalMIMEHeaderKey(name)
 			t.found = add(t.found, f)
