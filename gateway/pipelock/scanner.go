@@ -324,11 +324,11 @@ func (t *texts) scan(where, name, text string) {
 
 // basicCredentials returns user and password of a header value that has them, or "".
 func basicCredentials(value string) string {
-	scheme, encoded, _ := strings.Cut(value, " ")
-	if !strings.EqualFold(scheme, "basic") {
+	const scheme = "basic "
+	if len(value) < len(scheme) || !strings.EqualFold(value[:len(scheme)], scheme) {
 		return ""
 	}
-	text, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+	text, err := base64.StdEncoding.DecodeString(strings.TrimSpace(value[len(scheme):]))
 	if err != nil {
 		return "" // no server reads it either
 	}
