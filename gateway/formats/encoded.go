@@ -334,15 +334,19 @@ func skipped(text []byte) int {
 }
 
 // findRun returns where the first run in text begins, or false and where one may that goes on behind text. Wherever words of
-// eight bytes begin, a run has two whole ones that follow each other: looking at every other one is enough.
+// eight bytes begin, a run has two whole ones that follow each other: looking at every other one, and only then at those
+// beside it, is enough.
 func findRun(text []byte) (at int, ok bool) {
 	for i := 0; i+wordSize <= len(text); {
-		words := uint(0)
-		step := 2 * wordSize
-		if i+8*wordSize <= len(text) {
+		words, step := uint(0), 2*wordSize
+		if i+9*wordSize <= len(text) {
 			step = 8 * wordSize
-			if block := (*[8 * wordSize]byte)(text[i:]); cleanWords(block) != 0 {
-				words = memberWords(block)
+			if words = cleanWords(text[i:]); words != 0 {
+				beside := cleanWords(text[i+wordSize:])
+				words &= beside | beside<<1 | cleanWord(text[max(0, i-wordSize):])
+			}
+			if words != 0 {
+				words &= memberWords(text[i:])
 			}
 		} else {
 			words = memberWord(text[i:])
@@ -372,10 +376,10 @@ func runAround(text []byte, i int) (from, n int) {
 	return from, members(text[from:min(len(text), from+shortestRun)])
 }
 
-// cleanWords returns a bit for every other word of b, if that has no byte that is less than '+' or not ASCII. Such bytes are
-// in no run, and are near in almost all other text.
-func cleanWords(b *[8 * wordSize]byte) uint {
-	return cleanWord(b[0:]) | cleanWord(b[2*wordSize:])<<1 | cleanWord(b[4*wordSize:])<<2 | cleanWord(b[6*wordSize:])<<3
+// cleanWords returns a bit for every other one of b's first seven words, if that has no byte that is less than '+' or not
+// ASCII. Such bytes are in no run, and are near in almost all other text.
+func cleanWords(b []byte) uint {
+	return cleanWord(b) | cleanWord(b[2*wordSize:])<<1 | cleanWord(b[4*wordSize:])<<2 | cleanWord(b[6*wordSize:])<<3
 }
 
 func cleanWord(b []byte) uint {
@@ -383,9 +387,9 @@ func cleanWord(b []byte) uint {
 	return noBits(((x-'+'*ones)&^x | x) & highs)
 }
 
-// memberWords returns a bit for every other word of b, if that is characters of base64 throughout.
-func memberWords(b *[8 * wordSize]byte) uint {
-	return memberWord(b[0:]) | memberWord(b[2*wordSize:])<<1 | memberWord(b[4*wordSize:])<<2 | memberWord(b[6*wordSize:])<<3
+// memberWords returns a bit for every other one of b's first seven words, if that is characters of base64 throughout.
+func memberWords(b []byte) uint {
+	return memberWord(b) | memberWord(b[2*wordSize:])<<1 | memberWord(b[4*wordSize:])<<2 | memberWord(b[6*wordSize:])<<3
 }
 
 func memberWord(b []byte) uint {

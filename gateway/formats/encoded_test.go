@@ -142,10 +142,10 @@ func TestMemberWords(t *testing.T) {
 			if looked && (c < '+' || c >= 0x80) {
 				clean &^= 1 << (at / (2 * wordSize))
 			}
-			if got := memberWords(&words); got != member {
+			if got := memberWords(words[:]); got != member {
 				t.Fatalf("%#x at %d: members %04b, want %04b", c, at, got, member)
 			}
-			if got := cleanWords(&words); got != clean {
+			if got := cleanWords(words[:]); got != clean {
 				t.Fatalf("%#x at %d: clean %04b, want %04b", c, at, got, clean)
 			}
 		}
