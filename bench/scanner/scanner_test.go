@@ -5,8 +5,11 @@ package scanner
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	bobu "github.com/BobuSumisu/aho-corasick"
@@ -22,6 +26,7 @@ import (
 	"github.com/zricethezav/gitleaks/v8/detect"
 
 	"gatewayd/gateway/formats"
+	"gatewayd/gateway/pipelock"
 )
 
 // source is Go's net/http: text as agents send it.
@@ -64,6 +69,10 @@ func cpu(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+// toolOutput is what the load "h1-upload" of make bench sends over and over: it has eight times as many literals as Go's own
+// source.
+const toolOutput = `{"type":"function_call_output","call_id":"call_5f1e","output":"func (s *Set) tokenOf(key string) (apiKey, error) {\n\treturn s.lookup(\"auth_token\", key) // as the caller says\n}\n"},`
+
 // texts returns what is scanned.
 func texts(b *testing.B) map[string]string {
 	code := source(b)
@@ -82,6 +91,7 @@ func texts(b *testing.B) map[string]string {
 		"prose":         strings.Repeat(prose, len(code)/len(prose)),
 		"JSON":          strings.Repeat(`{"id":12345,"name":"a thing","tags":["red","round"],"size":{"width":1.5,"height":2}},`, len(code)/85),
 		"base64":        base64.StdEncoding.EncodeToString(random),
+		"tool output":   strings.Repeat(toolOutput, len(code)/len(toolOutput)),
 	}
 	lines := map[string]func() string{
 		"lock file": func() string {
@@ -165,3 +175,82 @@ func BenchmarkScan(b *testing.B) {
 		run(b, name+"/gitleaks", text[:50<<10], func(s string) { peer.DetectString(s) })
 	}
 }
+
+// requestScanner returns a scanner as a route has it: it knows all rules and some secrets.
+func requestScanner(b *testing.B) *pipelock.Scanner {
+	b.Helper()
+	set, err := formats.Default()
+	if err != nil {
+		b.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var tokens []pipelock.Token
+	for _, name := range []string{"secret one", "secret two", "dummy one", "dummy two"} {
+		tokens = append(tokens, pipelock.Token{Name: name, Value: letters(rnd, 40)})
+	}
+	return pipelock.New(tokens).WithFormats(set, set.Policy(nil, false))
+}
+
+// BenchmarkBody scans bodies as the gateway does, 16 KB at a time: for known values as written, with the escapes of JSON
+// undone, for all rules, and in base64.
+func BenchmarkBody(b *testing.B) {
+	s := requestScanner(b)
+	for name, text := range texts(b) {
+		if strings.HasPrefix(name, "hostile") {
+			continue // some are refused
+		}
+		h := http.Header{}
+		switch name {
+		case "JSON", "model request", "tool output", "lock file":
+			h.Set("Content-Type", "application/json")
+		}
+		run(b, name, text, func(text string) {
+			body, err := s.RequestBody("server.test", h, strings.NewReader(text))
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, body); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// BenchmarkRequest scans one small request that holds nothing: its head, and 1 KB of JSON.
+func BenchmarkRequest(b *testing.B) {
+	s := requestScanner(b)
+	head := http.Header{
+		"User-Agent": {"agent/1.2.3 (Linux 6.1; x86_64)"}, "Accept": {"text/event-stream"}, "Content-Type": {"application/json"},
+		"Content-Length": {"1024"}, "Accept-Encoding": {"gzip, br"}, "Session-Id": {"0198c3a2-7d41-7c55-9a3b-5f0e6d7c8b9a"},
+		"Originator": {"agent"}, "Version": {"1.2.3"}, "Authorization": {"Bearer placeholder-for-the-gateway"},
+	}
+	text := texts(b)["model request"][:1<<10]
+	each := func(name string, scan func() error) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			begin := cpu(b)
+			for b.Loop() {
+				if err := scan(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64((cpu(b)-begin).Nanoseconds())/1e3/float64(b.N), "cpu-µs/op")
+		})
+	}
+	each("head", func() error {
+		if found := s.Request("server.test", "/v1/responses", head, []string{"Authorization"}); len(found) > 0 {
+			return errFound
+		}
+		return nil
+	})
+	each("body", func() error {
+		body, err := s.RequestBody("server.test", head, iotest.DataErrReader(strings.NewReader(text)))
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, body)
+		return err
+	})
+}
+
+var errFound = errors.New("something is found in what holds nothing")
