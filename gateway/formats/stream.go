@@ -111,7 +111,11 @@ func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {
 		st.base += int64(len(p))
 		return st.base
 	}
-	if n := st.reach(); len(p) > directFrom && st.add(p[:n], found) {
+	if len(st.buf) == 0 {
+		st.buf = p
+		st.scan(0, found)
+		st.keep()
+	} else if n := st.reach(); len(p) > directFrom && st.add(p[:n], found) {
 		// Nothing before p is of interest any more: it need not be copied.
 		st.base += int64(len(st.buf) - n)
 		st.buf = p

@@ -124,12 +124,17 @@ func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyRea
 	if err != nil {
 		return nil, err
 	}
+	coding := codingName(encoding)
+	parts, protobuf := strings.HasPrefix(media, "multipart/") || isMessage(media), isProtobuf(media) && s.formats != nil
+	if coding == "" && messages == nil && !parts && !protobuf {
+		return plainBody(s.stream(host, "body", written), r), nil
+	}
 	b := &takenApart{source: source{r: r, growth: &growth{}}}
 	b.plain = s.stream(host, "body", written)
 	var in io.Reader = &b.source
-	if name := codingName(encoding); name != "" {
+	if coding != "" {
 		b.source.stream = s.exact().stream(host, "body", written)
-		u, err := b.source.growth.unfold(in, encoding, contentOpener(name), b.plain)
+		u, err := b.source.growth.unfold(in, encoding, contentOpener(coding), b.plain)
 		if err != nil {
 			return nil, err
 		}
@@ -142,16 +147,14 @@ func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyRea
 		if b.content, err = newMessages(b, in, media, *messages); err != nil {
 			return nil, err
 		}
-	case strings.HasPrefix(media, "multipart/"):
-		b.content = newParts(b, in, params["boundary"])
 	case isMessage(media):
 		b.content = newMessage(b, in)
-	case isProtobuf(media) && s.formats != nil:
+	case parts:
+		b.content = newParts(b, in, params["boundary"])
+	case protobuf:
 		b.content = newOneMessage(b, in)
-	case b.coded:
-		b.content = &drain{in: in}
 	default:
-		return plainBody(b.plain, r), nil
+		b.content = &drain{in: in}
 	}
 	return &BodyReader{r: r, fill: b.fill, stream: b.plain}, nil
 }
@@ -163,6 +166,12 @@ func mediaType(contentType []string) (string, map[string]string, error) {
 		return "", nil, &EncodingError{Encoding: "Content-Type", Kind: Malformed, Err: errors.New("there are several: send one")}
 	}
 	text := strings.Join(contentType, "")
+	if !strings.Contains(text, ";") {
+		text = strings.ToLower(strings.TrimSpace(text))
+		if !strings.HasPrefix(text, "multipart/") {
+			return text, nil, nil
+		}
+	}
 	media, params, err := mime.ParseMediaType(text)
 	if err != nil && media == "" {
 		media, _, _ = strings.Cut(text, ";")

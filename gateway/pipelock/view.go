@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
+	"sync"
 )
 
 // escapes says how the text of a body may be written, so that it is looked at as its reader will see it.
@@ -29,8 +30,8 @@ type view struct {
 	escapes escapes
 	carry   []byte // an escape whose end has not come
 	out     []byte
-	room    *buffer // out's, until it is outgrown; nil before the first escape
-	read    int64   // bytes of the stream that are in what was given out, without carry
+	room    *viewRoom // out's and marks', until they are outgrown; nil before the first escape
+	read    int64     // bytes of the stream that are in what was given out, without carry
 	given   int64
 	marks   []mark
 	// telling are the bytes that matter to whoever asks for undone: that tells whether the last call of decode undid an
@@ -42,10 +43,19 @@ type view struct {
 // release ends the use of what decode returned, and of v.
 func (v *view) release() {
 	if v.room != nil {
-		buffers.Put(v.room)
-		v.room, v.out = nil, nil
+		viewRooms.Put(v.room)
+		v.room, v.out, v.marks = nil, nil, nil
 	}
 }
+
+// viewRoom is what a view works with.
+type viewRoom struct {
+	text  buffer
+	marks [256]mark
+}
+
+// viewRooms holds those that are not in use.
+var viewRooms = sync.Pool{New: func() any { return new(viewRoom) }}
 
 // mark says that byte given of the text is byte read of the stream, and so on behind it up to the next mark.
 type mark struct{ given, read int64 }
@@ -63,8 +73,8 @@ func (v *view) decode(p []byte) []byte {
 		v.carry = nil
 	}
 	if v.room == nil {
-		v.room = buffers.Get().(*buffer)
-		v.out = v.room[:]
+		v.room = viewRooms.Get().(*viewRoom)
+		v.out, v.marks = v.room.text[:], v.room.marks[:0]
 	}
 	v.out = slices.Grow(v.out[:0], len(p)+wordsAtOnce) // an escape is never shorter than its text
 	end, n := v.undo(v.out[:len(p)+wordsAtOnce], p)
