@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"reflect"
 
+	"gatewayd/gateway/formats"
 	"gatewayd/gateway/inject"
 	"gatewayd/gateway/pipelock"
 	"gatewayd/gateway/routes"
@@ -22,6 +23,7 @@ type snapshot struct {
 	injectors  map[*routes.Route]*inject.Injector  // one for each route with auth, by the table's own pointers
 	scanners   map[*routes.Route]*pipelock.Scanner // one for each route that is scanned, likewise
 	names      *pipelock.Scanner                   // likewise, for what host names can hold; all that it finds is a leak
+	formats    *formats.Set                        // that the scanners look for
 	known      *known                              // what must not leave, byte for byte
 	trip       int                                 // blocked leaks that cut the bottle off; 0 is no end
 	ca         *gwtls.CA                           // nil if nothing can be intercepted
@@ -51,6 +53,7 @@ func newSnapshot(b Bottle, old *snapshot, log *slog.Logger) (*snapshot, error) {
 		digest:     b.PlanDigest,
 		table:      b.Table,
 		trip:       b.Trip,
+		formats:    b.Formats,
 		known:      &known{fixed: canaries(b), keys: keys},
 		ca:         b.CA,
 		injectors:  map[*routes.Route]*inject.Injector{},
@@ -89,7 +92,7 @@ func newSnapshot(b Bottle, old *snapshot, log *slog.Logger) (*snapshot, error) {
 		return nil, fmt.Errorf("build snapshot: %w", errors.Join(errs...))
 	}
 	s.known.now()
-	s.names = nameScanner(s.known, b.Formats)
+	s.names = nameScanner(s.known, b.Formats, nil)
 	exact := pipelock.Live(s.known.tokens)
 	for i := range all {
 		if r := &all[i]; r.Scan() {

@@ -28,19 +28,24 @@ func nameCanaries(tokens []pipelock.Token) []pipelock.Token {
 	return out
 }
 
-// nameScanner returns the scanner for host names. A form that is doubtful elsewhere is a leak there: names have no capitals, and
-// a checksum that had some is wrong. What is assigned to something called a key is not looked for: names assign nothing.
-func nameScanner(k *known, set *formats.Set) *pipelock.Scanner {
+// nameScanner returns the scanner for host names under routes that turn off the rules in disable. A form that is doubtful
+// elsewhere is a leak there: names have no capitals, and a checksum that had some is wrong. What is assigned to something called
+// a key is not looked for: names assign nothing.
+func nameScanner(k *known, set *formats.Set, disable []string) *pipelock.Scanner {
 	notes := slices.DeleteFunc(set.IDs(), func(id string) bool { return !set.Advisory(id) })
-	return pipelock.Live(k.inNames).WithFormats(set, set.Policy(notes, false))
+	return pipelock.Live(k.inNames).WithFormats(set, set.Policy(append(notes, disable...), false))
 }
 
 // nameLeak looks for tokens in a name that only a wildcard allows, which is the one kind of name that a guest can make
 // up. It returns what was found, in words fit for a record, or "".
 func (s *snapshot) nameLeak(name string) string {
+	scanner := s.names
+	if off := s.table.Disabled(name); len(off) > 0 {
+		scanner = nameScanner(s.known, s.formats, off)
+	}
 	// A token longer than a label has dots in it.
 	for _, text := range []string{name, strings.ReplaceAll(name, ".", "")} {
-		if found := s.names.Scan(name, "name", []byte(text)); len(found) > 0 {
+		if found := scanner.Scan(name, "name", []byte(text)); len(found) > 0 {
 			return describe(&found[0])
 		}
 	}

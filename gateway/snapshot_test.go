@@ -49,6 +49,40 @@ func TestNameLeak(t *testing.T) {
 	}
 }
 
+// TestNameLeakRulesTurnedOff asks for names that hold a token's form under wildcards that turn its rule off.
+func TestNameLeakRulesTurnedOff(t *testing.T) {
+	off := routes.Pipelock{Disable: []string{"gitlab-pat", "jwt"}}
+	b := testBottle(t,
+		routes.Route{Host: "*.wild.test", Pipelock: off},
+		routes.Route{Host: "*.pass.test", TLSPassthrough: true, Pipelock: off},
+		routes.Route{Host: "*.half.test", Pipelock: off}, routes.Route{Host: "*.half.test", Port: 8443},
+		routes.Route{Host: "*.strict.wild.test"},
+		routes.Route{Host: "*.warn.test", Pipelock: routes.Pipelock{Action: routes.WarnAction}},
+	)
+	b.CanaryTokens = []pipelock.Token{{Name: "token", Value: canaryDummy}}
+	b.Formats = builtinSet(t)
+	s, err := newSnapshot(b, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gitlab, runner := "gl"+"pat-1x2y3z4w5v6u7t8s9r0q", "gl"+"rt-1x2y3z4w5v6u7t8s9r0q"
+	for name, leaks := range map[string]bool{
+		gitlab + ".wild.test":        false,
+		gitlab + ".a.wild.test":      false,
+		runner + ".wild.test":        true, // another rule's
+		canaryDummy + ".wild.test":   true, // known byte for byte
+		gitlab + ".pass.test":        false,
+		gitlab + ".half.test":        true, // on another port the rule is in force
+		gitlab + ".strict.wild.test": true, // of its own route
+		gitlab + ".warn.test":        true, // a note is for requests
+		gitlab + ".elsewhere.test":   true, // in no route: records do not have it
+	} {
+		if got := s.nameLeak(name); (got != "") != leaks {
+			t.Errorf("%s: found %q", name, got)
+		}
+	}
+}
+
 func TestTokenInTheServerNameIsRefused(t *testing.T) {
 	w := newWorld(t, nil)
 	b := testBottle(t, routes.Route{Host: "*.wild.test", TLSPassthrough: true})

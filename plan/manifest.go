@@ -69,7 +69,7 @@ type RouteManifest struct {
 type PipelockManifest struct {
 	TLSPassthrough bool     `json:"tls_passthrough,omitempty" jsonschema_description:"Without auth: pass TLS through undecrypted. With auth: inject, but do not scan."`
 	Action         string   `json:"action,omitempty" jsonschema:"enum=block,enum=warn" jsonschema_description:"What a token that is known by its form leads to; default block. Known secrets and dummies are always blocked."`
-	Disable        []string `json:"disable,omitempty" jsonschema:"minItems=1" jsonschema_description:"Ids of rules that are not used on this route; gatewayd scan --rules lists them."`
+	Disable        []string `json:"disable,omitempty" jsonschema:"minItems=1" jsonschema_description:"Ids of rules that are not used on this route, nor on names under a wildcard; gatewayd scan --rules lists them."`
 }
 
 // ScanManifest is the manifest's own pipelock section.

@@ -165,6 +165,7 @@ func (d *decoder) validatePipelock(at string, r *RouteManifest) {
 		}
 		rules = true
 		switch {
+		case key == "disable" && strings.HasPrefix(r.Host, "*."): // names under it are scanned in any case
 		case r.Protocol == string(routes.TCP):
 			d.refuse(at+"."+key, "a route with protocol tcp is not scanned", "remove "+key+", or write protocol: https")
 		case p.TLSPassthrough:

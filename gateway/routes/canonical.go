@@ -185,7 +185,7 @@ func checkPipelock(r *Route) error {
 	if a := r.Pipelock.Action; a != "" && a != WarnAction {
 		return routeErrorf(*r, "pipelock.action", "unknown action %s; write warn, or leave it out", quoted(a))
 	}
-	if !r.Scan() {
+	if !r.Scan() && (r.Pipelock.Action != "" || !r.Wildcard()) { // names under a wildcard are scanned in any case
 		return routeErrorf(*r, "pipelock", "the route is not scanned, so action and disable mean nothing")
 	}
 	return nil

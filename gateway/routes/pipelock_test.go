@@ -11,12 +11,15 @@ func TestPipelockOnRoutes(t *testing.T) {
 		route Route
 		field string // at fault; "" for none
 	}{
-		"warn":         {Route{Host: "a.test", Pipelock: Pipelock{Action: WarnAction}}, ""},
-		"disable":      {Route{Host: "a.test", Pipelock: Pipelock{Disable: []string{"x"}}}, ""},
-		"unknown":      {Route{Host: "a.test", Pipelock: Pipelock{Action: "drop"}}, "pipelock.action"},
-		"passed":       {Route{Host: "a.test", TLSPassthrough: true, Pipelock: Pipelock{Action: WarnAction}}, "pipelock"},
-		"not scanned":  {Route{Host: "a.test", Protocol: TCP, Port: 22, Pipelock: Pipelock{Disable: []string{"x"}}}, "pipelock"},
-		"said nothing": {Route{Host: "a.test", TLSPassthrough: true}, ""},
+		"warn":          {Route{Host: "a.test", Pipelock: Pipelock{Action: WarnAction}}, ""},
+		"disable":       {Route{Host: "a.test", Pipelock: Pipelock{Disable: []string{"x"}}}, ""},
+		"unknown":       {Route{Host: "a.test", Pipelock: Pipelock{Action: "drop"}}, "pipelock.action"},
+		"passed":        {Route{Host: "a.test", TLSPassthrough: true, Pipelock: Pipelock{Action: WarnAction}}, "pipelock"},
+		"names, passed": {Route{Host: "*.a.test", TLSPassthrough: true, Pipelock: Pipelock{Disable: []string{"x"}}}, ""},
+		"names, tcp":    {Route{Host: "*.a.test", Protocol: TCP, Port: 22, Pipelock: Pipelock{Disable: []string{"x"}}}, ""},
+		"names, warn":   {Route{Host: "*.a.test", TLSPassthrough: true, Pipelock: Pipelock{Action: WarnAction, Disable: []string{"x"}}}, "pipelock"},
+		"not scanned":   {Route{Host: "a.test", Protocol: TCP, Port: 22, Pipelock: Pipelock{Disable: []string{"x"}}}, "pipelock"},
+		"said nothing":  {Route{Host: "a.test", TLSPassthrough: true}, ""},
 	} {
 		_, err := c.route.Canonical()
 		var re *RouteError

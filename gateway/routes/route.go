@@ -152,7 +152,7 @@ const WarnAction = "warn"
 type Pipelock struct {
 	// Action is "" or WarnAction.
 	Action string `json:"action,omitempty"`
-	// Disable lists ids of rules that are not used.
+	// Disable lists ids of rules that are not used, on the names under a wildcard neither.
 	Disable []string `json:"disable,omitempty"`
 }
 

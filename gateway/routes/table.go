@@ -1,6 +1,10 @@
 package routes
 
-import "strings"
+import (
+	"iter"
+	"slices"
+	"strings"
+)
 
 // Table is a set of routes compiled for lookup. It never changes and may be
 // read by any number of goroutines. A nil Table, like one made from no routes,
@@ -123,32 +127,62 @@ func (t *Table) Resolve(host string) (NameRule, bool) {
 	if t == nil || err != nil {
 		return NameRule{}, false
 	}
-	rule := NameRule{Passthrough: true, Answered: true}
-	governed := make(map[uint16]bool)
-	for key := host; ; {
-		for _, e := range t.byHost[key] {
-			if governed[e.port] {
-				continue // a more specific route has this port
-			}
-			r := &t.routes[e.index]
-			if len(governed) == 0 {
-				rule.Pattern, rule.Wildcard = r.Host, r.Wildcard()
-			}
-			governed[e.port] = true
-			rule.AllowPrivate = rule.AllowPrivate || r.AllowPrivate
-			rule.Passthrough = rule.Passthrough && r.Decision() == Passthrough
-			rule.Answered = rule.Answered && r.Answer != ""
+	rule, named := NameRule{Passthrough: true, Answered: true}, false
+	for r := range t.governing(host) {
+		if !named {
+			rule.Pattern, rule.Wildcard = r.Host, r.Wildcard()
 		}
-		dot := strings.IndexByte(key[1:], '.')
-		if dot < 0 {
-			break
-		}
-		key = key[1+dot:]
+		named = true
+		rule.AllowPrivate = rule.AllowPrivate || r.AllowPrivate
+		rule.Passthrough = rule.Passthrough && r.Decision() == Passthrough
+		rule.Answered = rule.Answered && r.Answer != ""
 	}
-	if len(governed) == 0 {
+	if !named {
 		return NameRule{}, false
 	}
 	return rule, true
+}
+
+// Disabled returns the ids of the rules that are not used on the host's name: those that every route which can govern the
+// host turns off, since a name is asked for before it is known by which port it is called.
+func (t *Table) Disabled(host string) []string {
+	host, err := CanonicalHost(host)
+	if t == nil || err != nil {
+		return nil
+	}
+	var off []string
+	first := true
+	for r := range t.governing(host) {
+		if first {
+			off, first = slices.Clone(r.Pipelock.Disable), false
+			continue
+		}
+		off = slices.DeleteFunc(off, func(id string) bool { return !slices.Contains(r.Pipelock.Disable, id) })
+	}
+	return off
+}
+
+// governing yields the routes that can govern a canonical host, one for each port, the most specific first.
+func (t *Table) governing(host string) iter.Seq[*Route] {
+	return func(yield func(*Route) bool) {
+		governed := make(map[uint16]bool)
+		for key := host; ; {
+			for _, e := range t.byHost[key] {
+				if governed[e.port] {
+					continue // a more specific route has this port
+				}
+				governed[e.port] = true
+				if !yield(&t.routes[e.index]) {
+					return
+				}
+			}
+			dot := strings.IndexByte(key[1:], '.')
+			if dot < 0 {
+				return
+			}
+			key = key[1+dot:]
+		}
+	}
 }
 
 // checkShadows refuses a route that allows less than a wildcard which would
