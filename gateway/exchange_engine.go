@@ -119,8 +119,8 @@ func (f *flow) serveIntercept(ctx context.Context, conn *tls.Conn) {
 
 // serveDenied answers every request on a connection whose flow is denied with the reason, v. It blocks and closes as
 // serveIntercept does.
-func (f *flow) serveDenied(ctx context.Context, conn *tls.Conn, v routes.Verdict) {
-	f.b.engine.serve(ctx, conn, f.session(&v))
+func (f *flow) serveDenied(ctx context.Context, conn *tls.Conn, v *routes.Verdict) {
+	f.b.engine.serve(ctx, conn, f.session(v))
 }
 
 // servePlain answers the requests on a connection without TLS, where each names its host itself. It blocks and closes as

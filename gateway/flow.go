@@ -205,7 +205,7 @@ func (f *flow) decide(host string, protocol routes.Protocol) routes.Verdict {
 }
 
 // verdict puts v and the lane that carries it into the record to be.
-func (f *flow) verdict(v routes.Verdict, lane Lane) {
+func (f *flow) verdict(v *routes.Verdict, lane Lane) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.rec.Decision, f.rec.Rule, f.rec.Reason, f.rec.Lane = v.Decision, v.Rule, v.Reason, lane

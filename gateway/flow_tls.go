@@ -29,27 +29,37 @@ const clockRemedy = "the guest's clock is more than two years behind or weeks ah
 // decides: not the address that the guest called, and nothing that comes later.
 func (f *flow) serveTLS(ctx context.Context) {
 	f.protocol = routes.HTTPS
+	v, alpn, read, ok := f.judgeHello(ctx)
+	switch {
+	case !ok:
+	case v.Decision == routes.Passthrough:
+		f.relayName(ctx, v, read)
+	case v.Decision == routes.Intercept:
+		f.intercept(ctx, v, alpn, read)
+	default:
+		f.explain(ctx, v, alpn, read)
+	}
+}
+
+// judgeHello reads the ClientHello and decides by its name. When it reports false the flow is done. It is a function of its own so
+// that its frame is not on the stack of every connection that goes on.
+//
+//go:noinline
+func (f *flow) judgeHello(ctx context.Context) (v *routes.Verdict, alpn []string, read []byte, ok bool) {
 	hello, read, ok := f.peek(ctx)
 	if !ok {
-		return
+		return nil, nil, nil, false
 	}
 	host, err := routes.CanonicalHost(hello.ServerName)
 	if err != nil {
 		f.refuse(routes.BadName, err)
-		return
+		return nil, nil, nil, false
 	}
-	v := f.decide(host, routes.HTTPS)
-	if f.leakyName(v) {
-		return
+	decided := f.decide(host, routes.HTTPS)
+	if f.leakyName(decided) {
+		return nil, nil, nil, false
 	}
-	switch v.Decision {
-	case routes.Passthrough:
-		f.relayName(ctx, v, read)
-	case routes.Intercept:
-		f.intercept(ctx, v, hello.ALPN, read)
-	default:
-		f.explain(ctx, v, hello.ALPN, read)
-	}
+	return &decided, hello.ALPN, read, true
 }
 
 // peek reads the ClientHello within its deadline and budget. When it reports false the flow has been refused, or handed
@@ -131,7 +141,7 @@ func helloReason(err error) routes.Reason {
 }
 
 // intercept terminates the guest's TLS with a leaf for the decided name and hands the connection to the HTTP lane.
-func (f *flow) intercept(ctx context.Context, v routes.Verdict, alpn []string, read []byte) {
+func (f *flow) intercept(ctx context.Context, v *routes.Verdict, alpn []string, read []byte) {
 	f.verdict(v, LaneIntercept)
 	conn, ok := f.handshake(ctx, alpn, read)
 	if !ok {
@@ -145,7 +155,7 @@ func (f *flow) intercept(ctx context.Context, v routes.Verdict, alpn []string, r
 
 // explain terminates the TLS of a denied flow, so that each of its requests can be answered with the reason. The number
 // of leaves minted for names outside the plan is limited for each bottle; beyond it the flow is just refused.
-func (f *flow) explain(ctx context.Context, v routes.Verdict, alpn []string, read []byte) {
+func (f *flow) explain(ctx context.Context, v *routes.Verdict, alpn []string, read []byte) {
 	f.verdict(v, LaneNone)
 	remedy := v.Remedy()
 	f.note(func(r *Record) { r.Decision, r.Remedy = routes.Deny, remedy })

@@ -24,7 +24,7 @@ func (f *flow) relayPinned(ctx context.Context) bool {
 			f.refuse(v.Reason, nil) // a new plan came between
 			return true
 		}
-		f.verdict(v, LaneRelay)
+		f.verdict(&v, LaneRelay)
 		up, err := f.b.dial.dialAddr(ctx, name, f.dst, v.Route.AllowPrivate)
 		if err != nil {
 			f.refuseUpstream(err)
@@ -38,7 +38,7 @@ func (f *flow) relayPinned(ctx context.Context) bool {
 
 // relayName relays a passthrough flow to the host that its ClientHello named, wherever the guest believed it to be.
 // hello is what was read of the guest so far.
-func (f *flow) relayName(ctx context.Context, v routes.Verdict, hello []byte) {
+func (f *flow) relayName(ctx context.Context, v *routes.Verdict, hello []byte) {
 	f.verdict(v, LaneRelay)
 	up, err := f.b.dial.dialName(ctx, f.host, f.port, v.Route != nil && v.Route.AllowPrivate)
 	if err != nil {

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha1"
@@ -16,9 +15,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatewayd/gateway/http1"
 	"gatewayd/gateway/inject"
 	"gatewayd/gateway/pipelock"
-	"gatewayd/gateway/routes"
 )
 
 const (
@@ -36,28 +35,12 @@ const (
 // tunnel carries a WebSocket connection whose upstream has agreed to it, until either side ends it. It reports false if the
 // guest's side is to be cut off.
 func (x *exchange) tunnel(resp *http.Response) (whole bool) {
-	up, ok := resp.Body.(io.ReadWriteCloser)
-	if !ok {
-		resp.Body.Close()
-		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, detail: "The upgraded connection cannot be written to."})
+	defer resp.Body.Close()
+	if d := x.refusedTunnel(resp); d != nil {
+		return x.fail(d)
 	}
-	defer up.Close()
-	if err := x.checkHandshake(resp); err != nil {
-		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, err: err, detail: fmt.Sprintf("The WebSocket handshake of %s is not valid: %v.", x.host, err)})
-	}
-	if err := inject.StripHopByHop(resp.Header); err != nil {
-		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, err: err, detail: fmt.Sprintf("The response of %s has a Connection field that cannot be followed.", x.host)})
-	}
-	h := x.w.Header()
-	copyResponseHeader(h, resp.Header)
-	if x.masker != nil {
-		x.masker.Header(h)
-	}
-	open := x.takeOver
-	if x.stream != nil {
-		open = x.openStream
-	}
-	guest, in, err := open(h)
+	up := resp.Body.(io.ReadWriteCloser)
+	guest, in, err := x.openGuest(resp)
 	if err != nil {
 		x.rec.Error = err.Error()
 		return false
@@ -71,6 +54,43 @@ func (x *exchange) tunnel(resp *http.Response) (whole bool) {
 		x.rec.Error = err.Error()
 	}
 	return x.stream == nil || closed || err == nil // a stream that broke off is reset
+}
+
+// refusedTunnel is the denial of a handshake whose answer is not as it has to be, or nil. It and openGuest are functions of their own so
+// that their frames are not on the stack of every WebSocket, which the runtime halves only while less than a quarter of it is in
+// use.
+//
+//go:noinline
+func (x *exchange) refusedTunnel(resp *http.Response) *denial {
+	d := &denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange}
+	if _, ok := resp.Body.(io.ReadWriteCloser); !ok {
+		d.detail = "The upgraded connection cannot be written to."
+		return d
+	}
+	if d.err = x.checkHandshake(resp); d.err != nil {
+		d.detail = fmt.Sprintf("The WebSocket handshake of %s is not valid: %v.", x.host, d.err)
+		return d
+	}
+	if d.err = inject.StripHopByHop(resp.Header); d.err != nil {
+		d.detail = fmt.Sprintf("The response of %s has a Connection field that cannot be followed.", x.host)
+		return d
+	}
+	return nil
+}
+
+// openGuest answers the guest's handshake as the upstream did, and returns its side and what it says.
+//
+//go:noinline
+func (x *exchange) openGuest(resp *http.Response) (guestEnd, io.Reader, error) {
+	h := x.w.Header()
+	copyResponseHeader(h, resp.Header)
+	if x.masker != nil {
+		x.masker.Header(h)
+	}
+	if x.stream != nil {
+		return x.openStream(h)
+	}
+	return x.takeOver(h)
 }
 
 // guestEnd is the guest's side of a WebSocket connection. Each write is bounded in time.
@@ -93,34 +113,32 @@ func (x *exchange) takeOver(h http.Header) (guestEnd, io.Reader, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("take over connection: %w", err)
 	}
-	if len(rest) == 0 {
-		return guestConn{conn}, x.framesOf(conn), nil
+	in := x.s.engine.h1.Patient(conn)
+	if len(rest) > 0 {
+		in = io.MultiReader(bytes.NewReader(bytes.Clone(rest)), in)
 	}
-	return guestConn{conn}, io.MultiReader(bytes.NewReader(bytes.Clone(rest)), x.framesOf(conn)), nil
-}
-
-// framesOf returns a reader of small pieces from a connection of the exchange's. One with TLS has a record in memory anyway,
-// and while it waits nothing.
-func (x *exchange) framesOf(conn io.Reader) io.Reader {
-	if x.s.protocol == routes.HTTPS {
-		return conn
-	}
-	return bufio.NewReaderSize(conn, websocketRead)
+	return &guestConn{Conn: conn}, in, nil
 }
 
 // guestConn is a connection of a guest's that has become a WebSocket's.
-type guestConn struct{ net.Conn }
+type guestConn struct {
+	net.Conn
+	writeBy time.Time // the write deadline that is set
+}
 
-// Write is [io.Writer].Write.
-func (c guestConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(websocketWrite)); err != nil {
-		return 0, err
+// Write is [io.Writer].Write, for one goroutine at a time.
+func (c *guestConn) Write(p []byte) (int, error) {
+	if by, due := http1.Deadline(c.writeBy, websocketWrite); due {
+		if err := c.SetWriteDeadline(by); err != nil {
+			return 0, err
+		}
+		c.writeBy = by
 	}
 	return c.Conn.Write(p)
 }
 
 // end does nothing: a closed connection can be touched.
-func (guestConn) end() {}
+func (*guestConn) end() {}
 
 // checkHandshake makes sure that the upstream speaks WebSocket as it was asked to (RFC 6455 section 4.1).
 func (x *exchange) checkHandshake(resp *http.Response) error {
@@ -202,7 +220,7 @@ func (x *exchange) pumps(t *tunnelEnds, fromGuest, up io.Reader, down *atomic.In
 		}
 	}
 	inward = &messagePump{
-		in:  &messageReader{in: x.framesOf(up), compresses: x.deflate != nil, control: t.controlIn},
+		in:  &messageReader{in: up, compresses: x.deflate != nil, control: t.controlIn},
 		out: t.toGuest, pool: x.s.engine.messages, count: down,
 	}
 	if x.masker != nil {
@@ -247,6 +265,7 @@ type tunnelEnds struct {
 	guest   guestEnd
 	toGuest *frameWriter
 	toUp    *frameWriter
+	readBy  time.Time // the guest's read deadline, as alive set it
 }
 
 // bothClosed reports whether close frames went both ways, after which nothing follows (RFC 6455 section 7.1.1).
@@ -257,7 +276,12 @@ func (t *tunnelEnds) alive() error {
 	if t.toGuest.isClosed() {
 		return nil
 	}
-	return t.guest.SetReadDeadline(time.Now().Add(websocketIdle))
+	by, due := http1.Deadline(t.readBy, websocketIdle)
+	if !due {
+		return nil
+	}
+	t.readBy = by
+	return t.guest.SetReadDeadline(by)
 }
 
 // goAway tells both sides that the connection ends, because the gateway does, and gives the guest time to answer. A side that is

@@ -215,7 +215,7 @@ func (c *ClientConn) begin(req *Request) error {
 
 // write writes p within its deadline.
 func (c *ClientConn) write(p []byte) error {
-	if by, due := deadline(c.writeBy, c.client.lim.Head); due {
+	if by, due := Deadline(c.writeBy, c.client.lim.Head); due {
 		if err := c.conn.SetWriteDeadline(by); err != nil {
 			return err
 		}
@@ -231,7 +231,7 @@ func (c *ClientConn) awaitHead() error {
 	if c.answered {
 		return nil
 	}
-	by, due := deadline(c.readBy, c.client.lim.Head)
+	by, due := Deadline(c.readBy, c.client.lim.Head)
 	if !due {
 		return nil
 	}
@@ -254,9 +254,9 @@ func (c *ClientConn) patient() error {
 	return c.conn.SetReadDeadline(c.readBy)
 }
 
-// deadline returns when a wait that begins now has to end, and whether what is set is another time than that. One that is set
+// Deadline returns when a wait that begins now has to end, and whether what is set is another time than that. One that is set
 // and less than a sixteenth too early is left alone: setting it anew costs as much as a small record does.
-func deadline(set time.Time, wait time.Duration) (by time.Time, due bool) {
+func Deadline(set time.Time, wait time.Duration) (by time.Time, due bool) {
 	by = time.Now().Add(wait)
 	early := by.Sub(set)
 	return by, early < 0 || early > wait/16

@@ -243,9 +243,8 @@ type upgraded struct{ c *ClientConn }
 // Read reads what the server says after its head.
 func (u *upgraded) Read(p []byte) (int, error) {
 	for {
-		n, err := u.c.reader.read(p)
+		n, err := u.c.reader.readPatiently(p)
 		if n > 0 || err == nil || !isTimeout(err) || u.c.aborted.Load() || u.c.patient() != nil {
-			u.c.reader.release()
 			return n, err
 		}
 	}

@@ -55,7 +55,7 @@ func (b *reader) until(t time.Time) error {
 
 // within makes the read deadline one of about wait from now.
 func (b *reader) within(wait time.Duration) error {
-	if by, due := deadline(b.by, wait); due {
+	if by, due := Deadline(b.by, wait); due {
 		return b.until(by)
 	}
 	return nil

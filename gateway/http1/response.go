@@ -259,7 +259,7 @@ func (r *response) write(p []byte) {
 	if r.err != nil {
 		return
 	}
-	if by, due := deadline(r.owner.writeBy, r.lim.Write); due {
+	if by, due := Deadline(r.owner.writeBy, r.lim.Write); due {
 		if r.err = r.conn.SetWriteDeadline(by); r.err != nil {
 			return
 		}

@@ -57,11 +57,7 @@ func (s *Server) start() {
 // and else what ended the connection. The context of the requests is derived from ctx and ends with the connection: when
 // Serve returns, or before if the guest leaves.
 func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
-	s.once.Do(s.start)
-	c := &connection{server: s, conn: conn, remote: conn.RemoteAddr().String()}
-	c.closing.told = closing
-	c.reader = newReader(conn, &s.reads)
-	c.watch = newWatch(&c.reader, s.limits.Watch)
+	c := s.newConnection(closing, conn)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	last := context.AfterFunc(closing, c.close)
@@ -73,6 +69,25 @@ func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
 		return nil
 	}
 	conn.Close() //nolint:errcheck // it is at its end either way
+	return served(ctx, err)
+}
+
+// newConnection makes the connection's state. It and served are functions of their own for the reason that modelRequest gives.
+//
+//go:noinline
+func (s *Server) newConnection(closing context.Context, conn net.Conn) *connection {
+	s.once.Do(s.start)
+	c := &connection{server: s, conn: conn, remote: conn.RemoteAddr().String()}
+	c.closing.told = closing
+	c.reader = newReader(conn, &s.reads)
+	c.watch = newWatch(&c.reader, s.limits.Watch)
+	return c
+}
+
+// served is what Serve returns for what ended the connection.
+//
+//go:noinline
+func served(ctx context.Context, err error) error {
 	var protocol *ProtocolError
 	switch {
 	case errors.As(err, &protocol):
