@@ -18,6 +18,8 @@ export GOLANGCI_LINT_CACHE ?= $(CACHE)/golangci
 export GATEWAYD_TEST_CODEX ?= $(CACHE)/codex
 # Servers that the tests put behind the gateway, which .ci/deps unpacked.
 export GATEWAYD_TEST_SERVERS ?= $(CACHE)/servers/root
+# A small Debian as a container's image has it, which .ci/deps unpacked.
+export GATEWAYD_TEST_DEBIAN ?= $(CACHE)/debian
 # The conformance test of HTTP/2, which .ci/deps built.
 export GATEWAYD_TEST_H2SPEC ?= $(CACHE)/h2spec/h2spec
 # Where tests and the demo look for a VM's kernel: what .ci/deps unpacked, else the host's.
