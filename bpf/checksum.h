@@ -17,6 +17,7 @@
 #define SUM_PARTIAL 3 /* CHECKSUM_PARTIAL of linux/skbuff.h */
 #define SUM_BITS 3
 #define SKB_MOST 1023 /* no member is beyond */
+#define SKB_WINDOW 64 /* bytes in which all members are, ip_summed first */
 
 /* Offsets in struct sk_buff, in bytes; of ip_summed the byte and the bit. */
 struct skb_layout {
@@ -35,9 +36,11 @@ struct {
 	__type(value, struct skb_layout);
 } layouts SEC(".maps");
 
-static __always_inline long read_member(struct __sk_buff *skb, void *to, __u32 size, __u32 at)
+/* The two bytes of the window where a member is, which the caller has made sure of. */
+static __always_inline __u16 member(const __u8 *window, __u32 at)
 {
-	return bpf_probe_read_kernel(to, size, (void *)skb + (at & SKB_MOST));
+	OPAQUE(at);
+	return *(const __u16 *)(window + (at & (SKB_WINDOW - 2)));
 }
 
 /* Where the kernel will write a frame's checksum. */
@@ -54,24 +57,29 @@ enum sum_place {
  */
 static __noinline int sum_place(struct __sk_buff *skb)
 {
+	__u8 window[SKB_WINDOW] __attribute__((aligned(8)));
+	__u16 summed, start, offset, network;
 	struct skb_layout *l;
-	__u32 zero = 0;
-	__u8 summed;
-	__u16 start, offset, network;
+	__u32 zero = 0, from;
 
 	l = bpf_map_lookup_elem(&layouts, &zero);
 	if (!l)
 		return SUM_ELSEWHERE;
 	if (!l->known)
 		return SUM_WHOLE;
-	if (read_member(skb, &summed, sizeof(summed), l->summed))
+	from = l->summed & SKB_MOST & ~1;
+	start = l->csum_start - from;
+	offset = l->csum_offset - from;
+	network = l->network_header - from;
+	if (start > SKB_WINDOW - 2 || offset > SKB_WINDOW - 2 || network > SKB_WINDOW - 2 ||
+	    bpf_probe_read_kernel(window, sizeof(window), (void *)skb + from))
 		return SUM_ELSEWHERE;
+	summed = member(window, 0) >> (l->summed & 1 ? 8 : 0);
 	if (((summed >> (l->summed_bit & 7)) & SUM_BITS) != SUM_PARTIAL)
 		return SUM_WHOLE;
-	if (read_member(skb, &start, sizeof(start), l->csum_start) ||
-	    read_member(skb, &offset, sizeof(offset), l->csum_offset) ||
-	    read_member(skb, &network, sizeof(network), l->network_header))
-		return SUM_ELSEWHERE;
+	start = member(window, start);
+	offset = member(window, offset);
+	network = member(window, network);
 	return start == (__u16)(network + sizeof(struct iphdr)) &&
 	       offset == offsetof(struct tcphdr, check) ? SUM_LEFT : SUM_ELSEWHERE;
 }

@@ -11,8 +11,10 @@
 
 #define TRANSLATION_STAYS_MS (7500U * 1000) /* longer than an idle flow: IDLE_AFTER */
 #define TRANSLATION_ENDS_MS (10U * 1000)
+#define CONNTRACK_SEEN_REPLY (1UL << 1) /* IPS_SEEN_REPLY */
 #define CONNTRACK_ASSURED (1UL << 2) /* IPS_ASSURED, seen in both directions */
 #define CONNTRACK_DYING (1UL << 9)   /* IPS_DYING */
+#define IP_CT_DIR_ORIGINAL 0
 #define IP_CT_DIR_REPLY 1
 
 /* The members that are read, found by name wherever the kernel has them. */
@@ -64,6 +66,7 @@ extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_
 					 __u32 size, struct bpf_ct_opts *opts,
 					 __u32 opts_size) __ksym;
 extern void bpf_ct_release(struct nf_conn *ct) __ksym;
+extern int bpf_ct_change_status(struct nf_conn *ct, __u32 status) __ksym;
 extern int bpf_ct_change_timeout(struct nf_conn *ct, __u32 milliseconds) __ksym;
 
 /* Under which address and port the upstream knows a bottle's connection. */

@@ -23,6 +23,23 @@ static __always_inline void count_drop(struct link_stats *s, enum drop_reason wh
 		s->drops[why]++;
 }
 
+/* Counts a frame to a bottle, or that it is dropped. Returns whether it goes on. */
+static __always_inline bool count_down(const struct __sk_buff *skb, __u32 ifindex,
+				       enum drop_reason why)
+{
+	struct link_stats *s = stats_of(ifindex);
+
+	if (!s)
+		return why == DROP_NONE;
+	if (why != DROP_NONE) {
+		count_drop(s, why);
+		return false;
+	}
+	s->tx_packets++;
+	s->tx_bytes += skb->len;
+	return true;
+}
+
 /*
  * Takes one unit from a budget: the generic cell rate algorithm with one time
  * stamp of state. Returns false when there is none left.

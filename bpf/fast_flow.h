@@ -197,6 +197,7 @@ static __noinline int meet_flow(struct __sk_buff *skb, const struct segment *s, 
 	if (pinned && f->state == FLOW_UNVERIFIED && !f->kept && !f->fin_up && !f->reset &&
 	    f->start == s->seq + 1) {
 		f->up_packets++;
+		f->checked = 0; /* conntrack, which sees it, will give its entry little time */
 		verdict = FAST_FORWARD;
 	} else if (f->state == FLOW_ENDED || end_flow(&s->key, f, REASON_REPLACED)) {
 		/* Else the relay's peer would be the uplink's address, under the old port. */
@@ -337,7 +338,7 @@ static __always_inline enum fast_verdict refuse_lost(struct __sk_buff *skb,
 	*drop = DROP_FLOW_BUSY;
 	if (!lock_flow(f))
 		return FAST_DROP;
-	if (f->state == FLOW_VERIFIED) {
+	if (f->state == FLOW_VERIFIED || f->state == FLOW_UNVERIFIED) {
 		*drop = DROP_FLOW_REFUSED;
 		verdict = refuse(skb, s, f, REASON_LOST);
 	}
@@ -352,7 +353,8 @@ static __always_inline enum fast_verdict send_on(struct __sk_buff *skb, const st
 {
 	enum lane_verdict lane = LANE_STACK;
 
-	if (f && f->state == FLOW_VERIFIED && !(s->flags & TCP_SYN))
+	if (f && !(s->flags & TCP_SYN) &&
+	    (f->state == FLOW_VERIFIED || (f->state == FLOW_UNVERIFIED && f->out_port)))
 		lane = choose_lane(skb, s, f);
 	switch (lane) {
 	case LANE_STACK:
@@ -430,7 +432,7 @@ static __noinline int note_answer(const struct flow_key *key, struct flow *f,
 
 	if (tcp->syn) {
 		if (tcp->ack && !tcp->rst && !f->opened && ack == f->start) {
-			f->sent = end;
+			f->sent = f->expects = end;
 			__sync_lock_test_and_set(&f->opened, 1);
 		}
 		return 0;
@@ -451,18 +453,48 @@ static __noinline int note_answer(const struct flow_key *key, struct flow *f,
 }
 
 /*
- * Sees a frame to the bottle. Returns the reason when it is of a fast-path flow
- * that is over. Everything that is not of a flow is none of its business; nor is
- * what did not come in by any interface, since that is a socket's of the gateway,
- * which may have spoken under the upstream's address before.
+ * Sees a segment to the bottle, whose address is guest. Returns the reason when it
+ * is of a fast-path flow that is over; what is of no flow is none of its business.
+ */
+static __always_inline enum drop_reason see_down(struct __sk_buff *skb, const struct flow_key *key,
+						 __be32 guest, const struct iphdr *ip,
+						 const struct tcphdr *tcp)
+{
+	__u32 headers = sizeof(*ip) + tcp->doff * 4, total = bpf_ntohs(ip->tot_len);
+	__u32 len = total > headers ? total - headers : 0;
+	struct flow *f = bpf_map_lookup_elem(&flows, key);
+
+	if (!f || f->state == FLOW_NONE || f->state == FLOW_ENDED)
+		return DROP_NONE;
+	if (f->state == FLOW_REFUSED) /* only the RST that refusal sent, and its like */
+		return tcp->rst ? DROP_NONE : DROP_FLOW_REVOKED;
+	if (f->state == FLOW_VERIFIED && !granted(f))
+		return DROP_FLOW_REVOKED;
+	f->seen = bpf_ktime_get_coarse_ns();
+	f->down_packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
+	f->down_bytes += len;
+	if (tcp->fin)
+		f->fin_down = 1;
+	/* Nobody but us has compared it with what is expected, once it is in the lane. */
+	if (tcp->rst && (!f->out_port || bpf_ntohl(tcp->seq) - f->expects < RST_WITHIN))
+		f->reset = 1;
+	if (f->guarded)
+		note_answer(key, f, tcp, len);
+	if (f->out_port && (f->reset || (f->fin_up && f->fin_down)))
+		close_lane(skb, key, f, guest);
+	return DROP_NONE;
+}
+
+/*
+ * Sees a frame that leaves for the bottle. What did not come in by any interface is
+ * none of its business, since that is a socket's of the gateway, which may have
+ * spoken under the upstream's address before.
  */
 static __always_inline enum drop_reason fast_down(struct __sk_buff *skb)
 {
 	struct flow_key key = { .ifindex = skb->ifindex };
 	struct tcphdr tcp;
 	struct iphdr ip;
-	struct flow *f;
-	__u32 headers, total, len;
 
 	if (!skb->ingress_ifindex || skb->protocol != bpf_htons(ETH_P_IP) ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
@@ -472,29 +504,7 @@ static __always_inline enum drop_reason fast_down(struct __sk_buff *skb)
 	key.daddr = ip.saddr;
 	key.sport = tcp.dest;
 	key.dport = tcp.source;
-	f = bpf_map_lookup_elem(&flows, &key);
-	if (!f || f->state == FLOW_NONE || f->state == FLOW_ENDED)
-		return DROP_NONE;
-	if (f->state == FLOW_REFUSED) /* only the RST that refusal sent, and its like */
-		return tcp.rst ? DROP_NONE : DROP_FLOW_REVOKED;
-	if (f->state == FLOW_VERIFIED && !granted(f))
-		return DROP_FLOW_REVOKED;
-	headers = sizeof(ip) + tcp.doff * 4;
-	total = bpf_ntohs(ip.tot_len);
-	f->seen = bpf_ktime_get_coarse_ns();
-	f->down_packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
-	len = total > headers ? total - headers : 0;
-	f->down_bytes += len;
-	if (tcp.fin)
-		f->fin_down = 1;
-	/* Nobody but us has compared it with what is expected, once it is in the lane. */
-	if (tcp.rst && (!f->out_port || bpf_ntohl(tcp.seq) - f->expects < RST_WITHIN))
-		f->reset = 1;
-	if (f->guarded)
-		note_answer(&key, f, &tcp, len);
-	if (f->out_port && (f->reset || (f->fin_up && f->fin_down)))
-		close_lane(skb, &key, f, ip.daddr);
-	return DROP_NONE;
+	return see_down(skb, &key, ip.daddr, &ip, &tcp);
 }
 
 #endif

@@ -28,6 +28,8 @@
 #define OPTIONS_MASK 63 /* a power of two that is no less, less one */
 #define OPTIONS_ROOM 72 /* one byte beyond the mask, in words of 8 */
 #define PLAIN_HEADER 20
+#define STAMP_HEADER 32 /* with nothing but time stamps behind two NOPs, as most stacks write it */
+#define STAMP_BEGINS 0x0101080a
 #define FAR_AHEAD (1U << 30) /* beyond any window (RFC 7323 section 2.3) */
 #define FOLLOWERS 4 /* records looked at behind a hello, for one segment */
 
@@ -86,6 +88,8 @@ static __noinline int odd_options(struct __sk_buff *skb, const struct segment *s
 	n += 1;
 	if (bpf_skb_load_bytes(skb, TRANSPORT_OFFSET + PLAIN_HEADER, w.o, n))
 		return true;
+	if (n == STAMP_HEADER - PLAIN_HEADER && *(__be32 *)w.o == bpf_htonl(STAMP_BEGINS))
+		return false;
 	w.end = n;
 	bpf_loop(OPTIONS_MOST + 1, look_at_option, &w, 0);
 	return w.odd;

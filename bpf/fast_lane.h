@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * The shorter way of a verified flow: translated here, as conntrack has decided,
- * and redirected to the uplink and back, past netfilter and routing.
+ * The shorter way of a flow whose SYN the stack has let through: translated here, as
+ * conntrack has decided, and redirected to the uplink and back, past netfilter and
+ * routing.
  *
  * Every packet of the bottle has come through the judge before, and every packet
  * to it goes through capture_egress after. What cannot go this way (a frame too
@@ -96,20 +97,36 @@ static __always_inline bool is_uplinks(const struct lane *lane, __be32 addr)
 }
 
 /*
+ * Finds where packets of a flow go from the uplink, whose address addr is. Returns
+ * false where the route is by another interface, or takes no packets of size bytes.
+ */
+static __always_inline bool find_hop(struct __sk_buff *skb, const struct flow_key *key,
+				     const struct lane *lane, __be32 addr, __u32 size,
+				     __be32 *next_hop)
+{
+	struct bpf_fib_lookup fib = {
+		.family = 2 /* AF_INET */, .l4_protocol = IPPROTO_TCP, .tot_len = size,
+		.sport = key->sport, .dport = key->dport,
+		.ifindex = lane->uplink, .ipv4_src = addr, .ipv4_dst = key->daddr,
+	};
+	long ret = bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_OUTPUT);
+
+	*next_hop = fib.ipv4_dst;
+	return (ret == BPF_FIB_LKUP_RET_SUCCESS || ret == BPF_FIB_LKUP_RET_NO_NEIGH) &&
+	       fib.ifindex == lane->uplink && fib.family == 2;
+}
+
+/*
  * Brings a flow into the lane, or looks again whether it may be there: conntrack
  * knows it, under an address of the uplink, and the route to it is by the uplink.
  */
 static __noinline int enter_lane(struct __sk_buff *skb, const struct segment *s, struct flow *f,
 				 const struct lane *lane)
 {
-	struct bpf_fib_lookup fib = {
-		.family = 2 /* AF_INET */, .l4_protocol = IPPROTO_TCP,
-		.sport = s->key.sport, .dport = s->key.dport, .ipv4_dst = s->key.daddr,
-	};
 	struct reverse r = { .key = s->key };
 	struct translation t = {};
 	struct reverse_key k;
-	long ret;
+	__be32 next_hop;
 
 	f->checked = bpf_ktime_get_coarse_ns();
 	if (read_translation(skb, &s->key, s->saddr, &t) || !t.port || !is_uplinks(lane, t.addr))
@@ -117,15 +134,11 @@ static __noinline int enter_lane(struct __sk_buff *skb, const struct segment *s,
 	if (f->out_port &&
 	    (f->out_port != t.port || f->out_addr != t.addr || f->uplink != lane->uplink))
 		return LANE_LOST;
-	fib.ifindex = lane->uplink;
-	fib.ipv4_src = t.addr;
-	ret = bpf_fib_lookup(skb, &fib, sizeof(fib), BPF_FIB_LOOKUP_OUTPUT);
-	if ((ret != BPF_FIB_LKUP_RET_SUCCESS && ret != BPF_FIB_LKUP_RET_NO_NEIGH) ||
-	    fib.ifindex != lane->uplink || fib.family != 2)
+	if (!find_hop(skb, &s->key, lane, t.addr, 0, &next_hop))
 		return LANE_STACK;
 	f->uplink = lane->uplink;
 	f->out_addr = t.addr;
-	f->next_hop = fib.ipv4_dst;
+	f->next_hop = next_hop;
 	if (!f->out_port) {
 		f->out_port = t.port;
 		reverse_of(&s->key, f, &k);
@@ -147,8 +160,8 @@ static __always_inline int translate_up(struct __sk_buff *skb, const struct segm
 	__be32 addr = f->out_addr;
 	struct ip_tail t;
 
-	if (bpf_skb_load_bytes(skb, FROM_TTL_OFFSET, &t, sizeof(t)))
-		return -1;
+	if (!port || bpf_skb_load_bytes(skb, FROM_TTL_OFFSET, &t, sizeof(t)))
+		return -1; /* no port: another CPU has taken the flow out of the lane meanwhile */
 	t.check = sum_again(&t, LANE_TTL, s->saddr, addr);
 	t.ttl = LANE_TTL;
 	t.saddr = addr;
@@ -192,7 +205,7 @@ static __noinline int close_lane(struct __sk_buff *skb, const struct flow_key *k
 	return 0;
 }
 
-/* Says which way a segment of a verified flow goes. */
+/* Says which way a segment goes that may. */
 static __always_inline enum lane_verdict choose_lane(struct __sk_buff *skb,
 						     const struct segment *s, struct flow *f)
 {
@@ -217,69 +230,6 @@ static __always_inline enum lane_verdict choose_lane(struct __sk_buff *skb,
 	if (f->reset || (f->fin_up && f->fin_down))
 		close_lane(skb, &s->key, f, s->saddr);
 	return LANE_REDIRECT;
-}
-
-/* Reads what of a frame at the uplink says whose it is. */
-static __always_inline bool read_answer(struct __sk_buff *skb, struct ip_tail *t,
-					struct reverse_key *k)
-{
-	struct tcphdr tcp;
-	struct iphdr ip;
-
-	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || skb->pkt_type != 0 /* PACKET_HOST */ ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
-		return false;
-	if (ip.version != 4 || ip.ihl * 4 != sizeof(ip) || ip.protocol != IPPROTO_TCP ||
-	    (ip.frag_off & ~bpf_htons(IPV4_DONT_FRAGMENT)) || ip.ttl <= 1 ||
-	    bpf_ntohs(ip.tot_len) < sizeof(ip) + sizeof(tcp) ||
-	    bpf_ntohs(ip.tot_len) + ETH_HLEN > skb->len ||
-	    bpf_skb_load_bytes(skb, TRANSPORT_OFFSET, &tcp, sizeof(tcp)) || tcp.syn)
-		return false;
-	__builtin_memcpy(t, &ip.ttl, sizeof(*t));
-	k->ifindex = skb->ifindex;
-	k->remote = ip.saddr;
-	k->local = ip.daddr;
-	k->remote_port = tcp.source;
-	k->local_port = tcp.dest;
-	return true;
-}
-
-/*
- * Sends what answers a flow in the lane to its bottle. Every other frame is the
- * stack's, untouched.
- */
-static __always_inline int answer_down(struct __sk_buff *skb)
-{
-	struct reverse_key k;
-	struct ethhdr eth = { .h_proto = bpf_htons(ETH_P_IP) };
-	const struct reverse *r;
-	const struct bottle *b;
-	struct flow_key key;
-	struct ip_tail t;
-
-	if (!read_answer(skb, &t, &k))
-		return TC_ACT_UNSPEC;
-	r = bpf_map_lookup_elem(&reverses, &k);
-	if (!r || (r->until && bpf_ktime_get_coarse_ns() > r->until))
-		return TC_ACT_UNSPEC;
-	key = r->key;
-	if (key.daddr != k.remote || key.dport != k.remote_port)
-		return TC_ACT_UNSPEC; /* the entry was given to another flow meanwhile */
-	b = bpf_map_lookup_elem(&bottles, &key.ifindex);
-	if (!b || b->state != BOTTLE_OPEN)
-		return TC_ACT_SHOT;
-	__builtin_memcpy(eth.h_dest, b->guest_mac, ETH_ALEN);
-	__builtin_memcpy(eth.h_source, b->link_mac, ETH_ALEN);
-	t.check = sum_again(&t, t.ttl - 1, t.daddr, b->guest);
-	t.ttl--;
-	t.daddr = b->guest;
-	if (bpf_l4_csum_replace(skb, TCP_CHECK_OFFSET, k.local, b->guest, BPF_F_PSEUDO_HDR | 4) ||
-	    bpf_l4_csum_replace(skb, TCP_CHECK_OFFSET, k.local_port, key.sport, 2) ||
-	    bpf_skb_store_bytes(skb, FROM_TTL_OFFSET, &t, sizeof(t), 0) ||
-	    bpf_skb_store_bytes(skb, TRANSPORT_OFFSET + sizeof(__be16), &key.sport, sizeof(key.sport), 0) ||
-	    bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0))
-		return TC_ACT_SHOT;
-	return bpf_redirect(key.ifindex, 0);
 }
 
 #endif

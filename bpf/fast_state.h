@@ -9,9 +9,6 @@
 
 #include "state.h"
 
-/* Hides a number from the compiler, so that a check of it is not moved or lost. */
-#define OPAQUE(n) asm volatile("" : "+r"(n))
-
 /* A connection as the bottle sees it; its address is the link's constant. */
 struct flow_key {
 	__u32 ifindex;

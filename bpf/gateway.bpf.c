@@ -32,6 +32,7 @@
 #include "counters.h"
 #include "ethernet.h"
 #include "checksum.h"
+#include "fast_answer.h"
 #include "fast_collect.h"
 #include "fast_flow.h"
 #include "ipv4.h"
@@ -73,15 +74,14 @@ SEC("enums") const struct event *const event_type = 0;
  */
 static __always_inline enum drop_reason handle_tcp(struct __sk_buff *skb,
 						   const struct bottle *b,
+						   struct link_stats *stats,
 						   const struct packet *p,
 						   enum action *action)
 {
+	int place = sum_place(skb);
 	enum drop_reason why;
 	struct segment s;
 	struct tcphdr tcp;
-
-	int place = sum_place(skb);
-	struct link_stats *stats;
 
 	if (place == SUM_ELSEWHERE)
 		return DROP_SUM_PLACE;
@@ -91,8 +91,7 @@ static __always_inline enum drop_reason handle_tcp(struct __sk_buff *skb,
 		return DROP_TCP_LENGTH;
 	fill_segment(&s, skb, p, &tcp);
 	s.partial = place == SUM_LEFT;
-	stats = stats_of(skb->ifindex);
-	if (tcp.syn && (!stats || !take(&stats->flows_until, FLOW_INTERVAL_NS, FLOW_BURST)))
+	if (tcp.syn && !take(&stats->flows_until, FLOW_INTERVAL_NS, FLOW_BURST))
 		return DROP_FLOW_PACE;
 	switch (fast_path(skb, b, &s, &p->ip, &why)) {
 	case FAST_FORWARD:
@@ -118,27 +117,26 @@ static __always_inline enum drop_reason handle_tcp(struct __sk_buff *skb,
 
 static __always_inline enum drop_reason handle_udp(struct __sk_buff *skb,
 						   const struct bottle *b,
+						   struct link_stats *s,
 						   const struct ethhdr *eth,
 						   const struct packet *p,
 						   enum action *action)
 {
-	struct link_stats *s;
 	struct udphdr udp;
 
 	if (bpf_skb_load_bytes(skb, TRANSPORT_OFFSET, &udp, sizeof(udp)))
 		return DROP_UDP_LENGTH;
 	if (bpf_ntohs(udp.len) < sizeof(udp) || bpf_ntohs(udp.len) > p->payload)
 		return DROP_UDP_LENGTH;
-	s = stats_of(skb->ifindex);
 	if (udp.dest == bpf_htons(DNS_PORT)) {
-		if (!s || !take(&s->dns_until, DNS_INTERVAL_NS, DNS_BURST))
+		if (!take(&s->dns_until, DNS_INTERVAL_NS, DNS_BURST))
 			return DROP_DNS_PACE;
 		*action = ACTION_PASS_ASSIGNED;
 		return assign_resolver(skb, b, &udp);
 	}
 	if (udp.dest != bpf_htons(QUIC_PORT))
 		return DROP_UDP;
-	if (!s || !take_refusal(s))
+	if (!take_refusal(s))
 		return DROP_QUIC_PACE;
 	*action = ACTION_REFUSE;
 	return write_port_unreachable(skb, eth, p, &udp);
@@ -146,6 +144,7 @@ static __always_inline enum drop_reason handle_udp(struct __sk_buff *skb,
 
 static __always_inline enum drop_reason handle_ipv4(struct __sk_buff *skb,
 						    const struct bottle *b,
+						    struct link_stats *s,
 						    const struct ethhdr *eth,
 						    enum action *action)
 {
@@ -156,9 +155,9 @@ static __always_inline enum drop_reason handle_ipv4(struct __sk_buff *skb,
 		return why;
 	switch (p.ip.protocol) {
 	case IPPROTO_TCP:
-		return handle_tcp(skb, b, &p, action);
+		return handle_tcp(skb, b, s, &p, action);
 	case IPPROTO_UDP:
-		return handle_udp(skb, b, eth, &p, action);
+		return handle_udp(skb, b, s, eth, &p, action);
 	case IPPROTO_ICMP:
 		return DROP_ICMP;
 	}
@@ -169,7 +168,8 @@ static __always_inline enum drop_reason handle_ipv4(struct __sk_buff *skb,
  * Judges one frame; *action counts only if the result is DROP_NONE, or if it is
  * one of the two with RESET.
  */
-static __always_inline enum drop_reason judge(struct __sk_buff *skb, enum action *action)
+static __always_inline enum drop_reason judge(struct __sk_buff *skb, struct link_stats *s,
+					      enum action *action)
 {
 	__u32 ifindex = skb->ifindex;
 	const struct bottle *b = bpf_map_lookup_elem(&bottles, &ifindex);
@@ -191,7 +191,7 @@ static __always_inline enum drop_reason judge(struct __sk_buff *skb, enum action
 		*action = ACTION_PASS_ARP;
 		return check_arp(skb, b);
 	}
-	return handle_ipv4(skb, b, &eth, action);
+	return handle_ipv4(skb, b, s, &eth, action);
 }
 
 SEC("tc")
@@ -208,7 +208,7 @@ int capture_ingress(struct __sk_buff *skb)
 
 	/* Nothing that came from outside may look like a mark of ours. */
 	skb->mark = 0;
-	why = take_frame(s) ? judge(skb, &action) : DROP_FRAME_PACE;
+	why = take_frame(s) ? judge(skb, s, &action) : DROP_FRAME_PACE;
 	if (why != DROP_NONE) {
 		count_drop(s, why);
 		if (action != ACTION_RESET && action != ACTION_RESET_REDIRECT)
@@ -249,19 +249,7 @@ int capture_ingress(struct __sk_buff *skb)
 SEC("tc")
 int capture_egress(struct __sk_buff *skb)
 {
-	struct link_stats *s = stats_of(skb->ifindex);
-	enum drop_reason why = fast_down(skb);
-
-	if (why != DROP_NONE) {
-		if (s)
-			count_drop(s, why);
-		return TC_ACT_SHOT;
-	}
-	if (s) {
-		s->tx_packets++;
-		s->tx_bytes += skb->len;
-	}
-	return TC_ACT_UNSPEC;
+	return count_down(skb, skb->ifindex, fast_down(skb)) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 }
 
 /*

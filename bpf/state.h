@@ -8,6 +8,9 @@
 
 #include "constants.h"
 
+/* Hides a number from the compiler, so that a check of it is not moved or lost. */
+#define OPAQUE(n) asm volatile("" : "+r"(n))
+
 /* One capture link's constants. Multi-byte members are in network order. */
 struct bottle {
 	__be32 guest;	/* the only source address */
@@ -18,7 +21,8 @@ struct bottle {
 	__u8 link_mac[6];
 	__u8 state; /* enum bottle_state */
 	__u8 fast; /* not 0: pinned destinations take the fast path */
-	__u8 unused[2];
+	__u8 peer; /* not 0: the far end is a veth's in another namespace, and nothing queues before it */
+	__u8 unused;
 };
 
 /*

@@ -19,7 +19,7 @@ import (
 )
 
 // conntrackFunctions are the C functions that ask connection tracking.
-var conntrackFunctions = [...]string{"read_translation", "release_translation"}
+var conntrackFunctions = [...]string{"read_translation", "release_translation", "open_lane"}
 
 // withoutConntrack puts "there is nothing" in place of what the programs ask
 // connection tracking, for kernels that cannot be asked. Then no flow is ever

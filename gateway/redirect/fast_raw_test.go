@@ -75,6 +75,7 @@ func clientHello(t testing.TB, name string) []byte {
 // rawClient speaks TCP from the bottle by frames of its own making.
 type rawClient struct {
 	*fastStage
+	to        netip.Addr
 	sport     uint16
 	start     uint32 // of the stream
 	ack       uint32
@@ -104,7 +105,7 @@ func newRawClient(s *fastStage) *rawClient {
 		}
 		return netlink.AddrDel(dev, &addrs[0])
 	}))
-	return &rawClient{fastStage: s, sport: uint16(61000 + rawPorts.Add(1)%4000), start: 1000, tsval: 1 << 20, in: newCatcher(s.t, s.g.ns, guestInterface)}
+	return &rawClient{fastStage: s, to: origin, sport: uint16(61000 + rawPorts.Add(1)%4000), start: 1000, tsval: 1 << 20, in: newCatcher(s.t, s.g.ns, guestInterface)}
 }
 
 func (c *rawClient) send(s tcpSegment, change ...func(*frame)) {
@@ -114,8 +115,8 @@ func (c *rawClient) send(s tcpSegment, change ...func(*frame)) {
 		s.options = c.stamp(c.tsval)
 	}
 	f := good(c.l)
-	f.ip.dst = origin
-	f.body = s.bytes(c.l.Guest, origin)
+	f.ip.dst = c.to
+	f.body = s.bytes(c.l.Guest, c.to)
 	for _, ch := range change {
 		ch(f)
 	}
@@ -200,7 +201,7 @@ func (c *rawClient) answered() {
 // left returns the TCP payload that reached the internet, in the order of frames.
 func (c *rawClient) left() (all []byte) {
 	for _, f := range c.leaks.frames() {
-		if len(f) >= 54 && f[12] == 8 && f[13] == 0 && f[23] == 6 && netip.AddrFrom4([4]byte(f[30:34])) == origin {
+		if len(f) >= 54 && f[12] == 8 && f[13] == 0 && f[23] == 6 && netip.AddrFrom4([4]byte(f[30:34])) == c.to {
 			from, to := 34+int(f[46]>>4)*4, 14+int(binary.BigEndian.Uint16(f[16:]))
 			if from < to && to <= len(f) {
 				all = append(all, f[from:to]...)
@@ -217,7 +218,7 @@ func (c *rawClient) refusedAlone(why FastReason) {
 		return slices.ContainsFunc(c.events(), func(e FastEvent) bool { return e.Refused && e.Reason == why })
 	})
 	c.await("RST to the bottle", flagRST)
-	eventually(c.t, "the end of conntrack's entry", func() bool { return !bytes.Contains(conntrack(c.t), []byte("ESTABLISHED")) })
+	eventually(c.t, "the end of conntrack's entry", func() bool { return c.tracked() <= 10 })
 }
 
 // refused waits for the refusal, and sees that the upstream knows of it.

@@ -23,7 +23,8 @@ type gatewayBottle struct {
 	LinkMac       [6]uint8
 	State         uint8
 	Fast          uint8
-	Unused        [2]uint8
+	Peer          uint8
+	Unused        uint8
 }
 
 type gatewayBottleState uint32

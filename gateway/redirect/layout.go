@@ -11,6 +11,9 @@ import (
 // kernelTypes is where the kernel publishes its type information.
 const kernelTypes = "/sys/kernel/btf/vmlinux"
 
+// skbWindow is how many bytes of it the programs read at once, SKB_WINDOW in bpf/checksum.h.
+const skbWindow = 64
+
 // learnLayout tells the programs where the members of the kernel's struct sk_buff are that they read, unless they know: a map
 // that was pinned before is of the same kernel.
 func learnLayout(m *ebpf.Map) error {
@@ -50,10 +53,17 @@ func skbLayout() (gatewaySkbLayout, error) {
 		return at
 	}
 	summed := bits("ip_summed")
+	base := summed / 16 * 2
 	l := gatewaySkbLayout{
 		Known: 1, Summed: uint16(summed / 8), SummedBit: uint16(summed % 8),
 		CsumStart: uint16(bits("csum_start") / 8), CsumOffset: uint16(bits("csum_offset") / 8),
 		NetworkHeader: uint16(bits("network_header") / 8),
+	}
+	for _, at := range []uint16{l.CsumStart, l.CsumOffset, l.NetworkHeader} {
+		if uint32(at) < base || uint32(at)-base > skbWindow-2 || at%2 != 0 {
+			errs = append(errs, fmt.Errorf("read struct sk_buff: its members are not within %d bytes: %+v", skbWindow, l))
+			break
+		}
 	}
 	return l, errors.Join(errs...)
 }

@@ -327,6 +327,13 @@ func (r *Redirect) openLink(dev netlink.Link, l Link) (changes []string, err err
 		}
 		open.Fast = 1
 	}
+	straight, err := goesStraightIn(dev, l)
+	if err != nil {
+		return nil, err
+	}
+	if straight {
+		open.Peer = 1
+	}
 	changed, err := r.table.put(dev.Attrs().Index, open)
 	if changed {
 		changes = append(changes, "entry")
