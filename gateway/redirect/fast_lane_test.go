@@ -442,6 +442,29 @@ func TestFastLaneUpgrade(t *testing.T) {
 	}
 }
 
+// TestFastLaneWithoutItsProgram takes the program off the uplink under a flow in the lane: what answers the flow comes by the
+// stack, and nothing leaves untranslated, before the program is put back and after.
+func TestFastLaneWithoutItsProgram(t *testing.T) {
+	for _, mode := range bothHooks {
+		t.Run(string(mode), func(t *testing.T) {
+			s := laneStage(t, mode)
+			c, err := s.call(goodName)
+			must(t, err)
+			must(t, echoed(c, "before"))
+			s.inLane(1)
+			up, err := netlink.LinkByName("up0")
+			must(t, err)
+			must(t, s.r.uplink.detach(up.Attrs().Index))
+			must(t, echoed(c, "without"))
+			must(t, s.r.repair())
+			must(t, echoed(c, "with"))
+			if n := s.untranslated(); n != 0 {
+				t.Errorf("%d frames left untranslated", n)
+			}
+		})
+	}
+}
+
 // TestFastLaneUninstall leaves nothing of the lane behind.
 func TestFastLaneUninstall(t *testing.T) {
 	for _, mode := range bothHooks {
