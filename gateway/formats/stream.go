@@ -111,20 +111,25 @@ func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {
 		st.base += int64(len(p))
 		return st.base
 	}
-	if len(st.buf) == 0 {
+	switch n := min(2*st.reach(), len(p)); {
+	case len(st.buf) == 0:
 		st.buf = p
 		st.scan(0, found)
 		st.keep()
-	} else if n := st.reach(); len(p) > directFrom && st.add(p[:n], found) {
-		// Nothing before p is of interest any more: it need not be copied.
-		st.base += int64(len(st.buf) - n)
-		st.buf = p
-		st.scan(n, found)
-		st.keep()
-	} else if len(p) > directFrom {
-		st.add(p[n:], found)
-	} else {
+	case len(p) <= directFrom:
 		st.add(p, found)
+		st.keepLess()
+	default:
+		st.add(p[:n], found)
+		if behind := len(st.buf) - n; st.kept() >= behind { // nothing before p is of interest any more: it need not be copied
+			st.base += int64(behind)
+			st.buf = p
+			st.scan(n, found)
+			st.keep()
+		} else {
+			st.add(p[n:], found)
+			st.keepLess()
+		}
 	}
 	free = st.end()
 	for i := range st.open {
@@ -141,16 +146,12 @@ func (st *Stream) Push(p []byte, found func(Finding)) (free int64) {
 // end returns how many bytes were pushed.
 func (st *Stream) end() int64 { return st.base + int64(len(st.buf)) }
 
-// add copies the next bytes and scans them. It reports whether no candidate is open behind them.
-func (st *Stream) add(p []byte, found func(Finding)) bool {
+// add copies the next bytes and scans them.
+func (st *Stream) add(p []byte, found func(Finding)) {
 	from := len(st.buf)
 	st.buf = append(st.buf, p...)
 	st.own = st.buf
 	st.scan(from, found)
-	if st.kept() >= len(st.buf)/2 {
-		st.keep()
-	}
-	return len(st.open) == 0
 }
 
 // scan looks at st.buf from from on.
@@ -221,6 +222,13 @@ func (st *Stream) keep() {
 	st.own = append(st.own[:0], st.buf[n:]...)
 	st.buf = st.own
 	st.base += int64(n)
+}
+
+// keepLess is keep, if that is worth it.
+func (st *Stream) keepLess() {
+	if st.kept() >= len(st.buf)/2 {
+		st.keep()
+	}
 }
 
 // reach is how many bytes before the end a later judgement may look at.
