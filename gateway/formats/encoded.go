@@ -324,7 +324,7 @@ func members(text []byte) int {
 // ASCII. Base64 has none, and has one behind it in nearly every format.
 func skipped(text []byte) int {
 	n := 0
-	for n+4*wordSize <= len(text) && cleanWord(text[n:])&cleanWord(text[n+wordSize:])&cleanWord(text[n+2*wordSize:])&cleanWord(text[n+3*wordSize:]) != 0 {
+	for n+4*wordSize <= len(text) && none(unclean(text[n:])|unclean(text[n+wordSize:])|unclean(text[n+2*wordSize:])|unclean(text[n+3*wordSize:]))>>63 != 0 {
 		n += 4 * wordSize
 	}
 	for n < len(text) && '+' <= text[n] && text[n] < 0x80 {
@@ -334,19 +334,14 @@ func skipped(text []byte) int {
 }
 
 // findRun returns where the first run in text begins, or false and where one may that goes on behind text. Wherever words of
-// eight bytes begin, a run has two whole ones that follow each other: looking at every other one, and only then at those
-// beside it, is enough.
+// eight bytes begin, a run has two whole ones that follow each other, one of which is every other one.
 func findRun(text []byte) (at int, ok bool) {
 	for i := 0; i+wordSize <= len(text); {
 		words, step := uint(0), 2*wordSize
 		if i+9*wordSize <= len(text) {
 			step = 8 * wordSize
-			if words = cleanWords(text[i:]); words != 0 {
-				beside := cleanWords(text[i+wordSize:])
-				words &= beside | beside<<1 | cleanWord(text[max(0, i-wordSize):])
-			}
-			if words != 0 {
-				words &= memberWords(text[i:])
+			if nine := (*[9 * wordSize]byte)(text[i:]); cleanPair(nine) {
+				words = memberWords(nine)
 			}
 		} else {
 			words = memberWord(text[i:])
@@ -376,20 +371,27 @@ func runAround(text []byte, i int) (from, n int) {
 	return from, members(text[from:min(len(text), from+shortestRun)])
 }
 
-// cleanWords returns a bit for every other one of b's first seven words, if that has no byte that is less than '+' or not
-// ASCII. Such bytes are in no run, and are near in almost all other text.
-func cleanWords(b []byte) uint {
-	return cleanWord(b) | cleanWord(b[2*wordSize:])<<1 | cleanWord(b[4*wordSize:])<<2 | cleanWord(b[6*wordSize:])<<3
+// cleanPair tells whether two words of b that follow each other have no byte that is less than '+' or not ASCII. Such bytes
+// are in no run, and are near in almost all other text.
+func cleanPair(b *[9 * wordSize]byte) bool {
+	w0, w1, w2, w3, w4 := unclean(b[0:]), unclean(b[wordSize:]), unclean(b[2*wordSize:]), unclean(b[3*wordSize:]), unclean(b[4*wordSize:])
+	w5, w6, w7, w8 := unclean(b[5*wordSize:]), unclean(b[6*wordSize:]), unclean(b[7*wordSize:]), unclean(b[8*wordSize:])
+	return (none(w0|w1)|none(w1|w2)|none(w2|w3)|none(w3|w4)|none(w4|w5)|none(w5|w6)|none(w6|w7)|none(w7|w8))>>63 != 0
 }
 
-func cleanWord(b []byte) uint {
+// unclean returns the first word of b with the highest bit of some byte set if one is less than '+' or not ASCII; other bits
+// mean nothing.
+func unclean(b []byte) uint64 {
 	x := binary.LittleEndian.Uint64(b)
-	return noBits(((x-'+'*ones)&^x | x) & highs)
+	return (x-'+'*ones)&^x | x
 }
 
-// memberWords returns a bit for every other one of b's first seven words, if that is characters of base64 throughout.
-func memberWords(b []byte) uint {
-	return memberWord(b) | memberWord(b[2*wordSize:])<<1 | memberWord(b[4*wordSize:])<<2 | memberWord(b[6*wordSize:])<<3
+// none returns a word whose highest bit says that no byte of x has its own.
+func none(x uint64) uint64 { return (x&highs - 1) &^ x }
+
+// memberWords returns a bit for every other word of b, if that is characters of base64 throughout.
+func memberWords(b *[9 * wordSize]byte) uint {
+	return memberWord(b[0:]) | memberWord(b[2*wordSize:])<<1 | memberWord(b[4*wordSize:])<<2 | memberWord(b[6*wordSize:])<<3 | memberWord(b[8*wordSize:])<<4
 }
 
 func memberWord(b []byte) uint {
@@ -401,8 +403,5 @@ func memberWord(b []byte) uint {
 	sign := (y + (0x80-'+')*ones) &^ (y + (0x7f-'9')*ones) // '+' to '9', among which are ',' and '.'
 	other := ((y | 0x02*ones) ^ '.'*ones) + 0x7f*ones      // all but those two
 	underscore := ^((y ^ '_'*ones) + 0x7f*ones)
-	return noBits(highs &^ ((letter | sign&other | underscore) &^ x))
+	return uint(none(^((letter | sign&other | underscore) &^ x)) >> 63)
 }
-
-// noBits returns 1 for 0 and 0 for all else.
-func noBits(x uint64) uint { return uint((x-1)>>63) &^ uint(x>>63) }

@@ -128,25 +128,31 @@ func FuzzEncoded(f *testing.F) {
 	})
 }
 
-// TestMemberWords holds the arithmetic on eight bytes against the table, for each byte at each place of every other word.
+// TestMemberWords holds the arithmetic on eight bytes against the table, for each byte at each place.
 func TestMemberWords(t *testing.T) {
-	for at := range 8 * wordSize {
+	for at := range 9 * wordSize {
 		for c := range 256 {
-			words := [8 * wordSize]byte([]byte(strings.Repeat("aZ9+/-_z", 8)))
+			words := [9 * wordSize]byte([]byte(strings.Repeat("aZ9+/-_z", 9)))
 			words[at] = byte(c)
-			member, clean := uint(15), uint(15)
-			looked := at/wordSize%2 == 0
-			if looked && base64Values[c] == notMember {
+			member := uint(31)
+			if at/wordSize%2 == 0 && base64Values[c] == notMember {
 				member &^= 1 << (at / (2 * wordSize))
 			}
-			if looked && (c < '+' || c >= 0x80) {
-				clean &^= 1 << (at / (2 * wordSize))
+			if got := memberWords(&words); got != member {
+				t.Fatalf("%#x at %d: members %05b, want %05b", c, at, got, member)
 			}
-			if got := memberWords(words[:]); got != member {
-				t.Fatalf("%#x at %d: members %04b, want %04b", c, at, got, member)
+			dirty := c < '+' || c >= 0x80
+			if none(unclean(words[at/wordSize*wordSize:]))>>63 == 0 != dirty {
+				t.Fatalf("%#x at %d: unclean %v", c, at, !dirty)
 			}
-			if got := cleanWords(words[:]); got != clean {
-				t.Fatalf("%#x at %d: clean %04b, want %04b", c, at, got, clean)
+			clean := [9 * wordSize]byte([]byte(strings.Repeat("(aZ9+/-_", 9))) // but for the word, and the one before or behind
+			pair := at / wordSize
+			copy(clean[max(0, pair-1)*wordSize:], strings.Repeat("aZ9+/-_z", 2))
+			if !cleanPair(&clean) {
+				t.Fatalf("%q has no pair", clean)
+			}
+			if clean[at] = byte(c); cleanPair(&clean) == dirty {
+				t.Fatalf("%#x at %d of %q: pair %v", c, at, clean, !dirty)
 			}
 		}
 	}
