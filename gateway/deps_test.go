@@ -88,7 +88,7 @@ var directions = []direction{
 		"as cmd/gatewayd, but the demo's world stays with the command that shows it"},
 	{"bench", []string{"lab", "lab/*", "gateway", "gateway/tls", "vmimage/initramfs", "vmimage/qemu"}, testWorld,
 		"the bench measures the built program beside its peers, as a user would; of the code it knows the form of records, and how a ClientHello is read"},
-	{"bench/scanner", nil, []string{"gateway/formats"},
+	{"bench/scanner", nil, []string{"gateway/formats", "gateway/pipelock"},
 		"a module of its own, so that the peers it measures against are nothing that the program depends on"},
 	{"e2e", []string{"lab", "lab/*"}, append([]string{"vmimage/initramfs", "vmimage/qemu"}, testWorld...),
 		"end-to-end tests run the built program: what they may know of it is what an operator knows"},
