@@ -269,6 +269,12 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return 0, err // a request that broke off must not look whole to the upstream, which whoever reads this sees to
 }
 
+// Near reports whether all of the guest's body has come, so that reading it waits for nobody.
+func (b *requestBody) Near() bool {
+	n, ok := b.x.r.Body.(interface{ Near() bool })
+	return ok && n.Near()
+}
+
 // Close is [io.Closer].Close. The guest's server closes its body itself.
 func (b *requestBody) Close() error { return nil }
 

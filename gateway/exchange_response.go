@@ -160,7 +160,7 @@ func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
 	d := &x.delivery
 	d.w = x.w
 	switch {
-	case streams(resp.Header):
+	case streams(resp.Header) && buffered(resp) == 0:
 		d.flushHead()
 	case !wholeBuffered(resp):
 		t := time.AfterFunc(headDelay, d.flushHead)
@@ -212,8 +212,15 @@ func (b *responseBody) next(buf []byte) ([]byte, error) {
 
 // wholeBuffered reports whether all of a response's body has come with its head, so that reading it does not block.
 func wholeBuffered(resp *http.Response) bool {
-	b, ok := resp.Body.(interface{ Buffered() int })
-	return ok && resp.ContentLength > 0 && int64(b.Buffered()) >= resp.ContentLength
+	return resp.ContentLength > 0 && int64(buffered(resp)) >= resp.ContentLength
+}
+
+// buffered returns how much has come of a response's body, and of its framing, as far as that can be told.
+func buffered(resp *http.Response) int {
+	if b, ok := resp.Body.(interface{ Buffered() int }); ok {
+		return b.Buffered()
+	}
+	return 0
 }
 
 // delivery orders the writes of a body with the flush of a head that waited long enough.

@@ -78,6 +78,9 @@ func (p *upstreamPool) request(req *http.Request, on observer) *http1.Request {
 	}
 	if req.Body != nil && req.Body != http.NoBody {
 		out.Body = io.Reader(req.Body)
+		if n, ok := req.Body.(interface{ Near() bool }); ok {
+			out.Near = n.Near()
+		}
 	} else {
 		out.Length = 0
 	}

@@ -78,6 +78,13 @@ func (b *body) read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Near reports whether all of the body has come, so that reading it waits for nobody.
+func (b *body) Near() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.chunks == nil && b.expect == nil && b.left <= int64(b.reader.buffered())
+}
+
 // next reads at most len(p) bytes and says whether they were the last.
 func (b *body) next(p []byte) (n int, ended bool, err error) {
 	if b.chunks != nil {

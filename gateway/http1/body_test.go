@@ -129,3 +129,32 @@ func FuzzChunked(f *testing.F) {
 		}
 	})
 }
+
+// TestBodyNear shows when a body is taken to be there: whole in the buffer, of known length, and not waited for with 100 Continue.
+func TestBodyNear(t *testing.T) {
+	lim := Limits{}.withDefaults()
+	for _, tt := range []struct {
+		name, come string
+		f          framing
+		expect     bool
+		want       bool
+	}{
+		{"all", "abc", framing{length: 3}, false, true},
+		{"all and the next request", "abcGET", framing{length: 3}, false, true},
+		{"a part", "ab", framing{length: 3}, false, false},
+		{"of unknown length", "1\r\na\r\n0\r\n\r\n", framing{chunked: true}, false, false},
+		{"waited for", "abc", framing{length: 3}, true, false},
+	} {
+		r := &reader{conn: &scriptConn{in: strings.NewReader(tt.come)}, pool: &buffers{size: readBuffer}}
+		if err := r.fill(); err != nil {
+			t.Fatal(err)
+		}
+		b := newBody(r, &lim, tt.f, nil)
+		if tt.expect {
+			b.expect = func() error { return nil }
+		}
+		if b.Near() != tt.want {
+			t.Errorf("%s: near is %v", tt.name, !tt.want)
+		}
+	}
+}

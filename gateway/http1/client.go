@@ -76,11 +76,13 @@ type Request struct {
 	Method, Target, Host string
 	// Header is sent without Host, Content-Length, Transfer-Encoding and Trailer, which are written by what the fields here say.
 	Header http.Header
-	// Body is the content, nil if there is none; Length its length, -1 if that is not known. It is read by another goroutine
-	// than the caller's, which may go on after the response has ended. An error other than [io.EOF] ends the connection, so
+	// Body is the content, nil if there is none; Length its length, -1 if that is not known. Unless it is Near, it is read by
+	// another goroutine than the caller's, which may go on after the response has ended. An error other than [io.EOF] ends the connection, so
 	// that what was sent does not look whole.
-	Body    io.Reader
-	Length  int64
+	Body   io.Reader
+	Length int64
+	// Near says that reading Body waits for nobody and that it is small: then the caller's goroutine reads and sends it.
+	Near    bool
 	Trailer http.Header // filled when Body ends; its keys are announced
 	// Interim, if not nil, is called with each 1xx response but 100 and 101, before RoundTrip returns.
 	Interim func(status int, header http.Header)
@@ -203,7 +205,11 @@ func (c *ClientConn) begin(req *Request) error {
 	head := appendRequestHead((*lent)[:0], req)
 	if req.Body != nil {
 		c.sending = newSending(hasToken(req.Header["Expect"], "100-continue"))
-		go c.send(req, lent, head, c.sending)
+		if req.Near && !c.sending.expects {
+			c.send(req, lent, head, c.sending)
+		} else {
+			go c.send(req, lent, head, c.sending)
+		}
 		return nil
 	}
 	defer c.client.writes.put(lent)

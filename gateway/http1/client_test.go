@@ -233,10 +233,11 @@ func TestClientAgainstNetHTTP(t *testing.T) {
 
 // TestHeadAndFirstBytesTogether shows that a small request is one write, and so one TLS record.
 func TestHeadAndFirstBytesTogether(t *testing.T) {
-	for _, length := range []int64{3, -1} {
+	for _, length := range []int64{3, -1, 3} {
 		c, conn, _ := answers(strings.NewReader("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
 		req := ask("POST")
 		req.Body, req.Length = strings.NewReader("abc"), length
+		req.Near = length > 0
 		req.Body = iotest.DataErrReader(req.Body)
 		resp, err := c.RoundTrip(t.Context(), req)
 		if err != nil {
@@ -256,12 +257,15 @@ func TestBodyThatBreaksOff(t *testing.T) {
 		name   string
 		body   io.Reader
 		length int64
+		near   bool
 	}{
-		{"at its end", io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(fails)), 3},
-		{"before its end", io.MultiReader(strings.NewReader("ab"), iotest.ErrReader(fails)), 3},
-		{"too short", strings.NewReader("ab"), 3},
-		{"too long", strings.NewReader("abcd"), 3},
-		{"chunked", io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(fails)), -1},
+		{"at its end", io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(fails)), 3, false},
+		{"before its end", io.MultiReader(strings.NewReader("ab"), iotest.ErrReader(fails)), 3, false},
+		{"too short", strings.NewReader("ab"), 3, false},
+		{"too long", strings.NewReader("abcd"), 3, false},
+		{"chunked", io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(fails)), -1, false},
+		{"near, at its end", io.MultiReader(strings.NewReader("abc"), iotest.ErrReader(fails)), 3, true},
+		{"near, before its end", io.MultiReader(strings.NewReader("ab"), iotest.ErrReader(fails)), 3, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			near, far := loopbackPair(t)
@@ -273,7 +277,7 @@ func TestBodyThatBreaksOff(t *testing.T) {
 			}()
 			reusable := true
 			c := NewClient(ClientLimits{}).NewConn(near, near, func(r bool) { reusable = r })
-			_, err := c.RoundTrip(t.Context(), &Request{Method: "POST", Target: "/", Host: "a.test", Body: tt.body, Length: tt.length})
+			_, err := c.RoundTrip(t.Context(), &Request{Method: "POST", Target: "/", Host: "a.test", Body: tt.body, Length: tt.length, Near: tt.near})
 			if err == nil || reusable {
 				t.Errorf("error %v, reusable %v", err, reusable)
 			}

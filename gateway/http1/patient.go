@@ -18,6 +18,16 @@ type patient struct{ reader reader }
 // Read is [io.Reader].Read.
 func (p *patient) Read(b []byte) (int, error) { return p.reader.readPatiently(b) }
 
+// readAhead waits for bytes and takes them into the buffer.
+func (b *reader) readAhead() error {
+	if b.await != nil && !b.left {
+		if err := b.await.Await(); err != nil {
+			return err
+		}
+	}
+	return b.fill()
+}
+
 // readPatiently is read, but gives the buffer back before it waits, and waits without one if that can be.
 func (b *reader) readPatiently(p []byte) (int, error) {
 	b.release()

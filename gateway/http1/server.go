@@ -45,7 +45,7 @@ type Server struct {
 // start sets up what the fields imply.
 func (s *Server) start() {
 	s.limits = s.Limits.withDefaults()
-	s.reads.size = readBuffer
+	s.reads.size = requestBuffer
 	s.writes.size = writeBuffer
 }
 

@@ -88,7 +88,7 @@ func (w *watch) run() {
 	w.reading = true
 	_ = w.reader.until(time.Time{}) // the read fails as well
 	w.mu.Unlock()
-	err := w.reader.fill()
+	err := w.reader.readAhead()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reading = false
