@@ -69,7 +69,7 @@ func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
 		return nil
 	}
 	conn.Close() //nolint:errcheck // it is at its end either way
-	return served(ctx, err)
+	return served(err, ctx.Err() != nil)
 }
 
 // newConnection makes the connection's state. It and served are functions of their own for the reason that modelRequest gives.
@@ -84,15 +84,15 @@ func (s *Server) newConnection(closing context.Context, conn net.Conn) *connecti
 	return c
 }
 
-// served is what Serve returns for what ended the connection.
+// served is what Serve returns for what ended the connection; over says that it was to end.
 //
 //go:noinline
-func served(ctx context.Context, err error) error {
+func served(err error, over bool) error {
 	var protocol *ProtocolError
 	switch {
 	case errors.As(err, &protocol):
 		return protocol
-	case err == nil, errors.Is(err, errGuestLeft), ctx.Err() != nil:
+	case err == nil, over, errors.Is(err, errGuestLeft):
 		return nil
 	default:
 		return fmt.Errorf("serve connection: %w", err)
