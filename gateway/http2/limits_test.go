@@ -32,7 +32,7 @@ func TestHeadThatDoesNotEnd(t *testing.T) {
 // TestSilentGuest is asked whether it is there, and left if it does not say so.
 func TestSilentGuest(t *testing.T) {
 	s := serverOf(func(http.ResponseWriter, *http.Request) {})
-	s.Limits.Ping, s.Limits.PingWait = 20*time.Millisecond, 200*time.Millisecond
+	s.Limits.Ping, s.Limits.PingWait = 20*time.Millisecond, time.Second
 	p := newPeer(t, s)
 	for range 3 {
 		p.must(0, p.WritePing(true, next[*http2.PingFrame](p).Data))
