@@ -29,6 +29,7 @@ type conn struct {
 	head    headReader
 	data    dataReader
 	partial bool // a frame or a head has begun and not ended
+	whole   bool // one has ended since that was looked at
 
 	lastRead atomic.Int64 // when the guest said something, in Unix nanoseconds
 	handlers sync.WaitGroup
@@ -144,6 +145,10 @@ func (c *conn) readPreface() error {
 
 // await reads on after what has come was parsed, and lets control frames leave before.
 func (c *conn) await() error {
+	if c.whole {
+		c.whole = false
+		c.setPartial(false) // what has begun now began after that
+	}
 	c.setPartial(len(c.reader.buffered()) > 0 || c.head.stream != 0)
 	c.mu.Lock()
 	c.out.flushControl()
@@ -195,20 +200,16 @@ func (c *conn) wanted() int {
 // setPartial notes whether a frame or head has begun and not ended.
 func (c *conn) setPartial(partial bool) {
 	if c.partial == partial {
-		if !partial {
-			return
-		}
+		return
 	}
+	c.partial = partial
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case !partial:
-		c.begun = time.Time{}
-	case !c.partial:
+	c.begun = time.Time{}
+	if partial {
 		c.begun = time.Now()
 		c.wakeBy(c.begun.Add(c.lim.Head))
 	}
-	c.partial = partial
 }
 
 // parse goes over everything that has come, as far as it is whole.
@@ -236,6 +237,7 @@ func (c *conn) parse() error {
 			if err := c.settle(c.beginData(f)); err != nil {
 				return err
 			}
+			c.whole = true
 			continue
 		}
 		if len(c.reader.buffered()) < frameHead+f.length {
@@ -245,6 +247,7 @@ func (c *conn) parse() error {
 		if err := c.settle(c.frame(f, c.reader.use(f.length))); err != nil {
 			return err
 		}
+		c.whole = c.whole || c.head.stream == 0
 	}
 }
 

@@ -92,15 +92,6 @@ func (e *encoder) frames(p []byte, id uint32, flags uint8) []byte {
 	return p
 }
 
-// ownField reports whether a field says what HTTP/2 says in other ways (RFC 9113 section 8.2.2).
-func ownField(key string) bool {
-	switch key {
-	case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade":
-		return true
-	}
-	return false
-}
-
 // wire are the names in common by their canonical form.
 var wire = func() map[string]string {
 	m := make(map[string]string, len(common))

@@ -29,6 +29,22 @@ func TestHeadThatDoesNotEnd(t *testing.T) {
 	}
 }
 
+// TestFramesThatFollow always has a frame begun, and ends each in time: that there is one for longer is no fault.
+func TestFramesThatFollow(t *testing.T) {
+	s := serverOf(func(http.ResponseWriter, *http.Request) {})
+	s.Limits.Head = time.Second
+	p := newPeer(t, s)
+	ping := append(appendFrame(nil, 8, kindPing, 0, 0), "gatewayd"...)
+	const half = 12
+	p.must(p.conn.Write(ping[:half]))
+	for begun := time.Now(); time.Since(begun) < 3*s.Limits.Head; time.Sleep(s.Limits.Head / 10) {
+		p.must(p.conn.Write(append(ping[half:len(ping):len(ping)], ping[:half]...)))
+		if f := next[*http2.PingFrame](p); !f.IsAck() {
+			t.Fatalf("got %v", f)
+		}
+	}
+}
+
 // TestSilentGuest is asked whether it is there, and left if it does not say so.
 func TestSilentGuest(t *testing.T) {
 	s := serverOf(func(http.ResponseWriter, *http.Request) {})

@@ -55,20 +55,10 @@ func (p *pseudo) check() string {
 		}
 	case p.method == "" || p.path == "" || p.scheme != "https" && p.scheme != "http":
 		return "a request has a method, a scheme and a path"
-	case !isToken(p.method):
+	case !httpguts.ValidHeaderFieldName(p.method): // a token as well (RFC 9110 section 9.1)
 		return "the method is no token"
 	}
 	return ""
-}
-
-// isToken reports whether s is one token, which is not empty.
-func isToken(s string) bool {
-	for i := range len(s) {
-		if !httpguts.IsTokenRune(rune(s[i])) {
-			return false
-		}
-	}
-	return s != ""
 }
 
 // host makes the Host field and the authority one.
@@ -147,13 +137,19 @@ func announcedTrailer(h http.Header) http.Header {
 	return trailer
 }
 
-// connectionFields are those of one connection, which HTTP/2 says in other ways (RFC 9113 section 8.2.2).
-var connectionFields = [...]string{"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade"}
+// ownField reports whether a field says what HTTP/2 says in other ways (RFC 9113 section 8.2.2).
+func ownField(key string) bool {
+	switch key {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
+}
 
 // checkFields says which field a request of HTTP/2 may not have.
 func checkFields(h http.Header) error {
-	for _, key := range connectionFields {
-		if _, ok := h[key]; ok {
+	for key := range h {
+		if ownField(key) {
 			return errors.New("The field " + key + " has no place in HTTP/2 (RFC 9113 section 8.2.2).") //nolint:staticcheck // a sentence for the guest
 		}
 	}
