@@ -17,25 +17,25 @@ import (
 // Buffers of bodies. What one connection of a guest may hold and ask for is bounded by the packages http1 and http2, and what a bottle
 // does over time and over all its connections by its [Budget].
 const (
-	deliveryBuffer   = 64 << 10 // bytes of a response body under way
-	websocketMessage = 16 << 10 // bytes of a WebSocket message under way
+	deliveryBuffer   = 64 << 10 // bytes of a response body under way, once the guest has taken so much as a piece
+	websocketMessage = 16 << 10 // bytes of a WebSocket message under way, or of a body's first piece
 )
 
 // engine serves HTTP on connections of guests. One serves all bottles: it holds buffers and limits, and no plan.
 type engine struct {
-	h1       *http1.Server
-	h2       *http2.Server
-	bodies   *bytePool
-	messages *bytePool
-	masks    maskPool
-	wires    gwtls.WireBuffers
-	body     http1.Limits  // what http1.Limits says of bodies, for those over HTTP/2
-	rest     time.Duration // how long a body that nobody reads is taken after the answer
+	h1     *http1.Server
+	h2     *http2.Server
+	bodies *bytePool
+	pieces *bytePool
+	masks  maskPool
+	wires  gwtls.WireBuffers
+	body   http1.Limits  // what http1.Limits says of bodies, for those over HTTP/2
+	rest   time.Duration // how long a body that nobody reads is taken after the answer
 }
 
 // newEngine returns an engine that logs defects to log.
 func newEngine(log *slog.Logger) *engine {
-	e := &engine{rest: h2Rest, bodies: newBytePool(deliveryBuffer), messages: newBytePool(websocketMessage + frameHead)}
+	e := &engine{rest: h2Rest, bodies: newBytePool(deliveryBuffer), pieces: newBytePool(websocketMessage + frameHead)}
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { sessionOf(r.Context()).ServeHTTP(w, r) })
 	e.h1 = &http1.Server{Handler: serve, Log: log, ErrorBody: func(ctx context.Context, err *http1.ProtocolError) (string, []byte) {
 		return sessionOf(ctx).refused(err)

@@ -167,8 +167,9 @@ func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
 		defer t.Stop()
 		defer d.end()
 	}
-	buf := x.s.engine.bodies.get()
-	defer x.s.engine.bodies.put(buf)
+	pool := x.s.engine.pieces // a guest that takes nothing of many answers has no more than that of each here
+	buf := pool.get()
+	defer func() { pool.put(buf) }()
 	left := resp.ContentLength
 	for {
 		p, err := body.next(*buf)
@@ -177,6 +178,10 @@ func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
 			if werr := d.write(p, !last); werr != nil {
 				return fmt.Errorf("write to guest: %w", werr)
 			}
+		}
+		if bodies := x.s.engine.bodies; pool != bodies && len(p) > len(*buf)/2 {
+			pool.put(buf)
+			pool, buf = bodies, bodies.get()
 		}
 		if left >= 0 {
 			left -= int64(len(p))

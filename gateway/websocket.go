@@ -211,7 +211,7 @@ func (x *exchange) pump(guest guestEnd, fromGuest io.Reader, up io.ReadWriteClos
 func (x *exchange) pumps(t *tunnelEnds, fromGuest, up io.Reader, down *atomic.Int64) (outward, inward *messagePump) {
 	outward = &messagePump{
 		in:  &messageReader{in: fromGuest, masked: true, compresses: x.deflate != nil, control: t.controlOut},
-		out: t.toUp, pool: x.s.engine.messages, count: &x.sent,
+		out: t.toUp, pool: x.s.engine.pieces, count: &x.sent,
 	}
 	if x.verdict.Scan {
 		messages := x.scanner().Messages(x.host, x.deflate != nil && !x.deflate.clientAlone)
@@ -221,7 +221,7 @@ func (x *exchange) pumps(t *tunnelEnds, fromGuest, up io.Reader, down *atomic.In
 	}
 	inward = &messagePump{
 		in:  &messageReader{in: up, compresses: x.deflate != nil, control: t.controlIn},
-		out: t.toGuest, pool: x.s.engine.messages, count: down,
+		out: t.toGuest, pool: x.s.engine.pieces, count: down,
 	}
 	if x.masker != nil {
 		inward.filter = x.inflateAndMask()
