@@ -15,6 +15,7 @@ type record struct {
 	Type     string `json:"type"`
 	ID       string `json:"id"`
 	Bottle   string `json:"bottle"`
+	Src      string `json:"src"`
 	Dst      string `json:"dst"`
 	Host     string `json:"host"`
 	Method   string `json:"method"`
