@@ -32,34 +32,40 @@ type upstream struct {
 func newUpstream(t testing.TB, answer func(network string, q *dns.Msg) *dns.Msg) *upstream {
 	t.Helper()
 	u := &upstream{answer: answer}
-	for range 20 { // the TCP port of that number may be taken
+	pc, l := listenBoth(t)
+	u.addr = pc.LocalAddr().(*net.UDPAddr).AddrPort()
+	var up sync.WaitGroup
+	for network, s := range map[string]*dns.Server{"udp": {PacketConn: pc}, "tcp": {Listener: l}} {
+		s.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { u.serve(network, w, q) })
+		up.Add(1)
+		s.NotifyStartedFunc = up.Done
+		done := make(chan error, 1)
+		go func() { done <- s.ActivateAndServe() }()
+		t.Cleanup(func() {
+			_ = s.Shutdown()
+			<-done
+		})
+	}
+	up.Wait()
+	return u
+}
+
+// listenBoth takes a port that is free for UDP and for TCP.
+func listenBoth(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 20 {
 		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
 		l, err := net.Listen("tcp", pc.LocalAddr().String())
-		if err != nil {
-			pc.Close()
-			continue
+		if err == nil {
+			return pc, l
 		}
-		u.addr = pc.LocalAddr().(*net.UDPAddr).AddrPort()
-		var up sync.WaitGroup
-		for network, s := range map[string]*dns.Server{"udp": {PacketConn: pc}, "tcp": {Listener: l}} {
-			s.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { u.serve(network, w, q) })
-			up.Add(1)
-			s.NotifyStartedFunc = up.Done
-			done := make(chan error, 1)
-			go func() { done <- s.ActivateAndServe() }()
-			t.Cleanup(func() {
-				_ = s.Shutdown()
-				<-done
-			})
-		}
-		up.Wait()
-		return u
+		pc.Close()
 	}
 	t.Fatal("no port that is free for UDP and TCP")
-	return nil
+	return nil, nil
 }
 
 func (u *upstream) serve(network string, w dns.ResponseWriter, q *dns.Msg) {

@@ -245,14 +245,7 @@ func TestStrayAnswers(t *testing.T) {
 		repeat int
 		answer bool // the right answer comes after the strays
 	}{"few": {1, true}, "many": {3, false}} {
-		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := net.Listen("tcp", pc.LocalAddr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		pc, l := listenBoth(t)
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			buf := make([]byte, 4096)
