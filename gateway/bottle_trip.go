@@ -42,7 +42,7 @@ func (b *bottle) leaked() {
 	}
 	b.event(ReasonTripped, uint64(limit))
 	for _, f := range b.open() {
-		if f.relayed() {
+		if f.carries() {
 			f.abort(ReasonTripped)
 		}
 	}
@@ -65,11 +65,12 @@ func (b *bottle) event(why routes.Reason, count uint64) {
 	})
 }
 
-// relayed tells whether the flow is carried without being looked into. Requests on others are refused one by one.
-func (f *flow) relayed() bool {
+// carries tells whether something that was let go is under way on the flow: what is relayed, or requests, of which the one
+// that is being recorded is none any more. What its guest asks for next on another flow is refused, and it is told why.
+func (f *flow) carries() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.grant.Decision == routes.Passthrough
+	return f.grant.Decision == routes.Passthrough || len(f.exchanges) > 0
 }
 
 // isTripped tells whether the bottle is cut off.

@@ -114,12 +114,12 @@ func (x *exchange) serve() (whole bool) {
 	return x.deliver(resp)
 }
 
-// enter puts the exchange among those that a new plan looks at. A plan that came between its decision and that is asked here.
+// enter puts the exchange among those that a new plan and a cut-off look at. What came between its decision and that is asked here.
 func (x *exchange) enter() *denial {
 	for {
 		x.s.running.enter(x)
 		now := x.s.snapshot()
-		if now == x.snap {
+		if now == x.snap && !x.s.tripped() {
 			return nil
 		}
 		x.s.running.leave(x)

@@ -183,14 +183,14 @@ func (f *flow) note(change func(*Record)) {
 }
 
 // decide judges the flow by the plan in force, as host and protocol, and makes the verdict what a later plan is compared
-// with. A plan that is swapped in meanwhile may have gone over the open flows before this one had a verdict to compare;
-// then the flow is judged again, so that no flow begins by a plan that was replaced.
+// with. A plan that is swapped in meanwhile, or a cut-off, may have gone over the open flows before this one had a verdict to
+// compare; then the flow is judged again, so that no flow begins by what was so before.
 func (f *flow) decide(host string, protocol routes.Protocol) routes.Verdict {
 	f.host, f.protocol = host, protocol
 	for {
-		s := f.b.current()
+		s, tripped := f.b.current(), f.b.isTripped()
 		v := s.table.DecideFlow(host, f.port, protocol)
-		if f.b.isTripped() {
+		if tripped {
 			v = routes.Verdict{Reason: ReasonTripped}
 		}
 		f.mu.Lock()
@@ -198,7 +198,7 @@ func (f *flow) decide(host string, protocol routes.Protocol) routes.Verdict {
 		f.rec.Host, f.rec.Protocol = host, protocol
 		f.mu.Unlock()
 		f.snap = s
-		if f.b.current() == s {
+		if f.b.current() == s && f.b.isTripped() == tripped {
 			return v
 		}
 	}

@@ -144,6 +144,20 @@ func (s *stage) chat(t *testing.T) underWay {
 	}
 }
 
+// thingsUnderWay are those of decrypted connections, each with what begins it.
+var thingsUnderWay = []struct {
+	name  string
+	begin func(t *testing.T, s *stage, next chan string) underWay
+}{
+	{"response over HTTP/1.1", func(t *testing.T, s *stage, next chan string) underWay { return s.down(t, false, "/v1/down", next) }},
+	{"response over HTTP/2", func(t *testing.T, s *stage, next chan string) underWay { return s.down(t, true, "/v1/down", next) }},
+	{"events over HTTP/1.1", func(t *testing.T, s *stage, next chan string) underWay { return s.down(t, false, "/v1/events", next) }},
+	{"events over HTTP/2", func(t *testing.T, s *stage, next chan string) underWay { return s.down(t, true, "/v1/events", next) }},
+	{"request over HTTP/1.1", func(t *testing.T, s *stage, next chan string) underWay { return s.up(t, false, next) }},
+	{"request over HTTP/2", func(t *testing.T, s *stage, next chan string) underWay { return s.up(t, true, next) }},
+	{"WebSocket", func(t *testing.T, s *stage, _ chan string) underWay { return s.chat(t) }},
+}
+
 // TestPlanChangeSparesWhatItPermits swaps plans under what is under way. Those that permit it let it go on, whatever else they
 // change; the first that does not cuts it off.
 func TestPlanChangeSparesWhatItPermits(t *testing.T) {
@@ -157,18 +171,7 @@ func TestPlanChangeSparesWhatItPermits(t *testing.T) {
 		{"it is not scanned any more", func(r *routes.Route) { r.TLSPassthrough = true }, true},
 		{"another credential", func(r *routes.Route) { a := *r.Auth; a.Header = "X-Key"; a.Scheme = routes.HeaderScheme; r.Auth = &a }, false},
 	}
-	for _, tt := range []struct {
-		name  string
-		begin func(t *testing.T, s *stage, next chan string) underWay
-	}{
-		{"response over HTTP/1.1", func(t *testing.T, s *stage, next chan string) underWay { return s.down(t, false, "/v1/down", next) }},
-		{"response over HTTP/2", func(t *testing.T, s *stage, next chan string) underWay { return s.down(t, true, "/v1/down", next) }},
-		{"events over HTTP/1.1", func(t *testing.T, s *stage, next chan string) underWay { return s.down(t, false, "/v1/events", next) }},
-		{"events over HTTP/2", func(t *testing.T, s *stage, next chan string) underWay { return s.down(t, true, "/v1/events", next) }},
-		{"request over HTTP/1.1", func(t *testing.T, s *stage, next chan string) underWay { return s.up(t, false, next) }},
-		{"request over HTTP/2", func(t *testing.T, s *stage, next chan string) underWay { return s.up(t, true, next) }},
-		{"WebSocket", func(t *testing.T, s *stage, _ chan string) underWay { return s.chat(t) }},
-	} {
+	for _, tt := range thingsUnderWay {
 		t.Run(tt.name, func(t *testing.T) {
 			next := make(chan string)
 			s := newStage(t, withAuth(t), talkOrigin(next))

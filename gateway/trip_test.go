@@ -1,11 +1,16 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"encoding/base32"
 	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/miekg/dns"
@@ -52,6 +57,61 @@ func TestTripCountsMessages(t *testing.T) {
 	s.records.wait(t, func(r Record) bool { return r.Type == RecordEvent && r.Reason == ReasonTripped && r.Count == 3 })
 	if _, resp, err := s.dialWS(t, "/ws", nil); err == nil || resp == nil || resp.StatusCode != 403 {
 		t.Errorf("a bottle that is cut off opens a connection: %v, %v", resp, err)
+	}
+}
+
+// TestTripCutsOffWhatIsUnderWay cuts a bottle off while something goes on that was let go before: it ends, and its flow's record
+// says why. The request whose leak did it is told what is wrong with it.
+func TestTripCutsOffWhatIsUnderWay(t *testing.T) {
+	var relayed uint16
+	relay := func(t *testing.T, s *stage, _ chan string) underWay {
+		s.names.set("pass.test", "127.0.0.1")
+		c := tls.Client(s.sockets.call(t, s.b.Link, anywhere(relayed)), &tls.Config{ServerName: "pass.test", RootCAs: s.world.roots.pool()})
+		t.Cleanup(func() { c.Close() })
+		return underWay{
+			piece: func() error {
+				if _, err := io.WriteString(c, "piece"); err != nil {
+					return err
+				}
+				_, err := io.ReadFull(c, make([]byte, len("piece")))
+				return err
+			},
+			end: func() error { _, err := io.ReadAll(c); return err },
+		}
+	}
+	for _, tt := range append(slices.Clip(thingsUnderWay), struct {
+		name  string
+		begin func(t *testing.T, s *stage, next chan string) underWay
+	}{"relay", relay}) {
+		t.Run(tt.name, func(t *testing.T) {
+			next := make(chan string)
+			s := newStage(t, nil, talkOrigin(next))
+			s.b.Formats, s.b.Trip = builtinSet(t), 1
+			relayed = tlsEcho(t, s.world, "pass.test")
+			table, err := routes.NewTable(append(s.b.Table.Routes(), routes.Route{Host: "pass.test", Port: relayed, TLSPassthrough: true}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.b.Table = table
+			s.apply(t, s.b)
+			u := tt.begin(t, s, next)
+			if err := u.piece(); err != nil {
+				t.Fatal(err)
+			}
+			resp, text := do(t, s.client(t, false), s.ask(t, "POST", "/v1/notes", strings.NewReader(formToken())))
+			s.explained(t, resp, text, http.StatusForbidden, ReasonLeak)
+			ended := make(chan error, 1)
+			go func() { ended <- u.end() }()
+			select {
+			case err := <-ended:
+				if err == nil {
+					t.Error("it looks whole although the bottle is cut off")
+				}
+			case <-time.After(testWait):
+				t.Fatal("it goes on although the bottle is cut off")
+			}
+			s.records.wait(t, func(r Record) bool { return r.Type == RecordFlow && r.Reason == ReasonTripped })
+		})
 	}
 }
 
