@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"sync"
 
 	"gatewayd/gateway/formats"
 	"gatewayd/gateway/inject"
@@ -14,7 +15,7 @@ import (
 	gwtls "gatewayd/gateway/tls"
 )
 
-// snapshot is everything that a decision reads of one plan. It is immutable, but for the values of secrets: a reload builds a new one and swaps a
+// snapshot is everything that a decision reads of one plan. It is immutable, but for the values of secrets and scanners that are made when they are needed: a reload builds a new one and swaps a
 // pointer. Whoever decides something loads it once and uses that one to the end of the decision.
 type snapshot struct {
 	bottle     string
@@ -22,7 +23,7 @@ type snapshot struct {
 	table      *routes.Table                       // never nil; an empty table denies all
 	injectors  map[*routes.Route]*inject.Injector  // one for each route with auth, by the table's own pointers
 	scanners   map[*routes.Route]*pipelock.Scanner // one for each route that is scanned, likewise
-	names      *pipelock.Scanner                   // likewise, for what host names can hold; all that it finds is a leak
+	names      sync.Map                            // of *pipelock.Scanner for host names, by the rules that are off; all that they find is a leak
 	formats    *formats.Set                        // that the scanners look for
 	known      *known                              // what must not leave, byte for byte
 	trip       int                                 // blocked leaks that cut the bottle off; 0 is no end
@@ -92,7 +93,6 @@ func newSnapshot(b Bottle, old *snapshot, log *slog.Logger) (*snapshot, error) {
 		return nil, fmt.Errorf("build snapshot: %w", errors.Join(errs...))
 	}
 	s.known.now()
-	s.names = nameScanner(s.known, b.Formats, nil)
 	exact := pipelock.Live(s.known.tokens)
 	for i := range all {
 		if r := &all[i]; r.Scan() {

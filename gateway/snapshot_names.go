@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"gatewayd/gateway/formats"
 	"gatewayd/gateway/pipelock"
 	"gatewayd/gateway/routes"
 )
@@ -28,21 +27,25 @@ func nameCanaries(tokens []pipelock.Token) []pipelock.Token {
 	return out
 }
 
-// nameScanner returns the scanner for host names under routes that turn off the rules in disable. A form that is doubtful
-// elsewhere is a leak there: names have no capitals, and a checksum that had some is wrong. What is assigned to something called
-// a key is not looked for: names assign nothing.
-func nameScanner(k *known, set *formats.Set, disable []string) *pipelock.Scanner {
-	notes := slices.DeleteFunc(set.IDs(), func(id string) bool { return !set.Advisory(id) })
-	return pipelock.Live(k.inNames).WithFormats(set, set.Policy(append(notes, disable...), false))
+// nameScanner returns the scanner for host names under routes that turn off the rules in disable: one for all names of which
+// that is so, since names are asked for often. The plan's hosts bound how many there are. A form that is doubtful elsewhere is a
+// leak there: names have no capitals, and a checksum that had some is wrong. What is assigned to something called a key is not
+// looked for: names assign nothing.
+func (s *snapshot) nameScanner(disable []string) *pipelock.Scanner {
+	key := strings.Join(disable, "\n")
+	if made, ok := s.names.Load(key); ok {
+		return made.(*pipelock.Scanner)
+	}
+	off := slices.DeleteFunc(s.formats.IDs(), func(id string) bool { return !s.formats.Advisory(id) })
+	policy := s.formats.Policy(append(off, disable...), false)
+	made, _ := s.names.LoadOrStore(key, pipelock.Live(s.known.inNames).WithFormats(s.formats, policy))
+	return made.(*pipelock.Scanner)
 }
 
 // nameLeak looks for tokens in a name that only a wildcard allows, which is the one kind of name that a guest can make
 // up. It returns what was found, in words fit for a record, or "".
 func (s *snapshot) nameLeak(name string) string {
-	scanner := s.names
-	if off := s.table.Disabled(name); len(off) > 0 {
-		scanner = nameScanner(s.known, s.formats, off)
-	}
+	scanner := s.nameScanner(s.table.Disabled(name))
 	// A token longer than a label has dots in it.
 	for _, text := range []string{name, strings.ReplaceAll(name, ".", "")} {
 		if found := scanner.Scan(name, "name", []byte(text)); len(found) > 0 {
