@@ -1,6 +1,6 @@
 module gatewayd
 
-go 1.26.0
+go 1.26.6
 
 tool github.com/cilium/ebpf/cmd/bpf2go
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"gatewayd/gateway/http1"
 	"gatewayd/gateway/routes"
 	gwtls "gatewayd/gateway/tls"
 )
@@ -226,6 +227,8 @@ func (f *flow) handshake(ctx context.Context, alpn []string, read []byte) (*tls.
 		f.refuse(ReasonGuestClosed, err)
 		return nil, false
 	}
+	// A guest that asks for new keys (RFC 8446 section 4.6.3) is answered within a read, before the lane has set a deadline.
+	_ = f.conn.SetWriteDeadline(time.Now().Add(cmp.Or(f.b.engine.h1.Limits.Write, http1.DefaultWrite)))
 	conn := tls.Server(wire, cfg)
 	if err := conn.HandshakeContext(hctx); err != nil {
 		f.refuseHandshake(err)
