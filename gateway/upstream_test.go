@@ -57,7 +57,6 @@ func newOriginOf(t testing.TB, cert *tls.Certificate, protocols []string, handle
 		s.EnableHTTP2 = true
 		s.TLS = &tls.Config{Certificates: []tls.Certificate{*cert}, NextProtos: protocols}
 		s.StartTLS()
-		s.TLS.Certificates = []tls.Certificate{*cert}
 	}
 	t.Cleanup(s.Close)
 	o.port = addrPortOf(s.Listener.Addr()).Port()

@@ -47,15 +47,24 @@ type fastTable struct {
 	next   uint32 // where the search for a free number begins
 	// reclaimed is when unused numbers were last looked for.
 	reclaimed time.Time
-	pins      map[gatewayPinKey]uint64
-	counts    map[uint32]int // pins by ifindex
+	pins      map[place]map[gatewayPinKey]gatewayPin // what the kernel has
+	counts    map[uint32]int                         // pins by ifindex
 }
+
+// place is an address as one link knows it.
+type place struct{ ifindex, addr uint32 }
+
+func placeOf(k gatewayPinKey) place { return place{k.Ifindex, k.Daddr} }
+
+// pinSlack is how far from its time a pin may end, in nanoseconds. What is that near is not written again: one address can have
+// many names, and a new one of them leaves the others as they are.
+const pinSlack = uint64(100 * time.Millisecond)
 
 // newFastTable forgets the pins of an earlier process, which its successor does
 // not know the reasons of, and keeps its flows with their permissions.
 func newFastTable(o *gatewayObjects) (*fastTable, error) {
 	t := &fastTable{objects: o, obstacle: "no link is set up yet", grants: make(map[grantKey]grant),
-		taken: make(map[uint32]grantKey), pins: make(map[gatewayPinKey]uint64), counts: make(map[uint32]int)}
+		taken: make(map[uint32]grantKey), pins: make(map[place]map[gatewayPinKey]gatewayPin), counts: make(map[uint32]int)}
 	if err := clearMap[gatewayDestinationKey, gatewayDestination](o.Destinations); err != nil {
 		return nil, err
 	}
@@ -184,8 +193,10 @@ func (t *fastTable) reclaim() error {
 	}
 	t.reclaimed = time.Now()
 	used := make(map[grantKey]bool)
-	for k := range t.pins {
-		used[grantOf(k)] = true
+	for _, here := range t.pins {
+		for k := range here {
+			used[grantOf(k)] = true
+		}
 	}
 	if err := t.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) { used[t.taken[f.Grant]] = true }); err != nil {
 		return err
@@ -225,10 +236,11 @@ func (t *fastTable) set(ifindex uint32, addr netip.Addr, pins []FastPin) error {
 		d := gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}
 		until[d] = max(until[d], want[k])
 	}
-	if err := t.drop(func(k gatewayPinKey) bool {
+	err = t.dropAt(place{ifindex, networkOrder32(addr)}, func(k gatewayPinKey, _ gatewayPin) bool {
 		_, wanted := want[k]
-		return k.Ifindex == ifindex && k.Daddr == networkOrder32(addr) && !wanted
-	}, until); err != nil {
+		return !wanted
+	}, until)
+	if err != nil {
 		return err
 	}
 	for k, expires := range want {
@@ -244,8 +256,10 @@ func (t *fastTable) set(ifindex uint32, addr netip.Addr, pins []FastPin) error {
 	return nil
 }
 
+// pin writes a pin, unless it is there as it should be.
 func (t *fastTable) pin(k gatewayPinKey, expires uint64) error {
-	_, known := t.pins[k]
+	at := placeOf(k)
+	old, known := t.pins[at][k]
 	if !known && t.counts[k.Ifindex] >= maxBottlePins {
 		return fmt.Errorf("write pin: the bottle has %d", maxBottlePins)
 	}
@@ -253,21 +267,39 @@ func (t *fastTable) pin(k gatewayPinKey, expires uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := t.objects.Pins.Put(k, gatewayPin{Expires: expires, Epoch: g.epoch, Grant: g.id}); err != nil {
+	p := gatewayPin{Expires: expires, Epoch: g.epoch, Grant: g.id}
+	if known && p.Epoch == old.Epoch && p.Grant == old.Grant && max(expires, old.Expires)-min(expires, old.Expires) < pinSlack {
+		return nil
+	}
+	if err := t.objects.Pins.Put(k, p); err != nil {
 		return fmt.Errorf("write pin: %w", err)
 	}
 	if !known {
 		t.counts[k.Ifindex]++
 	}
-	t.pins[k] = expires
+	if t.pins[at] == nil {
+		t.pins[at] = make(map[gatewayPinKey]gatewayPin, 1)
+	}
+	t.pins[at][k] = p
 	return nil
 }
 
-// drop deletes the pins that unwanted names, and first the destinations of
-// theirs that are not among keep, so that no flow begins that has no pin.
-func (t *fastTable) drop(unwanted func(gatewayPinKey) bool, keep map[gatewayDestinationKey]uint64) error {
-	for k := range t.pins {
-		if !unwanted(k) {
+// drop deletes the pins that unwanted names, wherever they are. See dropAt.
+func (t *fastTable) drop(unwanted func(gatewayPinKey, gatewayPin) bool, keep map[gatewayDestinationKey]uint64) error {
+	for at := range t.pins {
+		if err := t.dropAt(at, unwanted, keep); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropAt deletes the pins of a place that unwanted names, and first the
+// destinations of theirs that are not among keep, so that no flow begins that
+// has no pin.
+func (t *fastTable) dropAt(at place, unwanted func(gatewayPinKey, gatewayPin) bool, keep map[gatewayDestinationKey]uint64) error {
+	for k, p := range t.pins[at] {
+		if !unwanted(k, p) {
 			continue
 		}
 		d := gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}
@@ -279,10 +311,13 @@ func (t *fastTable) drop(unwanted func(gatewayPinKey) bool, keep map[gatewayDest
 		if err := t.objects.Pins.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete pin: %w", err)
 		}
-		delete(t.pins, k)
+		delete(t.pins[at], k)
 		if t.counts[k.Ifindex]--; t.counts[k.Ifindex] == 0 {
 			delete(t.counts, k.Ifindex)
 		}
+	}
+	if len(t.pins[at]) == 0 {
+		delete(t.pins, at)
 	}
 	return nil
 }
@@ -305,7 +340,7 @@ func (t *fastTable) revoke(ifindex uint32, keep func(name string, port uint16) b
 		delete(t.grants, k)
 		delete(t.taken, g.id)
 	}
-	errs = append(errs, t.drop(func(k gatewayPinKey) bool { return gone[grantOf(k)] }, nil))
+	errs = append(errs, t.drop(func(k gatewayPinKey, _ gatewayPin) bool { return gone[grantOf(k)] }, nil))
 	return errors.Join(errs...)
 }
 
@@ -317,18 +352,20 @@ func (t *fastTable) expire() error {
 		return err
 	}
 	live := make(map[gatewayDestinationKey]uint64)
-	for k, expires := range t.pins {
-		if expires > now {
-			live[gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}] = expires
+	for _, here := range t.pins {
+		for k, p := range here {
+			if p.Expires > now {
+				live[gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}] = p.Expires
+			}
 		}
 	}
-	return t.drop(func(k gatewayPinKey) bool { return t.pins[k] <= now }, live)
+	return t.drop(func(_ gatewayPinKey, p gatewayPin) bool { return p.Expires <= now }, live)
 }
 
 // dropAddrs deletes the pins of every address that is not usable.
 func (t *fastTable) dropAddrs(usable func(netip.Addr) bool) error {
 	known := make(map[uint32]bool)
-	return t.drop(func(k gatewayPinKey) bool {
+	return t.drop(func(k gatewayPinKey, _ gatewayPin) bool {
 		ok, asked := known[k.Daddr]
 		if !asked {
 			ok = usable(addrOf(k.Daddr))

@@ -11,8 +11,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf/ringbuf"
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // FastReason is why a fast-path flow was refused or ended. Its numbers come from
@@ -115,17 +113,8 @@ func (r *Redirect) forwardable(addr netip.Addr) bool {
 			return false
 		}
 	}
-	uplink, err := findLink(r.options.Uplink)
-	if err != nil || uplink == nil {
-		return false
-	}
-	return leavesBy(addr, uplink.Attrs().Index)
-}
-
-// leavesBy tells whether the route to addr goes out by the interface.
-func leavesBy(addr netip.Addr, index int) bool {
-	routes, err := netlink.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{Mark: uint32(gatewayMarkMARK_FORWARD)})
-	return err == nil && len(routes) == 1 && routes[0].Type == unix.RTN_UNICAST && routes[0].LinkIndex == index
+	uplink, err := r.routes.indexOf(r.options.Uplink)
+	return err == nil && r.routes.leavesBy(addr, uplink)
 }
 
 // RevokeFast cuts every fast-path flow of the bottle, and withdraws every pin,

@@ -85,11 +85,11 @@ func (r *Redirect) checkFastPath() {
 	if obstacle != "" || len(r.fast.pins) == 0 {
 		return
 	}
-	uplink, err := findLink(r.options.Uplink)
-	if err != nil || uplink == nil {
+	uplink, err := r.routes.indexOf(r.options.Uplink)
+	if err != nil {
 		return // the next look finds that there is an obstacle
 	}
-	if err := r.fast.dropAddrs(func(a netip.Addr) bool { return leavesBy(a, uplink.Attrs().Index) }); err != nil {
+	if err := r.fast.dropAddrs(func(a netip.Addr) bool { return r.routes.leavesBy(a, uplink) }); err != nil {
 		r.options.Log.Error("pins of addresses that have another route now are still there", "error", err)
 	}
 }

@@ -19,7 +19,8 @@ type Redirect struct {
 	table   bottleTable
 	fast    *fastTable // nil until objects are loaded
 	told    *toldTable // likewise
-	unread  string     // why the fast path's programs cannot read the kernel's structures
+	routes  *routeQuery
+	unread  string // why the fast path's programs cannot read the kernel's structures
 
 	laneless bool // for good: the kernel has not what it takes
 
@@ -74,6 +75,9 @@ func (r *Redirect) open() error {
 		return err
 	}
 	var err error
+	if r.routes, err = newRouteQuery(); err != nil {
+		return err
+	}
 	if r.objects, r.noLane, err = loadObjects(r.dir, r.options); err != nil {
 		return err
 	}
@@ -193,6 +197,10 @@ func (r *Redirect) Close() error {
 	if r.objects != nil {
 		err = r.objects.Close()
 		r.objects = nil
+	}
+	if r.routes != nil {
+		err = errors.Join(err, r.routes.Close())
+		r.routes = nil
 	}
 	if r.dir != nil {
 		err = errors.Join(err, r.dir.Close())

@@ -26,8 +26,19 @@ type Told struct {
 // guards it.
 type toldTable struct {
 	entries *ebpf.Map
-	counts  map[uint32]int // entries by ifindex, expired ones included
+	known   map[toldName]uint64 // what is in it, expired entries included: until when
+	counts  map[uint32]int      // entries by ifindex
 	swept   time.Time
+}
+
+// toldName is the key of an entry.
+type toldName struct {
+	place
+	name string
+}
+
+func toldNameOf(k gatewayToldKey) toldName {
+	return toldName{place{k.Ifindex, k.Addr}, string(k.Name[:min(int(k.NameLen), len(k.Name))])}
 }
 
 // newToldTable takes over what an earlier process left.
@@ -43,7 +54,7 @@ func (t *toldTable) sweep(unwanted func(gatewayToldKey) bool) error {
 		return err
 	}
 	var gone []gatewayToldKey
-	counts := make(map[uint32]int)
+	counts, known := make(map[uint32]int), make(map[toldName]uint64)
 	var k gatewayToldKey
 	var expires uint64
 	it := t.entries.Iterate()
@@ -52,12 +63,13 @@ func (t *toldTable) sweep(unwanted func(gatewayToldKey) bool) error {
 			gone = append(gone, k)
 		} else {
 			counts[k.Ifindex]++
+			known[toldNameOf(k)] = expires
 		}
 	}
 	if err := it.Err(); err != nil {
 		return fmt.Errorf("list remembered names: %w", err)
 	}
-	t.counts, t.swept = counts, time.Now()
+	t.counts, t.known, t.swept = counts, known, time.Now()
 	return t.delete(gone)
 }
 
@@ -78,7 +90,8 @@ func (t *toldTable) forget(ifindex uint32) error {
 	return t.sweep(func(k gatewayToldKey) bool { return k.Ifindex == ifindex })
 }
 
-// put remembers names, each at its address. What is there already is prolonged, never shortened.
+// put remembers names, each at its address. What is there already is prolonged, never shortened. What would be by less than
+// pinSlack is left alone: of all the names at an address mostly one alone is new.
 func (t *toldTable) put(ifindex uint32, names []Told) error {
 	now, err := newClock()
 	if err != nil {
@@ -90,10 +103,8 @@ func (t *toldTable) put(ifindex uint32, names []Told) error {
 			return err
 		}
 		expires := now.mono + uint64(max(0, n.Expires.Sub(now.now)))
-		var old uint64
-		err = t.entries.Lookup(k, &old)
-		known := err == nil
-		if known && old >= expires {
+		old, known := t.known[toldNameOf(k)]
+		if known && old+pinSlack > expires {
 			continue
 		}
 		if !known && t.counts[ifindex] >= int(gatewayLimitsMAX_BOTTLE_TOLD) {
@@ -105,6 +116,7 @@ func (t *toldTable) put(ifindex uint32, names []Told) error {
 		if !known {
 			t.counts[ifindex]++
 		}
+		t.known[toldNameOf(k)] = expires
 	}
 	return nil
 }
@@ -129,6 +141,7 @@ func (t *toldTable) drop(ifindex uint32, names []Told) error {
 		switch err := t.entries.Delete(k); {
 		case err == nil:
 			t.counts[ifindex]--
+			delete(t.known, toldNameOf(k))
 		case !errors.Is(err, ebpf.ErrKeyNotExist):
 			return fmt.Errorf("forget name: %w", err)
 		}
