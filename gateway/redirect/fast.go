@@ -47,14 +47,24 @@ type fastTable struct {
 	next   uint32 // where the search for a free number begins
 	// reclaimed is when unused numbers were last looked for.
 	reclaimed time.Time
-	pins      map[place]map[gatewayPinKey]gatewayPin // what the kernel has
-	counts    map[uint32]int                         // pins by ifindex
+	pins      map[place]map[grantKey]gatewayPin // what the kernel has
+	counts    map[uint32]int                    // pins by ifindex
 }
 
 // place is an address as one link knows it.
 type place struct{ ifindex, addr uint32 }
 
-func placeOf(k gatewayPinKey) place { return place{k.Ifindex, k.Daddr} }
+// key is the kernel's for the pin of k there.
+func (p place) key(k grantKey) gatewayPinKey {
+	key := gatewayPinKey{Ifindex: p.ifindex, Daddr: p.addr, Dport: k.port, NameLen: uint16(len(k.name))}
+	copy(key.Name[:], k.name)
+	return key
+}
+
+// destination is the kernel's key for what the pin of k is at.
+func (p place) destination(k grantKey) gatewayDestinationKey {
+	return gatewayDestinationKey{Ifindex: p.ifindex, Daddr: p.addr, Dport: k.port}
+}
 
 // pinSlack is how far from its time a pin may end, in nanoseconds. What is that near is not written again: one address can have
 // many names, and a new one of them leaves the others as they are.
@@ -64,7 +74,7 @@ const pinSlack = uint64(100 * time.Millisecond)
 // not know the reasons of, and keeps its flows with their permissions.
 func newFastTable(o *gatewayObjects) (*fastTable, error) {
 	t := &fastTable{objects: o, obstacle: "no link is set up yet", grants: make(map[grantKey]grant),
-		taken: make(map[uint32]grantKey), pins: make(map[place]map[gatewayPinKey]gatewayPin), counts: make(map[uint32]int)}
+		taken: make(map[uint32]grantKey), pins: make(map[place]map[grantKey]gatewayPin), counts: make(map[uint32]int)}
 	if err := clearMap[gatewayDestinationKey, gatewayDestination](o.Destinations); err != nil {
 		return nil, err
 	}
@@ -195,7 +205,7 @@ func (t *fastTable) reclaim() error {
 	used := make(map[grantKey]bool)
 	for _, here := range t.pins {
 		for k := range here {
-			used[grantOf(k)] = true
+			used[k] = true
 		}
 	}
 	if err := t.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) { used[t.taken[f.Grant]] = true }); err != nil {
@@ -214,29 +224,25 @@ func (t *fastTable) reclaim() error {
 	return nil
 }
 
-func grantOf(k gatewayPinKey) grantKey {
-	return grantKey{k.Ifindex, k.Dport, string(k.Name[:k.NameLen])}
-}
-
 // set makes pins all that the link may call at addr.
 func (t *fastTable) set(ifindex uint32, addr netip.Addr, pins []FastPin) error {
 	now, err := monotonic()
 	if err != nil {
 		return err
 	}
-	want := make(map[gatewayPinKey]uint64, len(pins))
+	at := place{ifindex, networkOrder32(addr)}
+	want := make(map[grantKey]uint64, len(pins))
 	until := make(map[gatewayDestinationKey]uint64)
 	for _, p := range pins {
-		k := gatewayPinKey{Ifindex: ifindex, Daddr: networkOrder32(addr), Dport: networkOrder16(p.Port), NameLen: uint16(len(p.Name))}
 		if len(p.Name) == 0 || len(p.Name) > 253 || p.Port == 0 || p.For <= 0 {
 			return fmt.Errorf("pin %q port %d: not a name, a port and a time", p.Name, p.Port)
 		}
-		copy(k.Name[:], p.Name)
+		k := grantKey{ifindex, networkOrder16(p.Port), p.Name}
 		want[k] = now + uint64(p.For)
-		d := gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}
+		d := at.destination(k)
 		until[d] = max(until[d], want[k])
 	}
-	err = t.dropAt(place{ifindex, networkOrder32(addr)}, func(k gatewayPinKey, _ gatewayPin) bool {
+	err = t.dropAt(at, func(k grantKey, _ gatewayPin) bool {
 		_, wanted := want[k]
 		return !wanted
 	}, until)
@@ -244,7 +250,7 @@ func (t *fastTable) set(ifindex uint32, addr netip.Addr, pins []FastPin) error {
 		return err
 	}
 	for k, expires := range want {
-		if err := t.pin(k, expires); err != nil {
+		if err := t.pin(at, k, expires); err != nil {
 			return err
 		}
 	}
@@ -257,13 +263,12 @@ func (t *fastTable) set(ifindex uint32, addr netip.Addr, pins []FastPin) error {
 }
 
 // pin writes a pin, unless it is there as it should be.
-func (t *fastTable) pin(k gatewayPinKey, expires uint64) error {
-	at := placeOf(k)
+func (t *fastTable) pin(at place, k grantKey, expires uint64) error {
 	old, known := t.pins[at][k]
-	if !known && t.counts[k.Ifindex] >= maxBottlePins {
+	if !known && t.counts[at.ifindex] >= maxBottlePins {
 		return fmt.Errorf("write pin: the bottle has %d", maxBottlePins)
 	}
-	g, err := t.grantFor(grantOf(k))
+	g, err := t.grantFor(k)
 	if err != nil {
 		return err
 	}
@@ -271,23 +276,23 @@ func (t *fastTable) pin(k gatewayPinKey, expires uint64) error {
 	if known && p.Epoch == old.Epoch && p.Grant == old.Grant && max(expires, old.Expires)-min(expires, old.Expires) < pinSlack {
 		return nil
 	}
-	if err := t.objects.Pins.Put(k, p); err != nil {
+	if err := t.objects.Pins.Put(at.key(k), p); err != nil {
 		return fmt.Errorf("write pin: %w", err)
 	}
 	if !known {
-		t.counts[k.Ifindex]++
+		t.counts[at.ifindex]++
 	}
 	if t.pins[at] == nil {
-		t.pins[at] = make(map[gatewayPinKey]gatewayPin, 1)
+		t.pins[at] = make(map[grantKey]gatewayPin, 1)
 	}
 	t.pins[at][k] = p
 	return nil
 }
 
 // drop deletes the pins that unwanted names, wherever they are. See dropAt.
-func (t *fastTable) drop(unwanted func(gatewayPinKey, gatewayPin) bool, keep map[gatewayDestinationKey]uint64) error {
+func (t *fastTable) drop(unwanted func(place, grantKey, gatewayPin) bool, keep map[gatewayDestinationKey]uint64) error {
 	for at := range t.pins {
-		if err := t.dropAt(at, unwanted, keep); err != nil {
+		if err := t.dropAt(at, func(k grantKey, p gatewayPin) bool { return unwanted(at, k, p) }, keep); err != nil {
 			return err
 		}
 	}
@@ -297,23 +302,23 @@ func (t *fastTable) drop(unwanted func(gatewayPinKey, gatewayPin) bool, keep map
 // dropAt deletes the pins of a place that unwanted names, and first the
 // destinations of theirs that are not among keep, so that no flow begins that
 // has no pin.
-func (t *fastTable) dropAt(at place, unwanted func(gatewayPinKey, gatewayPin) bool, keep map[gatewayDestinationKey]uint64) error {
+func (t *fastTable) dropAt(at place, unwanted func(grantKey, gatewayPin) bool, keep map[gatewayDestinationKey]uint64) error {
 	for k, p := range t.pins[at] {
 		if !unwanted(k, p) {
 			continue
 		}
-		d := gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}
+		d := at.destination(k)
 		if _, ok := keep[d]; !ok {
 			if err := t.objects.Destinations.Delete(d); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				return fmt.Errorf("delete destination: %w", err)
 			}
 		}
-		if err := t.objects.Pins.Delete(k); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := t.objects.Pins.Delete(at.key(k)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete pin: %w", err)
 		}
 		delete(t.pins[at], k)
-		if t.counts[k.Ifindex]--; t.counts[k.Ifindex] == 0 {
-			delete(t.counts, k.Ifindex)
+		if t.counts[at.ifindex]--; t.counts[at.ifindex] == 0 {
+			delete(t.counts, at.ifindex)
 		}
 	}
 	if len(t.pins[at]) == 0 {
@@ -340,7 +345,7 @@ func (t *fastTable) revoke(ifindex uint32, keep func(name string, port uint16) b
 		delete(t.grants, k)
 		delete(t.taken, g.id)
 	}
-	errs = append(errs, t.drop(func(k gatewayPinKey, _ gatewayPin) bool { return gone[grantOf(k)] }, nil))
+	errs = append(errs, t.drop(func(_ place, k grantKey, _ gatewayPin) bool { return gone[k] }, nil))
 	return errors.Join(errs...)
 }
 
@@ -352,24 +357,24 @@ func (t *fastTable) expire() error {
 		return err
 	}
 	live := make(map[gatewayDestinationKey]uint64)
-	for _, here := range t.pins {
+	for at, here := range t.pins {
 		for k, p := range here {
 			if p.Expires > now {
-				live[gatewayDestinationKey{Ifindex: k.Ifindex, Daddr: k.Daddr, Dport: k.Dport}] = p.Expires
+				live[at.destination(k)] = p.Expires
 			}
 		}
 	}
-	return t.drop(func(_ gatewayPinKey, p gatewayPin) bool { return p.Expires <= now }, live)
+	return t.drop(func(_ place, _ grantKey, p gatewayPin) bool { return p.Expires <= now }, live)
 }
 
 // dropAddrs deletes the pins of every address that is not usable.
 func (t *fastTable) dropAddrs(usable func(netip.Addr) bool) error {
 	known := make(map[uint32]bool)
-	return t.drop(func(k gatewayPinKey, _ gatewayPin) bool {
-		ok, asked := known[k.Daddr]
+	return t.drop(func(at place, _ grantKey, _ gatewayPin) bool {
+		ok, asked := known[at.addr]
 		if !asked {
-			ok = usable(addrOf(k.Daddr))
-			known[k.Daddr] = ok
+			ok = usable(addrOf(at.addr))
+			known[at.addr] = ok
 		}
 		return !ok
 	}, nil)

@@ -37,8 +37,20 @@ type toldName struct {
 	name string
 }
 
-func toldNameOf(k gatewayToldKey) toldName {
-	return toldName{place{k.Ifindex, k.Addr}, string(k.Name[:min(int(k.NameLen), len(k.Name))])}
+// toldNameOf returns the key of n. The error says that it is none.
+func toldNameOf(ifindex uint32, n Told) (toldName, error) {
+	a := n.Addr.Unmap()
+	if len(n.Name) == 0 || len(n.Name) > 253 || !a.Is4() {
+		return toldName{}, fmt.Errorf("remember %q at %v: not a name and an IPv4 address", n.Name, n.Addr)
+	}
+	return toldName{place{ifindex, networkOrder32(a)}, n.Name}, nil
+}
+
+// key is n as the kernel has it.
+func (n toldName) key() gatewayToldKey {
+	k := gatewayToldKey{Ifindex: n.ifindex, Addr: n.addr, NameLen: uint16(len(n.name))}
+	copy(k.Name[:], n.name)
+	return k
 }
 
 // newToldTable takes over what an earlier process left.
@@ -63,7 +75,7 @@ func (t *toldTable) sweep(unwanted func(gatewayToldKey) bool) error {
 			gone = append(gone, k)
 		} else {
 			counts[k.Ifindex]++
-			known[toldNameOf(k)] = expires
+			known[toldName{place{k.Ifindex, k.Addr}, string(k.Name[:min(int(k.NameLen), len(k.Name))])}] = expires
 		}
 	}
 	if err := it.Err(); err != nil {
@@ -98,50 +110,40 @@ func (t *toldTable) put(ifindex uint32, names []Told) error {
 		return err
 	}
 	for _, n := range names {
-		k, err := toldKey(ifindex, n)
+		k, err := toldNameOf(ifindex, n)
 		if err != nil {
 			return err
 		}
 		expires := now.mono + uint64(max(0, n.Expires.Sub(now.now)))
-		old, known := t.known[toldNameOf(k)]
+		old, known := t.known[k]
 		if known && old+pinSlack > expires {
 			continue
 		}
 		if !known && t.counts[ifindex] >= int(gatewayLimitsMAX_BOTTLE_TOLD) {
 			return fmt.Errorf("remember %q: the bottle has %d names at addresses remembered", n.Name, t.counts[ifindex])
 		}
-		if err := t.entries.Put(k, expires); err != nil {
+		if err := t.entries.Put(k.key(), expires); err != nil {
 			return fmt.Errorf("remember %q: %w", n.Name, err)
 		}
 		if !known {
 			t.counts[ifindex]++
 		}
-		t.known[toldNameOf(k)] = expires
+		t.known[k] = expires
 	}
 	return nil
-}
-
-func toldKey(ifindex uint32, n Told) (gatewayToldKey, error) {
-	a := n.Addr.Unmap()
-	if len(n.Name) == 0 || len(n.Name) > 253 || !a.Is4() {
-		return gatewayToldKey{}, fmt.Errorf("remember %q at %v: not a name and an IPv4 address", n.Name, n.Addr)
-	}
-	k := gatewayToldKey{Ifindex: ifindex, Addr: networkOrder32(a), NameLen: uint16(len(n.Name))}
-	copy(k.Name[:], n.Name)
-	return k, nil
 }
 
 // drop forgets names, each at its address. What it cannot name was never remembered.
 func (t *toldTable) drop(ifindex uint32, names []Told) error {
 	for _, n := range names {
-		k, err := toldKey(ifindex, n)
+		k, err := toldNameOf(ifindex, n)
 		if err != nil {
 			continue
 		}
-		switch err := t.entries.Delete(k); {
+		switch err := t.entries.Delete(k.key()); {
 		case err == nil:
 			t.counts[ifindex]--
-			delete(t.known, toldNameOf(k))
+			delete(t.known, k)
 		case !errors.Is(err, ebpf.ErrKeyNotExist):
 			return fmt.Errorf("forget name: %w", err)
 		}
