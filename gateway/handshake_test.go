@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -12,6 +13,8 @@ import (
 	"errors"
 	"hash"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"sync"
@@ -219,4 +222,40 @@ func TestHandshakesAreBounded(t *testing.T) {
 		t.Errorf("record %+v; want a handshake that took too long", r)
 	}
 	waitFor(t, func() bool { return len(meter.handshakes) == 0 && len(meter.hellos) == 0 })
+}
+
+// hijackable is a response whose connection can be taken over.
+type hijackable struct {
+	http.ResponseWriter
+	conn *timedConn
+}
+
+// Hijack is [http.Hijacker].Hijack.
+func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
+}
+
+// timedConn remembers its write deadline.
+type timedConn struct {
+	net.Conn
+	writeBy time.Time
+}
+
+// SetWriteDeadline is [net.Conn].SetWriteDeadline.
+func (c *timedConn) SetWriteDeadline(t time.Time) error {
+	c.writeBy = t
+	return nil
+}
+
+// TestTakenOverConnectionsHaveADeadline: a WebSocket's connection has a write deadline before anything is written, for the same
+// reason.
+func TestTakenOverConnectionsHaveADeadline(t *testing.T) {
+	conn := &timedConn{}
+	x := &exchange{s: &session{engine: newWorld(t, nil).g.engine}, w: &tally{ResponseWriter: hijackable{httptest.NewRecorder(), conn}}}
+	if _, _, err := x.takeOver(http.Header{}); err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(conn.writeBy); left <= 0 || left > websocketWrite {
+		t.Errorf("%v are left", left)
+	}
 }

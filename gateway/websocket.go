@@ -117,7 +117,8 @@ func (x *exchange) takeOver(h http.Header) (guestEnd, io.Reader, error) {
 	if len(rest) > 0 {
 		in = io.MultiReader(bytes.NewReader(bytes.Clone(rest)), in)
 	}
-	return &guestConn{Conn: conn}, in, nil
+	guest := &guestConn{Conn: conn}
+	return guest, in, guest.inTime() // TLS itself may write before the first message does
 }
 
 // guestConn is a connection of a guest's that has become a WebSocket's.
@@ -128,13 +129,20 @@ type guestConn struct {
 
 // Write is [io.Writer].Write, for one goroutine at a time.
 func (c *guestConn) Write(p []byte) (int, error) {
-	if by, due := http1.Deadline(c.writeBy, websocketWrite); due {
-		if err := c.SetWriteDeadline(by); err != nil {
-			return 0, err
-		}
-		c.writeBy = by
+	if err := c.inTime(); err != nil {
+		return 0, err
 	}
 	return c.Conn.Write(p)
+}
+
+// inTime gives what is written next its time.
+func (c *guestConn) inTime() error {
+	by, due := http1.Deadline(c.writeBy, websocketWrite)
+	if !due {
+		return nil
+	}
+	c.writeBy = by
+	return c.SetWriteDeadline(by)
 }
 
 // end does nothing: a closed connection can be touched.
