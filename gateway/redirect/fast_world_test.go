@@ -34,8 +34,9 @@ type fastStage struct {
 	g    *guest
 	mu   sync.Mutex
 	over []FastEvent
-	// names are those that the server was called by.
-	names []string
+	// names are those that the server was called by, callers where from.
+	names   []string
+	callers []netip.AddrPort
 	// unwatch ends what watchEvents began.
 	unwatch func()
 }
@@ -151,6 +152,7 @@ func (s *fastStage) serve() {
 						s.mu.Lock()
 						defer s.mu.Unlock()
 						s.names = append(s.names, h.ServerName)
+						s.callers = append(s.callers, h.Conn.RemoteAddr().(*net.TCPAddr).AddrPort())
 						return nil, nil
 					}})
 				_, _ = io.Copy(tc, tc)

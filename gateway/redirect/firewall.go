@@ -34,6 +34,9 @@ func (f firewall) ensure(links []string) (changed bool, err error) {
 	if err := want.replace(); err != nil {
 		return false, err
 	}
+	if err := want.randomise(); err != nil {
+		return true, err
+	}
 	if diff, err = want.compare(); err != nil {
 		return true, err
 	}
@@ -190,8 +193,8 @@ func describe(e expr.Any) string {
 		return fmt.Sprintf("meta %d %t", e.Key, e.SourceRegister)
 	case *expr.Bitwise:
 		return fmt.Sprintf("bitwise %x %x", e.Mask, e.Xor)
-	case *expr.Masq: // its flags are not read, either
-		return fmt.Sprintf("masquerade %t %d %d", e.ToPorts, e.RegProtoMin, e.RegProtoMax)
+	case *expr.Masq:
+		return fmt.Sprintf("masquerade %t %t %d %d", e.ToPorts, e.FullyRandom, e.RegProtoMin, e.RegProtoMax)
 	case *expr.Payload:
 		return fmt.Sprintf("payload %d %d %d", e.Base, e.Offset, e.Len)
 	}

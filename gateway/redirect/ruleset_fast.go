@@ -79,8 +79,10 @@ func toBottle() [][]expr.Any {
 	}
 }
 
-// addTranslation gives fast-path flows the uplink's address. Within the range
-// the kernel begins at a random port (nf_nat_l4proto_unique_tuple).
+// addTranslation gives fast-path flows the uplink's address, and a random port
+// of the range. Without fully-random the kernel keeps a port of the bottle's that
+// is in the range (get_unique_tuple in nf_nat_core.c), so that a bottle could
+// choose by which one its flows leave (CVE-2021-3773).
 func (r *ruleset) addTranslation() {
 	policy, priority := nftables.ChainPolicyAccept, *nftables.ChainPriorityNATSource
 	c := &nftables.Chain{Table: r.table, Name: chainTranslate, Type: nftables.ChainTypeNAT,
@@ -93,7 +95,7 @@ func (r *ruleset) addTranslation() {
 		nameIn(expr.MetaKeyOIFNAME, setUplinks), protocol(unix.IPPROTO_TCP),
 		[]expr.Any{
 			port(portRegisterMin, translatePortMin), port(portRegisterMax, translatePortMax),
-			&expr.Masq{ToPorts: true, RegProtoMin: portRegisterMin, RegProtoMax: portRegisterMax},
+			&expr.Masq{ToPorts: true, FullyRandom: true, RegProtoMin: portRegisterMin, RegProtoMax: portRegisterMax},
 		},
 	)}})
 }
