@@ -210,16 +210,6 @@ func (g *Gateway) publish(r *Record) {
 	}
 }
 
-// newRequestRecord counts a request on f and returns its record, with all that the flow knows filled in, but without a time.
-func (b *bottle) newRequestRecord(f *flow) Record {
-	f.requests.Add(1)
-	return Record{
-		Type: RecordRequest, ID: newID("r-"), Flow: f.id, Bottle: b.name, Plan: b.current().digest,
-		Src: f.src, Dst: f.dst, Host: f.host, Port: f.port, Protocol: f.protocol,
-		Lane: LaneIntercept, TLSVersion: f.tlsVersion, ALPN: f.alpn,
-	}
-}
-
 // sweepLoop looks after relayed flows until the bottle is shut.
 func (b *bottle) sweepLoop() {
 	tick := time.NewTicker(b.g.waits.Sweep)

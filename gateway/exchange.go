@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gatewayd/gateway/http1"
 	"gatewayd/gateway/inject"
 	"gatewayd/gateway/pipelock"
 	"gatewayd/gateway/routes"
@@ -33,8 +34,10 @@ type exchange struct {
 	start time.Time
 	rec   Record
 
-	out http.Request // what goes upstream, once it is prepared
-	url url.URL      // its
+	out  http.Request  // what goes upstream, once it is prepared
+	url  url.URL       // its
+	ask  http1.Request // the same, as it is sent over HTTP/1.1
+	told http1.Answer  // what came back
 
 	host     string // canonical
 	asked    string // path and query in one
@@ -51,6 +54,7 @@ type exchange struct {
 	masker   *inject.Masker // hides what was injected; nil if nothing was
 
 	delivery delivery // of the response's body
+	alone    bool     // it is over, and nobody else has its memory
 
 	sent   atomic.Int64 // bytes of the request's body that went on
 	leak   atomic.Pointer[pipelock.Finding]
@@ -63,8 +67,10 @@ type exchange struct {
 
 // newExchange returns the exchange of one request.
 func newExchange(s *session, w http.ResponseWriter, r *http.Request) *exchange {
-	x := &exchange{s: s, snap: s.snapshot(), tally: tally{ResponseWriter: w}, r: r, start: time.Now(), rec: s.begin()}
-	x.w = &x.tally
+	x := s.engine.spare.get()
+	x.s, x.snap, x.r, x.start = s, s.snapshot(), r, time.Now()
+	x.tally.ResponseWriter, x.w = w, &x.tally
+	s.begin(&x.rec)
 	x.paced, _ = r.Body.(*bodyWatch)
 	x.rec.Plan = x.snap.digest
 	x.rec.Method, x.rec.Host = ownMethod(r.Method), s.host

@@ -28,6 +28,7 @@ type engine struct {
 	bodies *bytePool
 	pieces *bytePool
 	masks  maskPool
+	spare  exchangePool
 	wires  gwtls.WireBuffers
 	body   http1.Limits  // what http1.Limits says of bodies, for those over HTTP/2
 	rest   time.Duration // how long a body that nobody reads is taken after the answer
@@ -37,7 +38,7 @@ type engine struct {
 func newEngine(log *slog.Logger) *engine {
 	e := &engine{rest: h2Rest, bodies: newBytePool(deliveryBuffer), pieces: newBytePool(websocketMessage + frameHead)}
 	serve := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { sessionOf(r.Context()).ServeHTTP(w, r) })
-	e.h1 = &http1.Server{Handler: serve, Log: log, ErrorBody: func(ctx context.Context, err *http1.ProtocolError) (string, []byte) {
+	e.h1 = &http1.Server{Log: log, ErrorBody: func(ctx context.Context, err *http1.ProtocolError) (string, []byte) {
 		return sessionOf(ctx).refused(err)
 	}}
 	e.h2 = &http2.Server{Handler: serve, Log: log}
@@ -57,7 +58,7 @@ func (e *engine) serve(ctx context.Context, conn net.Conn, s *session) {
 		e.h2.Serve(ctx, s.closing, conn, (*h2Account)(s))
 		return
 	}
-	_ = e.h1.Serve(ctx, s.closing, conn) // the flow's record tells how it ended, and refusals have records of their own
+	_ = e.h1.ServeWith(ctx, s.closing, conn, s) // the flow's record tells how it ended, and refusals have records of their own
 }
 
 // serveIntercept answers the requests on a connection whose flow is intercepted. It blocks until the connection ends, and

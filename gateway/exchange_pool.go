@@ -27,6 +27,26 @@ func (p *bytePool) get() *[]byte {
 // put takes back what get lent.
 func (p *bytePool) put(b *[]byte) { p.pool.Put(b) }
 
+// exchangePool lends the memory of exchanges.
+type exchangePool struct{ pool sync.Pool }
+
+// get returns an empty exchange.
+func (p *exchangePool) get() *exchange {
+	if x, ok := p.pool.Get().(*exchange); ok {
+		return x
+	}
+	return new(exchange)
+}
+
+// put takes back what get lent, and forgets what was in it. Nobody else may hold any of it.
+func (p *exchangePool) put(x *exchange) {
+	x.told.Reset()
+	kept := x.told
+	*x = exchange{}
+	x.told = kept
+	p.pool.Put(x)
+}
+
 // maskPool lends masking streams with the memory that they have.
 type maskPool struct{ pool sync.Pool }
 

@@ -326,8 +326,11 @@ func (x *exchange) withoutCredential(err error) *denial {
 // connected notes the upstream's address.
 func (x *exchange) connected(remote netip.AddrPort) { x.rec.Upstream = remote }
 
-// interim sends a 1xx response on (RFC 9110 section 15.2). 100 is sent when the body is first read, and 101 is final.
-func (x *exchange) interim(code int, header http.Header) {
+// memory lends the exchange's own.
+func (x *exchange) memory() (*http1.Request, *http1.Answer) { return &x.ask, &x.told }
+
+// Interim sends a 1xx response on (RFC 9110 section 15.2). 100 is sent when the body is first read, and 101 is final.
+func (x *exchange) Interim(code int, header http.Header) {
 	if code == http.StatusContinue || code == http.StatusSwitchingProtocols {
 		return
 	}

@@ -63,6 +63,8 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 		return x.broke(err)
 	}
 	x.copyTrailer(resp)
+	// A body, of the request or over HTTP/2, has its own goroutines; a response without length holds its header to its end.
+	x.alone = !x.s.h2 && x.out.Body == nil && x.r.Body == http.NoBody && resp.ContentLength >= 0 && len(resp.Trailer) == 0 && !x.delivery.late
 	return true
 }
 
@@ -164,7 +166,7 @@ func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
 		d.flushHead()
 	case !wholeBuffered(resp):
 		t := time.AfterFunc(headDelay, d.flushHead)
-		defer t.Stop()
+		defer func() { d.late = !t.Stop() }()
 		defer d.end()
 	}
 	pool := x.s.engine.pieces // a guest that takes nothing of many answers has no more than that of each here
@@ -233,6 +235,7 @@ type delivery struct {
 	mu    sync.Mutex
 	w     *tally
 	begun bool // the head has left, or must be left alone
+	late  bool // a flush of the head has begun, and may not be over
 }
 
 // flushHead sends the head if nothing has been sent yet.

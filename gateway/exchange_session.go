@@ -20,8 +20,9 @@ type roundTripper interface {
 
 // observer is told what happens before a response is there.
 type observer interface {
-	connected(remote netip.AddrPort)        // before the request is sent, for each try
-	interim(status int, header http.Header) // with each 1xx response
+	connected(remote netip.AddrPort)         // before the request is sent, for each try
+	Interim(status int, header http.Header)  // with each 1xx response; the header is not the observer's to keep
+	memory() (*http1.Request, *http1.Answer) // for what is sent and what comes back, over HTTP/1.1
 }
 
 // running is told which requests are under way, so that a new plan can end those that it forbids.
@@ -35,7 +36,7 @@ type running interface {
 type session struct {
 	snapshot func() *snapshot // the plan in force
 	upstream roundTripper
-	begin    func() Record // a record with all that the flow knows, but no time
+	begin    func(*Record) // fills in all that the flow knows
 	running  running
 	record   func(Record)
 	ready    func() bool // whether a record can be taken; false only where it must be
@@ -62,7 +63,7 @@ func (f *flow) session(denied *routes.Verdict) *session {
 		snapshot: f.b.current, tripped: f.b.isTripped, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record, running: f,
 		meter: f.b.meter, over: f.overBudget,
 		ready: f.b.g.auditReady, closing: f.b.taking,
-		begin:  func() Record { return f.b.newRequestRecord(f) },
+		begin:  f.beginRecord,
 		bottle: f.b.name, host: f.host, port: f.port, protocol: f.protocol, h2: f.alpn == alpnH2, denied: denied,
 	}
 }
@@ -89,7 +90,12 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			r.Body = body
 		}
 	}
-	if !s.serve(newExchange(s, w, r)) {
+	x := newExchange(s, w, r)
+	whole := s.serve(x)
+	if x.alone {
+		s.engine.spare.put(x)
+	}
+	if !whole {
 		panic(http.ErrAbortHandler)
 	}
 }
@@ -107,7 +113,8 @@ func (s *session) serve(x *exchange) (whole bool) {
 
 // refused records a request that was refused before it became one, and returns what the guest is told.
 func (s *session) refused(err *http1.ProtocolError) (contentType string, body []byte) {
-	x := &exchange{s: s, rec: s.begin()}
+	x := &exchange{s: s}
+	s.begin(&x.rec)
 	x.rec.Time = time.Now().UTC()
 	x.rec.Status = err.Status
 	x.rec.Lane, x.rec.Reason, x.rec.Error = LaneNone, routes.Reason("http_"+string(err.Reason)), err.Detail

@@ -278,6 +278,14 @@ func (f *flow) finish() {
 	f.b.record(r)
 }
 
+// beginRecord counts a request on the flow and fills in what the flow knows of it, but no time. r is empty.
+func (f *flow) beginRecord(r *Record) {
+	f.requests.Add(1)
+	r.Type, r.ID, r.Flow, r.Bottle, r.Plan = RecordRequest, newID("r-"), f.id, f.b.name, f.b.current().digest
+	r.Src, r.Dst, r.Host, r.Port, r.Protocol = f.src, f.dst, f.host, f.port, f.protocol
+	r.Lane, r.TLSVersion, r.ALPN = LaneIntercept, f.tlsVersion, f.alpn
+}
+
 // info returns the flow's state for the operator.
 func (f *flow) info() FlowInfo {
 	f.mu.Lock()

@@ -208,7 +208,7 @@ func traceFor(on observer) *httptrace.ClientTrace {
 	return &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { on.connected(remoteOf(info.Conn)) },
 		Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
-			on.interim(status, http.Header(header))
+			on.Interim(status, http.Header(header))
 			return nil
 		},
 	}

@@ -72,9 +72,10 @@ func repeatable(req *http1.Request) bool {
 
 // request makes what is sent of req.
 func (p *upstreamPool) request(req *http.Request, on observer) *http1.Request {
-	out := &http1.Request{
+	out, answer := on.memory()
+	*out = http1.Request{
 		Method: req.Method, Target: target(req.URL), Host: p.authority,
-		Header: req.Header, Length: req.ContentLength, Trailer: req.Trailer, Interim: on.interim,
+		Header: req.Header, Length: req.ContentLength, Trailer: req.Trailer, Interim: on, Answer: answer,
 	}
 	if req.Body != nil && req.Body != http.NoBody {
 		out.Body = io.Reader(req.Body)

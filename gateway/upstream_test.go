@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"gatewayd/gateway/http1"
 	"gatewayd/gateway/routes"
 )
 
@@ -74,7 +75,10 @@ func (w *world) bare(waits Deadlines) *upstream {
 type nobody struct{}
 
 func (nobody) connected(netip.AddrPort) {}
-func (nobody) interim(int, http.Header) {}
+func (nobody) Interim(int, http.Header) {}
+func (nobody) memory() (*http1.Request, *http1.Answer) {
+	return new(http1.Request), new(http1.Answer)
+}
 
 func get(path string, major int) *http.Request {
 	return &http.Request{

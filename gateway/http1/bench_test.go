@@ -145,7 +145,7 @@ func BenchmarkParseHead(b *testing.B) {
 	lim := Limits{}.withDefaults()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := parseHead(benchRequest, &lim); err != nil {
+		if err := new(head).parse(benchRequest, &lim); err != nil {
 			b.Fatal(err)
 		}
 	}

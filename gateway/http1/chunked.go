@@ -134,7 +134,7 @@ func (c *chunkReader) readTrailer() error {
 		c.ended = true
 		return nil
 	}
-	trailer, bad := parseFields(string(text), lines)
+	trailer, bad := new(fields).parse(string(text), lines)
 	if bad != nil {
 		return refuse(ReasonTrailer, bad.Detail)
 	}

@@ -84,8 +84,12 @@ type Request struct {
 	// Near says that reading Body waits for nobody and that it is small: then the caller's goroutine reads and sends it.
 	Near    bool
 	Trailer http.Header // filled when Body ends; its keys are announced
-	// Interim, if not nil, is called with each 1xx response but 100 and 101, before RoundTrip returns.
-	Interim func(status int, header http.Header)
+	// Interim, if not nil, is told of each 1xx response but 100 and 101, before RoundTrip returns. It does not keep the header.
+	Interim interface {
+		Interim(status int, header http.Header)
+	}
+	// Answer, if not nil, is where the response is put, in place of memory of its own.
+	Answer *Answer
 }
 
 // LostError says that the connection ended without a byte of a response: the server may have closed it before it saw the

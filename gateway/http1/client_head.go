@@ -13,30 +13,38 @@ type responseHead struct {
 	trailer http.Header // of a chunked body, filled at its end; nil otherwise
 	framing framing     // length is less than 0 if the end of the connection ends the body
 	close   bool        // the connection ends with this response
+
+	fields fields
 }
 
-// parseResponseHead parses one whole head, from the status line to the empty line (RFC 9112 section 4). It has no state and
-// reads nothing else.
-func parseResponseHead(text string, lim *ClientLimits) (*responseHead, *ProtocolError) {
+// reset forgets the head and keeps its memory.
+func (h *responseHead) reset() {
+	kept := h.fields
+	kept.reset()
+	*h = responseHead{fields: kept}
+}
+
+// parse parses one whole head, from the status line to the empty line (RFC 9112 section 4), into h, which is empty. It reads
+// nothing else.
+func (h *responseHead) parse(text string, lim *ClientLimits) *ProtocolError {
 	if len(text) > lim.HeadBytes {
-		return nil, tooLarge()
+		return tooLarge()
 	}
 	line, rest, ok := strings.Cut(text, "\r\n")
 	if !ok {
-		return nil, refuse(ReasonStatusLine, "the status line has no end")
+		return refuse(ReasonStatusLine, "the status line has no end")
 	}
-	h := &responseHead{}
 	if err := h.statusLine(line); err != nil {
-		return nil, err
+		return err
 	}
-	header, err := parseFields(rest, lim.Fields)
+	header, err := h.fields.parse(rest, lim.Fields)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.header = header
 	connection := header["Connection"]
 	h.close = hasToken(connection, "close") || h.minor == 0 && !hasToken(connection, "keep-alive")
-	return h, h.parseFraming()
+	return h.parseFraming()
 }
 
 // statusLine parses "version SP status SP [reason]" without its line end. The last space may be missing where nothing follows

@@ -7,16 +7,34 @@ import (
 	"net/http"
 )
 
+// Answer is the memory of a response, for [Request].Answer. The zero value is ready for use.
+type Answer struct {
+	head     responseHead
+	response http.Response
+	body     responseBody
+}
+
+// Reset forgets the response and keeps the memory. Nobody may hold any of the response, its header and its body among it.
+func (a *Answer) Reset() {
+	a.head.reset()
+	a.response, a.body = http.Response{}, responseBody{}
+}
+
 // receive reads the response's head, and those of interim responses before it.
 func (c *ClientConn) receive(req *Request) (*http.Response, error) {
 	lim := &c.client.lim
+	a := req.Answer
+	if a == nil {
+		a = new(Answer)
+	}
+	h := &a.head
 	for interim := 0; ; interim++ {
-		h, err := c.readResponseHead()
-		if err != nil {
+		h.reset()
+		if err := c.readResponseHead(h); err != nil {
 			return nil, err
 		}
 		if h.status >= 200 || h.status == http.StatusSwitchingProtocols {
-			return c.response(req, h)
+			return c.response(req, a), nil
 		}
 		if interim >= lim.Interim {
 			return nil, refuse(ReasonInterim, "too many interim responses")
@@ -24,7 +42,7 @@ func (c *ClientConn) receive(req *Request) (*http.Response, error) {
 		switch {
 		case h.status != http.StatusContinue:
 			if req.Interim != nil {
-				req.Interim(h.status, h.header)
+				req.Interim.Interim(h.status, h.header)
 			}
 		case c.sending != nil:
 			c.sending.answer(true)
@@ -32,26 +50,25 @@ func (c *ClientConn) receive(req *Request) (*http.Response, error) {
 	}
 }
 
-// readResponseHead reads and parses one head. A connection that ends before its first byte is lost.
-func (c *ClientConn) readResponseHead() (*responseHead, error) {
+// readResponseHead reads one head and parses it into h. A connection that ends before its first byte is lost.
+func (c *ClientConn) readResponseHead(h *responseHead) error {
 	b, lim := &c.reader, &c.client.lim
 	for scanned := 0; ; {
 		end, resume, bad := headEnd(b.buf[b.r:b.w], scanned)
 		if bad != nil {
-			return nil, bad
+			return bad
 		}
 		if end > 0 {
 			text := string(b.buf[b.r : b.r+end])
 			b.r += end
-			h, bad := parseResponseHead(text, lim)
-			if bad != nil {
-				return nil, bad
+			if bad := h.parse(text, lim); bad != nil {
+				return bad
 			}
-			return h, nil
+			return nil
 		}
 		scanned = resume
 		if b.buffered() >= lim.HeadBytes {
-			return nil, tooLarge()
+			return tooLarge()
 		}
 		if b.buf != nil && b.buffered() == len(b.buf) {
 			b.grow(min(lim.HeadBytes, 4*len(b.buf)))
@@ -59,33 +76,34 @@ func (c *ClientConn) readResponseHead() (*responseHead, error) {
 		if err := b.fill(); err != nil {
 			switch {
 			case isTimeout(err):
-				return nil, err
+				return err
 			case b.buffered() == 0:
-				return nil, &LostError{err}
+				return &LostError{err}
 			case errors.Is(err, io.EOF):
-				return nil, io.ErrUnexpectedEOF
+				return io.ErrUnexpectedEOF
 			}
-			return nil, err
+			return err
 		}
 	}
 }
 
-// response makes the final response of h.
-func (c *ClientConn) response(req *Request, h *responseHead) (*http.Response, error) {
+// response makes the final response of the head in a.
+func (c *ClientConn) response(req *Request, a *Answer) *http.Response {
+	h, resp, b := &a.head, &a.response, &a.body
 	c.headCame()
 	if c.sending != nil {
 		c.sending.answer(false)
 	}
-	resp := &http.Response{
+	*resp = http.Response{
 		StatusCode: h.status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: h.minor,
 		Header: h.header, ContentLength: h.framing.length, Trailer: h.trailer, Close: h.close,
 	}
 	if h.status == http.StatusSwitchingProtocols {
 		resp.ContentLength = -1
 		resp.Body = &upgraded{c}
-		return resp, nil
+		return resp
 	}
-	b := &responseBody{c: c, keep: !h.close, left: h.framing.length, trailer: h.trailer}
+	*b = responseBody{c: c, keep: !h.close, left: h.framing.length, trailer: h.trailer}
 	resp.Body = b
 	switch {
 	case req.Method == http.MethodHead || h.status == http.StatusNoContent || h.status == http.StatusNotModified:
@@ -103,7 +121,7 @@ func (c *ClientConn) response(req *Request, h *responseHead) (*http.Response, er
 	if b.left == 0 {
 		b.finish() // there is nothing to come, and the connection may be another exchange's at once
 	}
-	return resp, nil
+	return resp
 }
 
 // responseBody is a response's body. It belongs to one goroutine.

@@ -12,6 +12,7 @@ import (
 // connection is one guest connection while Serve runs.
 type connection struct {
 	server   *Server
+	handler  http.Handler
 	conn     net.Conn
 	remote   string // RemoteAddr in words
 	reader   reader
@@ -33,15 +34,15 @@ func (c *connection) serve(ctx context.Context) error {
 		if err := c.await(); err != nil {
 			return err
 		}
-		h, err := c.reader.readHead(lim)
-		if err != nil {
+		t := c.server.turns.get()
+		if err := c.reader.readHead(lim, &t.head); err != nil {
 			var protocol *ProtocolError
 			if errors.As(err, &protocol) {
 				c.refuse(ctx, protocol)
 			}
 			return err
 		}
-		more, err := c.exchange(h)
+		more, err := c.exchange(t)
 		if !more || err != nil {
 			return err
 		}
@@ -56,10 +57,12 @@ func modelRequest(ctx context.Context, remote string) *http.Request {
 	return (&http.Request{ProtoMajor: 1, RemoteAddr: remote, Body: http.NoBody}).WithContext(ctx)
 }
 
-// exchange serves one request. more reports whether the connection can take another.
-func (c *connection) exchange(h *head) (more bool, err error) {
-	w := c.newResponse(h)
-	r, b := c.newRequest(h, w)
+// exchange serves the request whose head is in t. more reports whether the connection can take another. A body may be read by
+// another goroutine than the handler's, which may come to its end later; else nobody but the handler has seen any of t, and it is
+// used again.
+func (c *connection) exchange(t *turn) (more bool, err error) {
+	w := c.newResponse(t)
+	r, b := c.newRequest(t, w)
 	w.body = b
 	c.watch.begin(b == nil)
 
@@ -90,6 +93,9 @@ func (c *connection) exchange(h *head) (more bool, err error) {
 	if !more {
 		c.linger()
 	}
+	if b == nil {
+		c.server.turns.put(t)
+	}
 	return more, nil
 }
 
@@ -105,24 +111,24 @@ func (c *connection) handle(w *response, r *http.Request) (aborted bool) {
 			c.server.Log.Error("serve request: handler panicked", "panic", v, "method", r.Method)
 		}
 	}()
-	c.server.Handler.ServeHTTP(w, r)
+	c.handler.ServeHTTP(w, r)
 	return false
 }
 
-// newResponse makes the writer for the request with the head h.
-func (c *connection) newResponse(h *head) *response {
-	return &response{
-		owner: c, conn: c.conn, lim: &c.server.limits, pool: &c.server.writes,
-		method: h.method, minor: h.minor, keep: !h.close,
-	}
+// newResponse makes the writer for the request whose head is in t, which is its memory.
+func (c *connection) newResponse(t *turn) *response {
+	w := &t.response
+	w.owner, w.conn, w.lim, w.pool = c, c.conn, &c.server.limits, &c.server.writes
+	w.method, w.minor, w.keep = t.head.method, t.head.minor, !t.head.close
+	return w
 }
 
 // protocols are the versions by their minor number.
 var protocols = [...]string{"HTTP/1.0", "HTTP/1.1"}
 
-// newRequest makes the request that the handler sees, and its body, nil if it has none.
-func (c *connection) newRequest(h *head, w *response) (*http.Request, *body) {
-	r := new(http.Request)
+// newRequest makes the request that the handler sees, whose memory t is, and its body, nil if it has none.
+func (c *connection) newRequest(t *turn, w *response) (*http.Request, *body) {
+	h, r := &t.head, &t.request
 	*r = *c.model
 	r.Method, r.URL, r.RequestURI, r.Host = h.method, h.url, h.target, h.host
 	r.Proto, r.ProtoMinor = protocols[h.minor], h.minor
@@ -156,7 +162,7 @@ func (c *connection) refuse(ctx context.Context, err *ProtocolError) {
 	if c.server.ErrorBody != nil {
 		contentType, content = c.server.ErrorBody(ctx, err)
 	}
-	w := c.newResponse(&head{minor: 1, close: true})
+	w := c.newResponse(&turn{head: head{minor: 1, close: true}})
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(content)))
 	w.WriteHeader(err.Status)

@@ -12,13 +12,18 @@ type gatherer interface {
 
 // writeAll writes p to conn, in one system call for several records where conn can.
 func writeAll(conn net.Conn, p []byte) error {
-	write := func() error { _, err := conn.Write(p); return err }
 	if len(p) > recordBytes {
 		if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
 			if g, ok := c.NetConn().(gatherer); ok {
-				return g.Gather(write)
+				return g.Gather(func() error { return write(conn, p) })
 			}
 		}
 	}
-	return write()
+	return write(conn, p)
+}
+
+// write writes p to conn.
+func write(conn net.Conn, p []byte) error {
+	_, err := conn.Write(p)
+	return err
 }

@@ -14,13 +14,16 @@ const maxMethod = 32
 // head is a request's head, parsed. Its strings are parts of one string that holds the whole head.
 type head struct {
 	method, target, host string
-	url                  *url.URL
-	minor                int // of the version: 0 or 1
+	url                  *url.URL // &uri
+	minor                int      // of the version: 0 or 1
 	header               http.Header
 	trailer              http.Header // keys announced by Trailer, nil if none
 	framing              framing
 	close                bool // the guest asked for, or its version means, an end after this response
 	expect               bool // 100-continue
+
+	uri    url.URL
+	fields fields
 }
 
 // headEnd looks for the end of a head in b, beginning at from, which must be the beginning of a line. It returns the
@@ -60,31 +63,30 @@ func checkStart(b []byte) *ProtocolError {
 	return nil
 }
 
-// parseHead parses one whole head, from the request line to the empty line. It has no state and reads nothing else.
-func parseHead(text string, lim *Limits) (*head, *ProtocolError) {
+// parse parses one whole head, from the request line to the empty line, into h, which is empty. It reads nothing else.
+func (h *head) parse(text string, lim *Limits) *ProtocolError {
 	if len(text) > lim.HeadBytes {
-		return nil, tooLarge()
+		return tooLarge()
 	}
 	line, rest, ok := strings.Cut(text, "\r\n")
 	if !ok {
-		return nil, refuse(ReasonRequestLine, "the request line has no end")
+		return refuse(ReasonRequestLine, "the request line has no end")
 	}
-	h := &head{}
 	if err := h.requestLine(line); err != nil {
-		return nil, err
+		return err
 	}
-	header, err := parseFields(rest, lim.Fields)
+	header, err := h.fields.parse(rest, lim.Fields)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	h.header = header
 	if err := h.parseTarget(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := h.parseFraming(); err != nil {
-		return nil, err
+		return err
 	}
-	return h, h.parseConnection()
+	return h.parseConnection()
 }
 
 // tooLarge is the refusal of a head beyond its bounds (RFC 6585 section 5).
@@ -119,46 +121,6 @@ func (h *head) requestLine(line string) *ProtocolError {
 	h.method, h.target = method, target
 	return checkTargetBytes(target)
 }
-
-// parseFields parses field lines up to the empty line, which must be the end of text. At most max are taken
-// (RFC 9112 section 5).
-func parseFields(text string, max int) (http.Header, *ProtocolError) {
-	n := strings.Count(text, "\n") - 1
-	if n > max {
-		return nil, tooLarge()
-	}
-	header := make(http.Header, max0(n))
-	values := make([]string, max0(n)) // one backing array; each key owns a slice of it with no room to grow
-	for {
-		line, rest, ok := strings.Cut(text, "\r\n")
-		if !ok {
-			return nil, refuse(ReasonFieldName, "the head has no empty line at its end")
-		}
-		if line == "" {
-			if rest != "" {
-				return nil, refuse(ReasonFieldName, "bytes follow the empty line")
-			}
-			return header, nil
-		}
-		text = rest
-		key, value, err := parseField(line)
-		if err != nil {
-			return nil, err
-		}
-		if old, ok := header[key]; ok {
-			header[key] = append(old, value)
-			continue
-		}
-		if len(values) == 0 {
-			return nil, refuse(ReasonBareLF, "a line end is not CRLF")
-		}
-		values[0] = value
-		header[key], values = values[:1:1], values[1:]
-	}
-}
-
-// max0 returns n, or 0 if it is negative.
-func max0(n int) int { return max(n, 0) }
 
 // parseField parses one field line without its end and returns the name in canonical form.
 func parseField(line string) (key, value string, err *ProtocolError) {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -118,7 +119,8 @@ func scanHead(raw []byte) (*head, []byte, *ProtocolError) {
 		}
 		return nil, nil, nil
 	}
-	h, bad := parseHead(string(raw[:end]), &lim)
+	h := new(head)
+	bad = h.parse(string(raw[:end]), &lim)
 	return h, raw[end:], bad
 }
 
@@ -166,7 +168,7 @@ func TestHeadAccepted(t *testing.T) {
 			if string(rest) != "rest" {
 				t.Errorf("left %q, want %q", rest, "rest")
 			}
-			got.url = nil
+			got.url, got.uri, got.fields = nil, url.URL{}, fields{}
 			if tt.want.header == nil {
 				tt.want.header = http.Header{}
 			}

@@ -32,6 +32,9 @@ func newLiveContext(ctx context.Context) (*liveContext, context.CancelFunc) {
 
 // liveOf returns the liveContext that ends exactly when ctx does, or nil.
 func liveOf(ctx context.Context) *liveContext {
+	if l, ok := ctx.(*liveContext); ok {
+		return l
+	}
 	if l, ok := ctx.Value(liveKey{}).(*liveContext); ok && l.Done() == ctx.Done() {
 		return l
 	}

@@ -182,34 +182,33 @@ func (b *reader) awaitRequest() error {
 	return nil
 }
 
-// readHead reads and parses one head, after awaitRequest. Every error but an I/O error is a *ProtocolError.
-func (b *reader) readHead(lim *Limits) (*head, error) {
+// readHead reads one head and parses it into h, after awaitRequest. Every error but an I/O error is a *ProtocolError.
+func (b *reader) readHead(lim *Limits, h *head) error {
 	for scanned, timed := 0, false; ; {
 		end, resume, bad := headEnd(b.buf[b.r:b.w], scanned)
 		if bad != nil {
-			return nil, bad
+			return bad
 		}
 		if end > 0 {
 			text := string(b.buf[b.r : b.r+end])
 			b.r += end
-			h, bad := parseHead(text, lim)
-			if bad != nil {
-				return nil, bad
+			if bad := h.parse(text, lim); bad != nil {
+				return bad
 			}
-			return h, nil
+			return nil
 		}
 		scanned = resume
 		if bad := checkStart(b.buf[b.r:b.w]); bad != nil {
-			return nil, bad
+			return bad
 		}
 		if !timed {
 			timed = true
 			if err := b.within(lim.Head); err != nil {
-				return nil, errGuestLeft
+				return errGuestLeft
 			}
 		}
 		if err := b.more(lim.HeadBytes); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }

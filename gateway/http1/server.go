@@ -25,8 +25,8 @@ type Server struct {
 	// Handler answers every request that is well-formed. The ResponseWriter that it is given also implements
 	// [http.Flusher], FlushError and [http.Hijacker]; interim responses are sent by WriteHeader(1xx). A handler that panics
 	// with [http.ErrAbortHandler] ends the connection, so that the guest sees an incomplete response; any other panic does
-	// the same and is logged. It must not use writer or body after it returned, but another goroutine may still be in a
-	// Read of the body: that Read then ends with [ErrBodyClosed].
+	// the same and is logged. It must not use writer, request or body after it returned, their memory being another request's then,
+	// but another goroutine may still be in a Read of the body: that Read then ends with [ErrBodyClosed].
 	Handler http.Handler
 	// Limits bounds what a connection may cost. The zero value means the defaults.
 	Limits Limits
@@ -40,6 +40,7 @@ type Server struct {
 	limits Limits
 	reads  buffers
 	writes buffers
+	turns  turns
 }
 
 // start sets up what the fields imply.
@@ -57,7 +58,12 @@ func (s *Server) start() {
 // and else what ended the connection. The context of the requests is derived from ctx and ends with the connection: when
 // Serve returns, or before if the guest leaves.
 func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
-	c := s.newConnection(closing, conn)
+	return s.ServeWith(ctx, closing, conn, s.Handler)
+}
+
+// ServeWith is Serve, with h in place of the server's Handler.
+func (s *Server) ServeWith(ctx, closing context.Context, conn net.Conn, h http.Handler) error {
+	c := s.newConnection(closing, conn, h)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	last := context.AfterFunc(closing, c.close)
@@ -75,9 +81,9 @@ func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
 // newConnection makes the connection's state. It and served are functions of their own for the reason that modelRequest gives.
 //
 //go:noinline
-func (s *Server) newConnection(closing context.Context, conn net.Conn) *connection {
+func (s *Server) newConnection(closing context.Context, conn net.Conn, h http.Handler) *connection {
 	s.once.Do(s.start)
-	c := &connection{server: s, conn: conn, remote: conn.RemoteAddr().String()}
+	c := &connection{server: s, handler: h, conn: conn, remote: conn.RemoteAddr().String()}
 	c.closing.told = closing
 	c.reader = newReader(conn, &s.reads)
 	c.watch = newWatch(&c.reader, s.limits.Watch)

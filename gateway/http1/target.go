@@ -50,7 +50,8 @@ func (h *head) parseTarget() *ProtocolError {
 		if h.method != http.MethodOptions {
 			return refuse(ReasonTarget, "only OPTIONS has the target *")
 		}
-		h.url = &url.URL{Path: "*"}
+		h.uri.Path = "*"
+		h.url = &h.uri
 		return nil
 	case h.target[0] == '/':
 	default:
@@ -58,12 +59,32 @@ func (h *head) parseTarget() *ProtocolError {
 			return err
 		}
 	}
+	h.url = &h.uri
+	if h.plainTarget() {
+		return nil
+	}
 	u, err := url.ParseRequestURI(h.target)
 	if err != nil {
 		return refuse(ReasonTarget, "the request target is no URI")
 	}
-	h.url = u
+	h.uri = *u
 	return nil
+}
+
+// plainTarget fills uri as url.ParseRequestURI does, if the path has nothing but bytes that stand for themselves in whatever
+// form. It reports whether it has.
+func (h *head) plainTarget() bool {
+	path, query, found := strings.Cut(h.target, "?")
+	if path == "" || path[0] != '/' {
+		return false
+	}
+	for i := range len(path) {
+		if c := path[i]; !isLower(c) && !isUpper(c) && !isDigit(c) && c != '/' && c != '-' && c != '.' && c != '_' && c != '~' {
+			return false
+		}
+	}
+	h.uri.Path, h.uri.RawQuery, h.uri.ForceQuery = path, query, found && query == ""
+	return true
 }
 
 // absoluteForm checks a target that is a whole URI. Its authority must be the Host field's, byte for byte but for case:
