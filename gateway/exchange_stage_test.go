@@ -20,9 +20,10 @@ import (
 // stage is a gateway with one bottle and one origin, api.test, whose handler each test writes.
 type stage struct {
 	*world
-	b    Bottle
-	port uint16 // of the origin, and so of its routes
-	seen *atomic.Int64
+	b     Bottle
+	port  uint16 // of the origin, and so of its routes
+	seen  *atomic.Int64
+	conns *atomic.Int64
 
 	streams bool // WebSockets are opened on streams of HTTP/2
 }
@@ -38,7 +39,7 @@ func newStage(t testing.TB, change func(*routes.Route), handler http.HandlerFunc
 	if change != nil {
 		change(&r)
 	}
-	s := &stage{world: w, port: o.port, seen: &o.seen}
+	s := &stage{world: w, port: o.port, seen: &o.seen, conns: &o.conns}
 	s.b = testBottle(t, append([]routes.Route{r}, others...)...)
 	w.apply(t, s.b)
 	return s

@@ -197,6 +197,31 @@ func TestUpstreamPoolsAreApart(t *testing.T) {
 	}
 }
 
+// TestBottlesShareNoConnection has two bottles with the same plan, credential included, ask the same server: each has a connection of
+// its own there, on which the other's TLS session is not resumed.
+func TestBottlesShareNoConnection(t *testing.T) {
+	for _, h2 := range []bool{false, true} {
+		var resumed atomic.Int64
+		s := newStage(t, withAuth(t), func(_ http.ResponseWriter, r *http.Request) {
+			if r.TLS.DidResume {
+				resumed.Add(1)
+			}
+		})
+		other := namedBottle(t, "other", 2, s.b.Table.Routes()...)
+		s.apply(t, s.b, other)
+		for range 2 {
+			for _, b := range []Bottle{s.b, other} {
+				if resp, text := do(t, s.guestClient(t, b, s.port, h2), s.ask(t, "GET", "/", nil)); resp.StatusCode != http.StatusOK {
+					t.Fatalf("%s: %d %s", b.Name, resp.StatusCode, text)
+				}
+			}
+		}
+		if s.conns.Load() != 2 || resumed.Load() != 0 {
+			t.Errorf("HTTP/2 %t: %d connections, and %d requests on a session that was resumed; want one connection for each bottle", h2, s.conns.Load(), resumed.Load())
+		}
+	}
+}
+
 func TestUpstreamGuardAndPlainText(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:1")
