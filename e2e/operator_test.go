@@ -70,6 +70,51 @@ func TestRecordsAndExplanations(t *testing.T) {
 	}
 }
 
+// TestTripAndRelease: a bottle that keeps trying is cut off, `gatewayd explain` says for what, and only the operator lets it go on, a
+// restart does not.
+func TestTripAndRelease(t *testing.T) {
+	b, _ := clientsBench(t)
+	b.serve(&lab.Site{Names: []string{"packages.example.org"}})
+	b.start(clientsManifest + "pipelock: { trip: 2 }\n")
+	token := "gl" + "pat-1x2Y3z4W5v6U7t8S9r0Q"
+	ask := func(status int, reason string, args ...string) (id string) {
+		t.Helper()
+		seen := b.get(append(args, "https://packages.example.org/")...)
+		var p problem
+		if err := json.Unmarshal([]byte(seen.Body), &p); status != 200 && (err != nil || p.Reason != reason) || seen.Status != status {
+			t.Fatalf("want %d %s: %+v", status, reason, seen)
+		}
+		return p.ID
+	}
+	command := func(fails bool, args ...string) string {
+		t.Helper()
+		out, err := b.Gateway.Command(t.Context(), args...)
+		if (err != nil) != fails {
+			t.Fatalf("%q: %v: %s", args, err, out)
+		}
+		return string(out)
+	}
+	ask(200, "")
+	command(true, "release", bottleName)
+	for range 2 {
+		id := ask(403, "leak", "-header", "X-Note: "+token)
+		if out := command(true, "explain", id); !strings.Contains(out, "gitlab-pat in header X-Note: ") || strings.Contains(out, token) {
+			t.Errorf("explain %s: %s", id, out)
+		}
+	}
+	ask(403, "tripped")
+	if out := command(false, "bottles"); !strings.Contains(out, "cut off") {
+		t.Errorf("bottles: %s", out)
+	}
+	if err := errors.Join(b.Gateway.Stop(t.Context(), syscall.SIGTERM), b.Gateway.Start()); err != nil {
+		t.Fatal(err)
+	}
+	b.ready()
+	ask(403, "tripped")
+	command(false, "release", bottleName)
+	ask(200, "")
+}
+
 // mustNotLeak looks for secrets in all that gatewayd has written, but for the
 // files that the operator put them into.
 func (b *bench) mustNotLeak(secrets ...string) {
