@@ -78,11 +78,21 @@ func (b *body) read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Near reports whether all of the body has come, so that reading it waits for nobody.
+// Near reports whether all of the body has come, so that reading it waits for nobody. What has come of a small one is taken into
+// the connection's buffer for that: many clients send the head and the body in records of their own.
 func (b *body) Near() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.chunks == nil && b.expect == nil && b.left <= int64(b.reader.buffered())
+	if b.closed || b.err != nil || b.chunks != nil || b.expect != nil {
+		return false
+	}
+	for b.reader.gatherReady(b.left) {
+		if err := b.more(); err != nil {
+			_ = b.fail(err) // a Read tells
+			return false
+		}
+	}
+	return b.left <= int64(b.reader.buffered())
 }
 
 // next reads at most len(p) bytes and says whether they were the last.

@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 const chunkedHead = "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -130,25 +133,57 @@ func FuzzChunked(f *testing.F) {
 	})
 }
 
-// TestBodyNear shows when a body is taken to be there: whole in the buffer, of known length, and not waited for with 100 Continue.
+// pieces is a connection over which pieces have come, each of which is read by itself, as TLS records are.
+type pieces struct {
+	net.Conn
+	come []string
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(p.come) == 0 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := copy(b, p.come[0])
+	if p.come[0] = p.come[0][n:]; p.come[0] == "" {
+		p.come = p.come[1:]
+	}
+	return n, nil
+}
+
+func (p *pieces) Ready() bool                     { return len(p.come) > 0 }
+func (p *pieces) SetReadDeadline(time.Time) error { return nil }
+
+// TestBodyNear shows when a body is taken to be there: whole, small, of known length, and not waited for with 100 Continue.
 func TestBodyNear(t *testing.T) {
 	lim := Limits{}.withDefaults()
+	long := strings.Repeat("b", requestBuffer-1)
 	for _, tt := range []struct {
-		name, come string
-		f          framing
-		expect     bool
-		want       bool
+		name   string
+		come   []string // what has come, the first of it in the buffer
+		head   int      // bytes of the buffer that were the head's
+		f      framing
+		expect bool
+		want   bool
 	}{
-		{"all", "abc", framing{length: 3}, false, true},
-		{"all and the next request", "abcGET", framing{length: 3}, false, true},
-		{"a part", "ab", framing{length: 3}, false, false},
-		{"of unknown length", "1\r\na\r\n0\r\n\r\n", framing{chunked: true}, false, false},
-		{"waited for", "abc", framing{length: 3}, true, false},
+		{"all", []string{"abc"}, 0, framing{length: 3}, false, true},
+		{"all and the next request", []string{"abcGET"}, 0, framing{length: 3}, false, true},
+		{"a part", []string{"ab"}, 0, framing{length: 3}, false, false},
+		{"of unknown length", []string{"1\r\na\r\n0\r\n\r\n"}, 0, framing{chunked: true}, false, false},
+		{"waited for", []string{"abc"}, 0, framing{length: 3}, true, false},
+		{"behind the head", []string{"head", "abc"}, 4, framing{length: 3}, false, true},
+		{"in pieces", []string{"heada", "b", "cGET"}, 4, framing{length: 3}, false, true},
+		{"a part in pieces", []string{"heada", "b"}, 4, framing{length: 3}, false, false},
+		{"waited for behind the head", []string{"head", "abc"}, 4, framing{length: 3}, true, false},
+		{"as much as the buffer holds", []string{"head", "a" + long}, 4, framing{length: requestBuffer}, false, true},
+		{"more than that", []string{"head", "a" + long, "b"}, 4, framing{length: requestBuffer + 1}, false, false},
 	} {
-		r := &reader{conn: &scriptConn{in: strings.NewReader(tt.come)}, pool: &buffers{size: readBuffer}}
+		all := strings.Join(tt.come, "")[tt.head:]
+		conn := &pieces{come: tt.come}
+		r := &reader{conn: conn, ready: conn, pool: &buffers{size: requestBuffer}}
 		if err := r.fill(); err != nil {
 			t.Fatal(err)
 		}
+		r.r += tt.head
 		b := newBody(r, &lim, tt.f, nil)
 		if tt.expect {
 			b.expect = func() error { return nil }
@@ -156,5 +191,29 @@ func TestBodyNear(t *testing.T) {
 		if b.Near() != tt.want {
 			t.Errorf("%s: near is %v", tt.name, !tt.want)
 		}
+		if n := int(tt.f.length); n > 0 && len(all) >= n { // looking has taken nothing away
+			got := make([]byte, n)
+			if _, err := io.ReadFull(b, got); err != nil || string(got) != all[:n] {
+				t.Errorf("%s: read %.20q, %v", tt.name, got, err)
+			}
+		}
+	}
+}
+
+// TestBodyNearBreaksOff shows that what goes wrong while a body is looked for is what a read of it fails with.
+func TestBodyNearBreaksOff(t *testing.T) {
+	lim := Limits{}.withDefaults()
+	conn := &pieces{come: []string{"head", ""}} // there is something to read, and reading it fails
+	r := &reader{conn: conn, ready: conn, pool: &buffers{size: requestBuffer}}
+	if err := r.fill(); err != nil {
+		t.Fatal(err)
+	}
+	r.r += 4
+	b := newBody(r, &lim, framing{length: 3}, nil)
+	if b.Near() {
+		t.Error("a body is near of which nothing came")
+	}
+	if n, err := b.Read(make([]byte, 3)); n != 0 || !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("%d bytes, %v", n, err)
 	}
 }

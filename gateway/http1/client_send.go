@@ -105,7 +105,7 @@ func (c *ClientConn) send(req *Request, lent *[]byte, head []byte, s *sending) {
 		return
 	}
 	w := &bodyWriter{c: c, buf: *lent, head: head, chunked: req.Length < 0, left: req.Length, trailer: req.Trailer}
-	if len(head) > 0 {
+	if len(head) > 0 && !req.Near {
 		t := time.AfterFunc(headDelay, w.flushHead)
 		defer w.forgetHead(t)
 	}

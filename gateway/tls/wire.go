@@ -113,6 +113,15 @@ func (w *Wire) header() bool {
 
 // fill reads once from the socket, behind what is buffered. It blocks as a Read of the connection would.
 func (w *Wire) fill() error {
+	w.makeRoom()
+	if err := w.raw.Read(w.take); err != nil {
+		return err
+	}
+	return w.err
+}
+
+// makeRoom makes room behind what is buffered, which is less than a buffer holds.
+func (w *Wire) makeRoom() {
 	if w.buf != nil && w.r > 0 {
 		w.w = copy(*w.buf, (*w.buf)[w.r:w.w])
 		w.r = 0
@@ -122,10 +131,6 @@ func (w *Wire) fill() error {
 		w.w = copy(*grown, (*w.buf)[:w.w])
 		w.buf = grown
 	}
-	if err := w.raw.Read(w.take); err != nil {
-		return err
-	}
-	return w.err
 }
 
 // fromSocket is one try to read. It reports false if the socket has nothing yet, and then holds no buffer for nothing.
@@ -199,6 +204,16 @@ func (w *Wire) Whole() bool {
 		return true
 	}
 	return have >= recordHeaderSize && have >= recordHeaderSize+int(binary.BigEndian.Uint16((*w.buf)[w.r+3:]))
+}
+
+// Ready is Whole, but takes what has come meanwhile into account. It does not block. It must not be called while a Read is under
+// way. What goes wrong is for the next Read to tell.
+func (w *Wire) Ready() bool {
+	if w.Whole() {
+		return true
+	}
+	w.makeRoom()
+	return w.raw.Control(w.probe) == nil && w.Whole()
 }
 
 // Quiet reports whether the peer has said nothing, not even that it is at its end, beyond what was read. It does not block.

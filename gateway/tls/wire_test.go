@@ -119,6 +119,52 @@ func TestWireQuiet(t *testing.T) {
 	}
 }
 
+// TestWireReady shows when a record is said to be there: once all of it came, and for a read that gives it whole.
+func TestWireReady(t *testing.T) {
+	near, far := pair(t)
+	w := wireOver(t, near, true, nil, nil, nil)
+	near.SetReadDeadline(time.Unix(1, 0)) // looking does not wait, so that an old deadline does not matter
+	first, second := []byte{23, 3, 3, 0, 2, 'a', 'b'}, []byte{23, 3, 3, 0, 1, 'c'}
+	if w.Ready() || w.buf != nil {
+		t.Fatal("a record is ready where nothing came, or a buffer is held")
+	}
+	far.Write(first[:6])
+	for end := time.Now().Add(20 * time.Second); w.w < 6; w.Ready() {
+		if time.Now().After(end) {
+			t.Fatal("what came is not seen")
+		}
+	}
+	if w.Ready() {
+		t.Error("a part of a record is ready")
+	}
+	far.Write(append(first[6:], second...))
+	for end := time.Now().Add(20 * time.Second); !w.Ready(); {
+		if time.Now().After(end) {
+			t.Fatal("a whole record is not ready")
+		}
+	}
+	got := make([]byte, 20)
+	if n, err := w.Read(got); err != nil || string(got[:n]) != string(first) {
+		t.Errorf("%q, %v", got[:n], err)
+	}
+	far.Close()
+	for end := time.Now().Add(20 * time.Second); !w.Ready() || w.w-w.r < len(second); {
+		if time.Now().After(end) {
+			t.Fatal("the second record is not ready")
+		}
+	}
+	if n, err := w.Read(got); err != nil || string(got[:n]) != string(second) {
+		t.Errorf("%q, %v", got[:n], err)
+	}
+	if w.Ready() {
+		t.Error("a record is ready behind the end")
+	}
+	near.SetReadDeadline(time.Time{})
+	if _, err := w.Read(got); err != io.EOF {
+		t.Errorf("behind the end: %v", err)
+	}
+}
+
 // TestWireDeadline shows that a deadline ends a Read, which can be tried again, and that waiting holds no buffer.
 func TestWireDeadline(t *testing.T) {
 	near, far := pair(t)
