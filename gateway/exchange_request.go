@@ -95,7 +95,7 @@ func (x *exchange) scanHead(out *http.Request) *denial {
 		skip = []string{x.verdict.Route.Auth.Header} // checkCredential takes nothing there but this route's own dummy
 	}
 	found := x.scanner().Request(x.host, x.asked, out.Header, skip)
-	if false {
+	if len(x.r.Method) > shortMethod {
 		found = append(found, x.scanner().Scan(x.host, "method", []byte(x.r.Method))...)
 	}
 	if leak := x.worst(found); leak != nil {
