@@ -1,7 +1,9 @@
 package redirect
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -359,4 +361,47 @@ func inventory(t *testing.T) []string {
 		all = append(all, "route")
 	}
 	return all
+}
+
+// TestOneWayOut: the programs at the capture link have one place where a frame goes on to the stack; whatever is forgotten is a drop.
+func TestOneWayOut(t *testing.T) {
+	files, err := filepath.Glob("../../bpf/*.[ch]")
+	must(t, err)
+	n := 0
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		must(t, err)
+		n += bytes.Count(text, []byte("return TC_ACT_OK;"))
+		for _, other := range []string{"TCX_PASS", "TCX_NEXT", "TC_ACT_PIPE"} {
+			if bytes.Contains(text, []byte(other)) {
+				t.Errorf("%s has %s", f, other)
+			}
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d places return TC_ACT_OK", n)
+	}
+}
+
+// TestLinkSettings: what the third layer sets on a link, whatever the link had before.
+func TestLinkSettings(t *testing.T) {
+	s := newStage(t)
+	l := s.link(1)
+	s.listeners(l)
+	s.set(l)
+	for key, want := range map[string]string{
+		"ipv4/conf/%s/forwarding": "0", "ipv4/conf/%s/rp_filter": "1", "ipv4/conf/%s/route_localnet": "0", "ipv4/conf/%s/accept_local": "0",
+		"ipv4/conf/%s/accept_redirects": "0", "ipv4/conf/%s/accept_source_route": "0", "ipv4/conf/%s/proxy_arp": "0",
+		"ipv6/conf/%s/disable_ipv6": "1",
+	} {
+		path := filepath.Join(procSysNet, fmt.Sprintf(key, l.Name))
+		other := map[string]string{"0": "1", "1": "0"}[want]
+		must(t, os.WriteFile(path, []byte(other), 0o600))
+		s.set(l)
+		got, err := os.ReadFile(path)
+		must(t, err)
+		if strings.TrimSpace(string(got)) != want {
+			t.Errorf("%s is %s", path, got)
+		}
+	}
 }

@@ -105,13 +105,17 @@ func modelIP(l Link, b []byte) verdict {
 	return drop(gatewayDropReasonDROP_PROTOCOL)
 }
 
-// observe runs the program on a frame and says what it did. A frame that is
-// not counted exactly once fails the test.
+// observe runs the program on a frame, which has a mark of the gateway's already,
+// and says what it did. A frame that is not counted exactly once, or goes to the
+// host with that mark, fails the test.
 func (p *program) observe(t *testing.T, frame []byte) verdict {
 	t.Helper()
 	before, err := p.table.read(loopbackIndex)
 	must(t, err)
-	ret, err := p.objects.CaptureIngress.Run(&ebpf.RunOptions{Data: frame, Context: skBuff{Ifindex: loopbackIndex}})
+	var left skBuff
+	ret, err := p.objects.CaptureIngress.Run(&ebpf.RunOptions{
+		Data: frame, Context: skBuff{Ifindex: loopbackIndex, Mark: uint32(gatewayMarkMARK_FORWARD)}, ContextOut: &left,
+	})
 	must(t, err)
 	after, err := p.table.read(loopbackIndex)
 	must(t, err)
@@ -133,6 +137,9 @@ func (p *program) observe(t *testing.T, frame []byte) verdict {
 	}
 	if ret != want {
 		t.Fatalf("returned %d with %+v for %x", ret, d, frame)
+	}
+	if ret == passed && left.Mark != 0 {
+		t.Fatalf("passed with mark %#x: %x", left.Mark, frame)
 	}
 	return v
 }

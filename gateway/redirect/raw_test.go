@@ -139,7 +139,9 @@ func newProgram(t testing.TB) *program {
 
 // skBuff begins like struct __sk_buff in linux/bpf.h.
 type skBuff struct {
-	_              [9]uint32
+	_              [2]uint32
+	Mark           uint32
+	_              [6]uint32
 	IngressIfindex uint32
 	Ifindex        uint32
 	_              [37]uint32
