@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -71,13 +72,20 @@ func appendText(b []byte, name, s string, always bool) []byte {
 // plainText reports whether s is ASCII that encoding/json leaves as it is.
 func plainText(s string) bool {
 	for i := range len(s) {
-		switch c := s[i]; {
-		case c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&':
+		if !plainBytes[s[i]] {
 			return false
 		}
 	}
 	return true
 }
+
+// plainBytes are those of a plain text.
+var plainBytes = func() (plain [256]bool) {
+	for c := ' '; c <= '~'; c++ {
+		plain[c] = !strings.ContainsRune(`"\<>&`, c)
+	}
+	return plain
+}()
 
 // appendNumber appends a member that is a number; 0 only if always says so.
 func appendNumber(b []byte, name string, n int64, always bool) []byte {

@@ -127,20 +127,21 @@ func parseField(line string) (key, value string, err *ProtocolError) {
 	if line[0] == ' ' || line[0] == '\t' {
 		return "", "", refuse(ReasonFold, "a field line is folded or begins with white space (RFC 9112 section 5.2)")
 	}
-	canonical, upper, colon := true, true, -1
+	canonical, other, colon := true, uint8(lowerByte), -1 // other is what a canonical name does not have here
 	for i := range len(line) {
 		c := line[i]
-		if c == ':' {
+		class := classes[c]
+		if class&tokenByte == 0 {
+			if c != ':' {
+				return "", "", refuse(ReasonFieldName, "a field name holds a byte that no token may hold, or a space before its colon (RFC 9112 section 5.1)")
+			}
 			colon = i
 			break
 		}
-		if !isTokenByte(c) {
-			return "", "", refuse(ReasonFieldName, "a field name holds a byte that no token may hold, or a space before its colon (RFC 9112 section 5.1)")
+		canonical = canonical && class&other == 0
+		if other = upperByte; c == '-' {
+			other = lowerByte
 		}
-		if upper && isLower(c) || !upper && isUpper(c) {
-			canonical = false
-		}
-		upper = c == '-'
 	}
 	if colon <= 0 {
 		return "", "", refuse(ReasonFieldName, "a field line has no name or no colon")
@@ -154,6 +155,9 @@ func parseField(line string) (key, value string, err *ProtocolError) {
 
 // checkValue refuses the control bytes that a field value may not hold (RFC 9110 section 5.5).
 func checkValue(v string) *ProtocolError {
+	if noControls(v) {
+		return nil
+	}
 	for i := range len(v) {
 		switch c := v[i]; {
 		case c >= ' ' && c != 0x7f, c == '\t':

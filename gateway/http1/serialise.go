@@ -102,6 +102,9 @@ func appendField(b []byte, key, value string) []byte {
 	b = append(b, ": "...)
 	from := len(b)
 	b = append(b, value...)
+	if noControls(value) {
+		return append(b, "\r\n"...)
+	}
 	for i := from; i < len(b); i++ {
 		if c := b[i]; c < ' ' && c != '\t' || c == 0x7f {
 			b[i] = ' '

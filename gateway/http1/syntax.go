@@ -1,22 +1,31 @@
 package http1
 
-// The bytes of a token as a bit mask (RFC 9110 section 5.6.2).
+// What a byte is (RFC 9110 section 5.6.2), as bits of its entry in classes.
 const (
-	tokenLow = 0 |
-		(1<<10-1)<<'0' |
-		1<<'!' | 1<<'#' | 1<<'$' | 1<<'%' | 1<<'&' | 1<<'\'' | 1<<'*' | 1<<'+' | 1<<'-' | 1<<'.'
-	tokenHigh = 0 |
-		(1<<26-1)<<('a'-64) | (1<<26-1)<<('A'-64) |
-		1<<('^'-64) | 1<<('_'-64) | 1<<('`'-64) | 1<<('|'-64) | 1<<('~'-64)
+	tokenByte = 1 << iota // it may stand in a token: a method or a field name
+	upperByte             // an ASCII letter
+	lowerByte
 )
 
-// isTokenByte reports whether c may stand in a token: a method or a field name.
-func isTokenByte(c byte) bool {
-	if c < 64 {
-		return uint64(tokenLow)>>c&1 != 0
+var classes = func() (of [256]uint8) {
+	for c := range of {
+		switch c := byte(c); {
+		case isUpper(c):
+			of[c] = tokenByte | upperByte
+		case isLower(c):
+			of[c] = tokenByte | lowerByte
+		case isDigit(c):
+			of[c] = tokenByte
+		}
 	}
-	return c < 128 && uint64(tokenHigh)>>(c-64)&1 != 0
-}
+	for _, c := range []byte("!#$%&'*+-.^_`|~") {
+		of[c] = tokenByte
+	}
+	return of
+}()
+
+// isTokenByte reports whether c may stand in a token: a method or a field name.
+func isTokenByte(c byte) bool { return classes[c]&tokenByte != 0 }
 
 // isToken reports whether s is one token, which is not empty.
 func isToken(s string) bool {
@@ -84,4 +93,26 @@ func cutComma(v string) (element, rest string) {
 		}
 	}
 	return v, ""
+}
+
+// eight is one byte, eight times.
+const eight = 0x0101010101010101
+
+// noControls reports whether s has no control byte, HTAB among them. It looks at eight bytes at once: a byte less than 32 borrows
+// from the bit above it when 32 is taken away, and DEL is a byte that its own bits make 0.
+func noControls(s string) bool {
+	for ; len(s) >= 8; s = s[8:] {
+		v := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+			uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		del := v ^ eight*0x7f
+		if ((v-eight*' ')&^v|(del-eight)&^del)&(eight*0x80) != 0 {
+			return false
+		}
+	}
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return true
 }

@@ -27,6 +27,26 @@ func TestPlainTarget(t *testing.T) {
 	}
 }
 
+// TestControls shows that control bytes are seen wherever they are, and nothing else for one.
+func TestControls(t *testing.T) {
+	for n := range 20 {
+		for at := range n {
+			for _, around := range []byte{' ', 'a', '~', 0x80, 0x9f, 0xa0, 0xff} {
+				for c := range 256 {
+					s := []byte(strings.Repeat(string([]byte{around}), n))
+					s[at] = byte(c)
+					if want := c >= ' ' && c != 0x7f; noControls(string(s)) != want {
+						t.Fatalf("%q has no controls: %v", s, !want)
+					}
+				}
+			}
+		}
+	}
+	if !noControls("") {
+		t.Error("nothing has control bytes")
+	}
+}
+
 // TestTurnForgets shows that a request finds nothing of another one in the memory that it is given, however that one ended.
 func TestTurnForgets(t *testing.T) {
 	many := strings.Repeat("X: y\r\n", keptFields) + "Y: z\r\n"
