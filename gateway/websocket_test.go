@@ -184,6 +184,7 @@ func TestWebSocketLeak(t *testing.T) {
 				"known, in two messages": {"fine " + canaryDummy[:11], canaryDummy[11:]},
 				"form":                   {"fine", `{"arguments":"{\"env\":\"one\\n` + formToken() + `\\ntwo\"}"}`},
 				"form, seen before":      {formToken()[:20], formToken()},
+				"form, referred to":      {modelRequest + formToken()[:30], modelRequest + formToken()}, // short messages refer to nothing
 			} {
 				n++
 				path := fmt.Sprintf("/leak%d", n)
@@ -222,6 +223,41 @@ func TestWebSocketLeak(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestWebSocketControlLeak has a token in a ping, and in the reason of a close frame: neither reaches the origin, and the guest is
+// told why.
+func TestWebSocketControlLeak(t *testing.T) {
+	heard := make(chan string, 1)
+	s := newStage(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		c, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+			InsecureSkipVerify: true,
+			OnPingReceived:     func(_ context.Context, payload []byte) bool { heard <- string(payload); return false },
+		})
+		if err != nil {
+			return
+		}
+		defer c.CloseNow()
+		_, _, err = c.Read(r.Context())
+		heard <- fmt.Sprint(err)
+	}, authRoute(t, "home.test", 443))
+	for name, head := range map[string][]byte{"ping": {0x89, 0x80 | byte(len(canaryDummy)), 0, 0, 0, 0}, "close": {0x88, 0x80 | byte(2+len(canaryDummy)), 0, 0, 0, 0, 0x03, 0xe8}} {
+		conn, in := s.raw(t, "api.test", s.port)
+		fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: api.test:%d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", name, s.port)
+		if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != 101 {
+			t.Fatalf("handshake: %v, %v", resp, err)
+		}
+		conn.Write(append(head, canaryDummy...))
+		told, _ := io.ReadAll(in)
+		conn.Close()
+		if got := <-heard; strings.Contains(got, canaryDummy[:8]) || !strings.Contains(string(told), "leak refused") {
+			t.Errorf("%s: the origin heard %q, and the guest was told %q", name, got, told)
+		}
+		rec := s.request(t, func(r Record) bool { return r.Path == "/"+name })
+		if rec.Reason != ReasonLeak || rec.Decision != routes.Deny || !strings.HasPrefix(rec.Finding, "dummy of home.test in websocket control frame: ") {
+			t.Errorf("%s: record %+v", name, rec)
+		}
+	}
 }
 
 // TestWebSocketBomb sends a small message that stands for a large one.
