@@ -1,17 +1,20 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"gatewayd/gateway/dns"
+	"gatewayd/gateway/http1"
 	"gatewayd/gateway/routes"
 )
 
@@ -236,5 +239,59 @@ func TestUpstreamCounts(t *testing.T) {
 			u.close()
 			waitCounts(t, u, 0, 0, 0)
 		})
+	}
+}
+
+// TestResponseHeadsAreBounded has servers send heads without end, and one that is larger than it may be over HTTP/2: each is an
+// error, and the rest is not read.
+func TestResponseHeadsAreBounded(t *testing.T) {
+	w := newWorld(t, nil)
+	w.names.set("a.test", "127.0.0.1")
+	u := w.bare(Deadlines{})
+	defer u.close()
+	const enough = 64 << 20
+	for name, c := range map[string]struct{ head, again string }{
+		"fields":             {"HTTP/1.1 200 OK\r\n", "X-Field: value\r\n"},
+		"a field":            {"HTTP/1.1 200 OK\r\nX-Field: ", "value"},
+		"the status line":    {"HTTP/1.1 200 ", "OK"},
+		"interim responses":  {"", "HTTP/1.1 103 Early Hints\r\n\r\n"},
+		"trailers of a body": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "X-Field: value\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sent := make(chan int, 1)
+			port := serveEach(t, "127.0.0.1", func(conn *net.TCPConn) {
+				n := 0
+				defer func() { sent <- n }()
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+					return
+				}
+				for text := c.head; n < enough; text = strings.Repeat(c.again, 1+4096/len(c.again)) {
+					m, err := io.WriteString(conn, text)
+					if n += m; err != nil {
+						return
+					}
+				}
+			})
+			resp, err := u.RoundTrip(&routes.Route{Host: "a.test", Port: port, Protocol: routes.HTTP}, "a.test", get("/", 1), nobody{})
+			if err == nil {
+				_, err = io.ReadAll(resp.Body)
+				resp.Body.Close()
+			}
+			var protocol *http1.ProtocolError
+			if !errors.As(err, &protocol) {
+				t.Errorf("got %v; want an error of HTTP", err)
+			}
+			if n := <-sent; n >= enough {
+				t.Error("all of it was read")
+			}
+		})
+	}
+	cert := w.roots.leaf(t, time.Now().Add(time.Hour), "a.test")
+	o := newOrigin(t, &cert, func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("X-Field", strings.Repeat("a", 2*maxResponseHeadBytes))
+	})
+	if resp, err := u.RoundTrip(&routes.Route{Host: "a.test", Port: o.port, Protocol: routes.HTTPS}, "a.test", get("/", 2), nobody{}); err == nil {
+		resp.Body.Close()
+		t.Error("a head over HTTP/2 that is too large was taken")
 	}
 }
