@@ -53,7 +53,7 @@ type conn struct {
 
 	out     out
 	encoder encoder
-	paid    int64 // bytes of bodies, either way, that no frame was let pass for
+	credit  int // bytes of bodies, either way, that no frame was let pass for
 
 	err      error // why nothing more can be read or written; nil as long as it can
 	flooded  bool

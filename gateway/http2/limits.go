@@ -24,6 +24,9 @@ const (
 	DefaultPingWait = 15 * time.Second
 	// DefaultWrite is how long a write of the connection may wait for a guest that does not read, and one of a stream for its window.
 	DefaultWrite = 5 * time.Minute
+	// maxCreditBytes is how many bytes of bodies, either way, a connection may have saved up to pay for frames that carry nothing, 256
+	// bytes for each.
+	maxCreditBytes = 1 << 20
 	// DefaultLinger is how long the end of a connection waits for what was written before, and for the guest to close its side, so
 	// that a reset does not overtake the last words.
 	DefaultLinger = time.Second

@@ -175,3 +175,27 @@ func TestAccount(t *testing.T) {
 		}
 	})
 }
+
+// TestCreditIsBounded moves more of a body than may be saved up to pay for frames: those beyond are the account's.
+func TestCreditIsBounded(t *testing.T) {
+	s := serverOf(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+	s.Limits.StreamWindow, s.Limits.ConnWindow = 4*maxCreditBytes, 4*maxCreditBytes
+	p := newPeer(t, s)
+	p.ask(1, "POST", "/", false)
+	for left := 2 * maxCreditBytes; left > 0; left -= maxFrame {
+		p.must(0, p.WriteData(1, left == maxFrame, make([]byte, maxFrame)))
+	}
+	p.answers(1)
+	before := p.purse.frames.Load()
+	const free, beyond = maxCreditBytes/frameFare - 1, 10 // the last of the body has paid for itself
+	for range free {
+		p.must(0, p.WriteWindowUpdate(0, 1))
+	}
+	p.must(0, p.WriteWindowUpdate(0, 1))
+	for range beyond {
+		p.ping()
+	}
+	if paid := before - p.purse.frames.Load(); paid != beyond+1 {
+		t.Errorf("%d frames were paid for, want %d", paid, beyond+1)
+	}
+}

@@ -82,14 +82,17 @@ func (c *conn) fare(f frame) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.kind == kindData {
-		c.paid += int64(f.length)
+		c.earn(f.length)
 	}
-	if c.paid < frameFare {
+	if c.credit < frameFare {
 		return false
 	}
-	c.paid -= frameFare
+	c.credit -= frameFare
 	return true
 }
+
+// earn notes that n bytes of bodies were moved. mu is held.
+func (c *conn) earn(n int) { c.credit = min(c.credit+n, maxCreditBytes) }
 
 // headers takes HEADERS.
 func (c *conn) headers(f frame, p []byte) error {

@@ -248,7 +248,7 @@ func (st *stream) writeData(p []byte) (taken int, err error) {
 		o.buf = append(appendFrame(o.buf, n, kindData, 0, st.id), p[:n]...)
 		st.send -= int64(n)
 		c.send -= int64(n)
-		c.paid += int64(n)
+		c.earn(n)
 		taken += n
 		p = p[n:]
 	}
