@@ -268,17 +268,14 @@ func (c *conn) settings(f frame, p []byte) error {
 		c.acked = true
 		return nil
 	}
-	for seen := p[:0:0]; len(p) > 0; p = p[6:] {
-		id := binary.BigEndian.Uint16(p)
-		if id < 256 {
-			for _, s := range seen {
-				if s == byte(id) {
-					return connError{codeProtocol, "a setting is repeated"}
-				}
+	for i := 0; i < len(p); i += 6 {
+		id := binary.BigEndian.Uint16(p[i:])
+		for before := 0; before < i; before += 6 {
+			if binary.BigEndian.Uint16(p[before:]) == id {
+				return connError{codeProtocol, "a setting is repeated"}
 			}
-			seen = append(seen, byte(id))
 		}
-		if err := c.setting(id, binary.BigEndian.Uint32(p[2:])); err != nil {
+		if err := c.setting(id, binary.BigEndian.Uint32(p[i+2:])); err != nil {
 			return err
 		}
 	}
