@@ -85,7 +85,6 @@ func (b *bottle) admit(c net.Conn) {
 	b.flows[f] = struct{}{}
 	b.mu.Unlock()
 	b.flown.Go(func() {
-		defer b.meter.flows.give()
 		defer b.forget(f)
 		f.serve(b.ctx)
 	})
@@ -96,8 +95,9 @@ func keepAlive(interval time.Duration) net.KeepAliveConfig {
 	return net.KeepAliveConfig{Enable: true, Idle: interval, Interval: interval, Count: 3}
 }
 
-// forget removes an ended flow.
+// forget removes an ended flow, and gives its place to another.
 func (b *bottle) forget(f *flow) {
+	defer b.meter.flows.give()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.flows, f)

@@ -18,6 +18,7 @@ import (
 // What intercepted connections may cost.
 const (
 	idleBytes     = 22 << 10 // of heap and stacks for one that is idle: 20 KB, and what a small sample varies by
+	idleH2Bytes   = 20 << 10 // the same over HTTP/2: 18 KB
 	requestAllocs = 58       // heap objects for one request, scanned, injected and masked, with the server's and the client's few
 )
 
@@ -88,13 +89,50 @@ func TestInterceptCosts(t *testing.T) {
 		}
 		defer near.Close() // what the client has of TLS goes here, so that the gateway's side alone is counted
 	}
-	// What is remembered of its one request is not the connection's: the bottle's ring is bounded, and the test has a list.
-	// Nor are the client's socket and the test's note to close it.
-	others := 2*int(reflect.TypeFor[Record]().Size()) + 800
-	each := (inUse()-before)/count - others
+	each := (inUse()-before)/count - idleOthers
 	t.Logf("%d bytes for each of %d idle connections", each, count)
 	if each > idleBytes {
 		t.Errorf("an idle connection holds %d bytes, want at most %d", each, idleBytes)
+	}
+}
+
+// idleOthers is what is not an idle connection's: what is remembered of its one request, in the bottle's ring, which is bounded, and in
+// the test's list, and the client's socket and the test's note to close it.
+var idleOthers = 2*int(reflect.TypeFor[Record]().Size()) + 800
+
+// TestIdleH2Costs looks at what connections over HTTP/2 hold that are idle after one request each.
+func TestIdleH2Costs(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector takes memory of its own")
+	}
+	w := newWorld(t, nil)
+	w.names.set("api.test", "127.0.0.1")
+	port := terse(t, w)
+	s := &stage{world: w, port: port}
+	s.b = testBottle(t, routes.Route{Host: "api.test", Port: port, Auth: authRoute(t, "api.test", port).Auth})
+	w.apply(t, s.b)
+	defer w.apply(t) // ends the connections to the server, which waits for that
+	open := func() net.Conn {
+		f := s.newFrames(t)
+		status, _ := f.ask(t, ":method", "GET", ":scheme", "https", ":path", "/v1/items/42?fields=name", ":authority", fmt.Sprintf("api.test:%d", port),
+			"user-agent", "test/1.0", "accept", "*/*", "x-request-id", "4f1c2d3e")
+		if status != "200" {
+			t.Fatalf("answered %s", status)
+		}
+		return f.conn.NetConn() // what the client has of TLS and HTTP/2 goes here, so that the gateway's side alone is counted
+	}
+	first := open()
+	defer first.Close()
+	const count = 120 // below what a bottle may have
+	before := inUse()
+	for range count {
+		near := open()
+		defer near.Close()
+	}
+	each := (inUse()-before)/count - idleOthers
+	t.Logf("%d bytes for each of %d idle connections", each, count)
+	if each > idleH2Bytes {
+		t.Errorf("an idle connection holds %d bytes, want at most %d", each, idleH2Bytes)
 	}
 }
 

@@ -2,7 +2,6 @@ package http2
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -23,6 +22,8 @@ type conn struct {
 	remote  string
 	account Account
 	ctx     context.Context // of all requests
+	cancel  context.CancelFunc
+	stops   [2]func() bool // of what waits for the end of a context
 
 	reader  reader
 	greeted bool // the first SETTINGS came
@@ -40,7 +41,6 @@ type conn struct {
 	active   int                 // handlers
 	late     [lateStreams]uint32 // streams that the gateway has reset
 	lateNext int
-	tls      *tls.ConnectionState // made once it is asked for
 
 	send       int64 // window towards the guest
 	sendStream int64 // initial window of each stream towards it
@@ -76,34 +76,37 @@ func newConn(s *Server, nc net.Conn, account Account) *conn {
 		streams: map[uint32]*stream{},
 		send:    initialWindow, sendStream: initialWindow, receive: s.limits.ConnWindow,
 	}
+	c.head.pool = &s.fields
 	c.head.decoder = hpack.NewDecoder(headerTable, c.head.field)
 	c.head.decoder.SetMaxStringLength(s.limits.HeadBytes)
 	c.roles.L = &c.mu
 	c.out.start(c)
-	c.encoder.start()
+	c.encoder.pool = &s.writes
 	return c
 }
 
-// serve greets the guest and reads until the connection is at its end, and says why it is.
-func (c *conn) serve() error {
+// serve greets the guest, and reads until the connection is at its end.
+func (c *conn) serve() {
+	err := c.start()
+	for err == nil {
+		if err = c.parse(); err != nil {
+			break
+		}
+		if err = c.serveNext(); err != nil {
+			break
+		}
+		err = c.await()
+	}
+	c.finish(err)
+}
+
+// start greets the guest and reads what its side of the connection begins with.
+func (c *conn) start() error {
 	c.mu.Lock()
 	c.greet()
 	c.startTimer()
 	c.mu.Unlock()
-	if err := c.readPreface(); err != nil {
-		return err
-	}
-	for {
-		if err := c.parse(); err != nil {
-			return err
-		}
-		if err := c.serveNext(); err != nil {
-			return err
-		}
-		if err := c.await(); err != nil {
-			return err
-		}
-	}
+	return c.readPreface()
 }
 
 // greet puts what the server begins with into the buffer: SETTINGS, and the window of the connection. mu is held.
@@ -143,24 +146,29 @@ func (c *conn) readPreface() error {
 	return nil
 }
 
-// await reads on after what has come was parsed, and lets control frames leave before.
+// await reads on after what has come was parsed.
 func (c *conn) await() error {
+	if err := c.settleDown(); err != nil {
+		return err
+	}
+	c.reader.await()
+	return c.fill()
+}
+
+// settleDown lets control frames leave and notes what has begun, before the connection is read again.
+func (c *conn) settleDown() error {
 	if c.whole {
 		c.whole = false
 		c.setPartial(false) // what has begun now began after that
 	}
 	c.setPartial(len(c.reader.buffered()) > 0 || c.head.stream != 0)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.out.flushControl()
-	err := c.err
 	if c.lead.recall {
-		err = errRecalled
+		return errRecalled
 	}
-	c.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return c.fill()
+	return c.err
 }
 
 // fill reads from the connection. A read deadline is only ever set to end that.
@@ -253,8 +261,11 @@ func (c *conn) parse() error {
 
 // settle resets a stream that has an error, and returns any other.
 func (c *conn) settle(err error) error {
+	if err == nil {
+		return nil
+	}
 	var broken streamError
-	if err == nil || !errors.As(err, &broken) {
+	if !errors.As(err, &broken) {
 		return err
 	}
 	c.mu.Lock()

@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"bytes"
 	"net/http"
 	"slices"
 	"strconv"
@@ -10,30 +9,91 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
-	"golang.org/x/net/http2/hpack"
 )
 
-// encoder makes heads. It is guarded by its connection's lock, and what it has made has to be sent, in that order.
+// encoder makes heads. It uses no dynamic table (RFC 7541 section 2.3.2) and no Huffman code: what is said goes to a guest of the same
+// machine, to which bytes are cheaper than looking for what was said before, and an idle connection has nothing to remember. It is
+// guarded by its connection's lock, and what it has made has to be sent, in that order.
 type encoder struct {
-	hpack *hpack.Encoder
-	block bytes.Buffer
+	pool  *buffers
+	lent  *[]byte // while there is something in block
+	block []byte
+	told  bool // the guest knows that there is no table
 }
 
-// start makes e ready.
-func (e *encoder) start() { e.hpack = hpack.NewEncoder(&e.block) }
+// begin begins a head.
+func (e *encoder) begin() {
+	e.lent = e.pool.get(0)
+	e.block = (*e.lent)[:0]
+	if !e.told {
+		e.told = true
+		e.block = append(e.block, 0x20) // the table has the size 0 (RFC 7541 section 6.3)
+	}
+}
 
-// limit takes what the guest says of its table. No larger one than usual is used.
-func (e *encoder) limit(size uint32) { e.hpack.SetMaxDynamicTableSize(min(size, headerTable)) }
+// release gives back what begin took.
+func (e *encoder) release() {
+	e.pool.put(e.lent)
+	e.lent, e.block = nil, nil
+}
 
-// field adds a field to the block.
-func (e *encoder) field(name, value string) {
-	_ = e.hpack.WriteField(hpack.HeaderField{Name: name, Value: value}) // a bytes.Buffer takes all
+// field adds a field, whose name is on the wire as form says, to the block.
+func (e *encoder) field(form, value string) {
+	e.block = append(e.block, form...)
+	e.block = append(appendInt(e.block, 0, 7, len(value)), value...)
+}
+
+// appendInt appends n after the bits first, of which it shares a byte (RFC 7541 section 5.1).
+func appendInt(b []byte, first byte, bits uint, n int) []byte {
+	limit := 1<<bits - 1
+	if n < limit {
+		return append(b, first|byte(n))
+	}
+	b = append(b, first|byte(limit))
+	for n -= limit; n >= 0x80; n >>= 7 {
+		b = append(b, byte(n)|0x80)
+	}
+	return append(b, byte(n))
+}
+
+// nameForm is what a field without indexing begins with (RFC 7541 section 6.2.2): its name's place in the static table, or the name.
+func nameForm(name string) string {
+	if i := staticNames[name]; i > 0 {
+		return string(appendInt(nil, 0, 4, i))
+	}
+	return string(append(appendInt([]byte{0}, 0, 7, len(name)), name...))
+}
+
+// staticNames are the fields of responses that have a place in the static table (RFC 7541 appendix A), by the first of them.
+var staticNames = map[string]int{
+	":status": 8, "accept-ranges": 18, "access-control-allow-origin": 20, "age": 21, "allow": 22, "cache-control": 24,
+	"content-disposition": 25, "content-encoding": 26, "content-language": 27, "content-length": 28, "content-location": 29,
+	"content-range": 30, "content-type": 31, "date": 33, "etag": 34, "expires": 36, "last-modified": 44, "link": 45, "location": 46,
+	"proxy-authenticate": 48, "refresh": 52, "retry-after": 53, "server": 54, "set-cookie": 55, "strict-transport-security": 56,
+	"vary": 59, "via": 60, "www-authenticate": 61,
+}
+
+// staticStatus are the statuses that have a place in that table.
+var staticStatus = map[int]byte{200: 8, 204: 9, 206: 10, 304: 11, 400: 12, 404: 13, 500: 14}
+
+var (
+	statusForm = nameForm(":status")
+	dateForm   = nameForm("date")
+)
+
+// status adds the status to the block.
+func (e *encoder) status(status int) {
+	if i := staticStatus[status]; i > 0 {
+		e.block = append(e.block, 0x80|i)
+		return
+	}
+	e.field(statusForm, strconv.Itoa(status))
 }
 
 // head makes a response's head without those fields that announced names, which are trailers.
 func (e *encoder) head(status int, h http.Header, announced []string, date string) {
-	e.block.Reset()
-	e.field(":status", statusText(status))
+	e.begin()
+	e.status(status)
 	for key, values := range h {
 		if ownField(key) || strings.HasPrefix(key, http.TrailerPrefix) || len(announced) > 0 && slices.Contains(announced, key) {
 			continue
@@ -41,13 +101,14 @@ func (e *encoder) head(status int, h http.Header, announced []string, date strin
 		e.fields(key, values)
 	}
 	if _, ok := h["Date"]; !ok && status >= 200 {
-		e.field("date", date)
+		e.field(dateForm, date)
 	}
 }
 
-// trailers makes trailers of the announced fields and those under [http.TrailerPrefix], and reports whether there are any.
+// trailers makes trailers of the announced fields and those under [http.TrailerPrefix], and reports whether there are any. They are
+// not the first head.
 func (e *encoder) trailers(h http.Header, announced []string) bool {
-	e.block.Reset()
+	e.begin()
 	for _, key := range announced {
 		e.fields(key, h[key])
 	}
@@ -56,18 +117,22 @@ func (e *encoder) trailers(h http.Header, announced []string) bool {
 			e.fields(name, values)
 		}
 	}
-	return e.block.Len() > 0
+	if len(e.block) == 0 {
+		e.release()
+		return false
+	}
+	return true
 }
 
 // fields adds the values of one field. What could not be taken for it is left out.
 func (e *encoder) fields(key string, values []string) {
-	name := wireName(key)
-	if name == "" {
+	form := wireForm(key)
+	if form == "" {
 		return
 	}
 	for _, v := range values {
 		if httpguts.ValidHeaderFieldValue(v) {
-			e.field(name, v)
+			e.field(form, v)
 		}
 	}
 }
@@ -76,8 +141,8 @@ func (e *encoder) fields(key string, values []string) {
 func (e *encoder) frames(p []byte, id uint32, flags uint8) []byte {
 	kind := uint8(kindHeaders)
 	for {
-		part := e.block.Next(maxFrame)
-		if e.block.Len() == 0 {
+		part := e.block[:min(len(e.block), maxFrame)]
+		if e.block = e.block[len(part):]; len(e.block) == 0 {
 			flags |= flagEndHeaders
 		}
 		p = append(appendFrame(p, len(part), kind, flags, id), part...)
@@ -86,41 +151,28 @@ func (e *encoder) frames(p []byte, id uint32, flags uint8) []byte {
 		}
 		kind, flags = kindContinuation, 0
 	}
-	if e.block.Cap() > 4<<10 {
-		e.block = bytes.Buffer{}
-	}
+	e.release()
 	return p
 }
 
-// wire are the names in common by their canonical form.
-var wire = func() map[string]string {
+// forms are the forms of the names in common, by their canonical one.
+var forms = func() map[string]string {
 	m := make(map[string]string, len(common))
 	for lower, name := range common {
-		m[name] = lower
+		m[name] = nameForm(lower)
 	}
 	return m
 }()
 
-// wireName returns the form of a field's name on the wire, "" if it can have none.
-func wireName(key string) string {
-	if name, ok := wire[key]; ok {
-		return name
+// wireForm returns what a field begins with whose name has the canonical form key, "" if there can be none.
+func wireForm(key string) string {
+	if form, ok := forms[key]; ok {
+		return form
 	}
 	if name := strings.ToLower(key); validName(name) {
-		return name
+		return nameForm(name)
 	}
 	return ""
-}
-
-// statusText returns the digits of a status.
-func statusText(status int) string {
-	switch status {
-	case http.StatusOK:
-		return "200"
-	case http.StatusNotFound:
-		return "404"
-	}
-	return strconv.Itoa(status)
 }
 
 // dateCache is the Date field of one second.

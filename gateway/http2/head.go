@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
@@ -18,6 +19,8 @@ type headReader struct {
 	self    bool   // its priority depends on itself
 	lim     *Limits
 
+	pool     *sync.Pool // of *[]hpack.HeaderField
+	lent     *[]hpack.HeaderField
 	fields   []hpack.HeaderField
 	size     int
 	regular  bool // a field came that is no pseudo-header field
@@ -30,6 +33,10 @@ func (h *headReader) begin(f frame, lim *Limits) {
 	h.stream, h.first, h.lim = f.stream, f, lim
 	h.size, h.regular, h.tooLarge, h.bad, h.self = 0, false, false, "", false
 	h.decoder.SetEmitEnabled(true)
+	if h.lent, _ = h.pool.Get().(*[]hpack.HeaderField); h.lent == nil {
+		h.lent = new([]hpack.HeaderField)
+	}
+	h.fields = *h.lent
 }
 
 // write decodes one frame's part. Whoever goes on beyond what is taken, or with what is malformed, loses the connection.
@@ -55,9 +62,11 @@ func (h *headReader) end() error {
 // forget lets go of the fields.
 func (h *headReader) forget() {
 	clear(h.fields)
-	if h.fields = h.fields[:0]; cap(h.fields) > 64 {
-		h.fields = nil
+	*h.lent = h.fields[:0]
+	if cap(h.fields) <= keptFields {
+		h.pool.Put(h.lent)
 	}
+	h.lent, h.fields = nil, nil
 }
 
 // field takes a field from the decoder.

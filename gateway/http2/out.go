@@ -57,7 +57,7 @@ func (o *out) need(n int) {
 // head appends the head that the encoder has made.
 func (o *out) head(id uint32, flags uint8) {
 	e := &o.c.encoder
-	o.need(e.block.Len() + frameHead*(1+e.block.Len()/maxFrame))
+	o.need(len(e.block) + frameHead*(1+len(e.block)/maxFrame))
 	o.buf = e.frames(o.buf, id, flags)
 }
 

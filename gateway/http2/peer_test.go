@@ -8,12 +8,15 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
+	"errors"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,6 +76,48 @@ func loopbackPair(t testing.TB) (near, far net.Conn) {
 	return near, far
 }
 
+// waiting is a connection that gives one TLS record at a time and can be waited for, as what the gateway has beneath TLS.
+type waiting struct {
+	net.Conn
+	record bytes.Buffer // what is left of one
+}
+
+// Read gives bytes of one record.
+func (w *waiting) Read(p []byte) (int, error) {
+	if w.record.Len() == 0 {
+		if _, err := io.CopyN(&w.record, w.Conn, 5); err != nil {
+			return 0, err
+		}
+		if _, err := io.CopyN(&w.record, w.Conn, int64(binary.BigEndian.Uint16(w.record.Bytes()[3:]))); err != nil {
+			return 0, err
+		}
+	}
+	return w.record.Read(p)
+}
+
+// Await blocks until something is there to be read, and leaves it there.
+func (w *waiting) Await() error {
+	if w.record.Len() > 0 {
+		return nil
+	}
+	raw, err := w.Conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, failed = syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK)
+		return failed != syscall.EAGAIN
+	})
+	return errors.Join(err, failed)
+}
+
+// Whole never knows.
+func (*waiting) Whole() bool { return false }
+
+// CloseWrite ends the sending side.
+func (w *waiting) CloseWrite() error { return w.Conn.(*net.TCPConn).CloseWrite() }
+
 // peer is a client that speaks in frames with a Server.
 type peer struct {
 	*http2.Framer
@@ -95,7 +140,7 @@ func newPeer(t testing.TB, s *Server, settings ...http2.Setting) *peer {
 	p.drain = drain
 	go func() {
 		defer close(p.served)
-		s.Serve(ctx, closing, tls.Server(far, testConfig()), p.purse)
+		s.Serve(ctx, closing, tls.Server(&waiting{Conn: far}, testConfig()), p.purse)
 	}()
 	t.Cleanup(func() {
 		cancel()

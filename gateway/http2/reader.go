@@ -7,24 +7,28 @@ import (
 
 // reader is a connection's receiving side: bytes that came and were not used yet are buf[r:w]. It is for one goroutine.
 type reader struct {
-	conn  net.Conn
-	ahead ahead // nil if the connection cannot tell
-	pool  *buffers
-	lent  *[]byte // nil while nothing is buffered
-	buf   []byte
-	r, w  int
-	err   error           // met behind what is buffered
-	first [frameHead]byte // takes what ends an idle time, so that waiting needs no buffer
+	conn net.Conn
+	wire wire // nil if there is none
+	pool *buffers
+	lent *[]byte // nil while nothing is buffered
+	buf  []byte
+	r, w int
+	rest bool  // crypto/tls may hold the rest of a record
+	err  error // met behind what is buffered
 }
 
-// ahead is what can tell whether a read has all that it needs, as what lies beneath a TLS connection may.
-type ahead interface{ Whole() bool }
+// wire is what may lie beneath a TLS connection: it gives bytes of one record at a time, so that crypto/tls holds none of the next, can
+// wait without a buffer, and tell whether a read has all that it needs.
+type wire interface {
+	Await() error
+	Whole() bool
+}
 
 // newReader returns the receiving side of conn.
 func newReader(conn net.Conn, pool *buffers) reader {
 	b := reader{conn: conn, pool: pool}
 	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		b.ahead, _ = c.NetConn().(ahead)
+		b.wire, _ = c.NetConn().(wire)
 	}
 	return b
 }
@@ -47,37 +51,41 @@ func (b *reader) release() {
 	}
 }
 
+// await blocks until something comes, if nothing is there and the connection can wait, and holds no buffer meanwhile. What it waits in
+// vain for, fill reports. Little is on the stack: this is where idle connections are.
+func (b *reader) await() {
+	if b.r == b.w && b.err == nil && b.wire != nil && !b.rest {
+		b.release()
+		_ = b.wire.Await()
+	}
+}
+
 // fill reads what there is, once if nothing tells of more. It blocks until there is something. want is how much is needed to go on,
-// if that is known. While nothing has begun, want is 0, and it waits with room for a frame's head alone: a TLS connection buffers for
-// itself, and gives the rest of the record at once.
+// if that is known.
 func (b *reader) fill(want int) error {
 	if err := b.err; err != nil {
 		b.err = nil
 		return err
 	}
-	if b.r == b.w && want == 0 {
-		b.release()
-		n, err := b.conn.Read(b.first[:])
-		if n == 0 {
-			return orNoProgress(err)
-		}
-		b.need(0)
-		b.w = copy(b.buf, b.first[:n])
-		b.err = err
-		return nil
-	}
 	b.need(want)
-	n, err := b.conn.Read(b.buf[b.w:])
+	n, err := b.read()
 	if n == 0 {
 		return orNoProgress(err)
 	}
-	b.w += n
-	for err == nil && b.ahead != nil && len(b.buf)-b.w >= maxFrame && b.ahead.Whole() {
-		n, err = b.conn.Read(b.buf[b.w:])
-		b.w += n
+	for err == nil && b.wire != nil && len(b.buf)-b.w >= maxFrame && b.wire.Whole() {
+		_, err = b.read()
 	}
 	b.err = err
 	return nil
+}
+
+// read reads once behind what is buffered.
+func (b *reader) read() (int, error) {
+	room := b.buf[b.w:]
+	n, err := b.conn.Read(room)
+	b.w += n
+	b.rest = n == len(room)
+	return n, err
 }
 
 // need makes room for want bytes behind what is buffered, or as much as there can be.

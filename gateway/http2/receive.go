@@ -157,7 +157,8 @@ func (c *conn) headDone() error {
 	case h.tooLarge:
 		return c.refuse(id, open, http.StatusRequestHeaderFieldsTooLarge, "The head is larger or has more fields than the gateway takes.")
 	}
-	r, scheme, bad := newRequest(h.fields, open)
+	var r http.Request
+	scheme, bad := makeRequest(&r, h.fields, open)
 	if bad != "" {
 		return malformed(bad)
 	}
@@ -167,7 +168,7 @@ func (c *conn) headDone() error {
 	if scheme == "https" {
 		r.TLS = c.tlsState()
 	}
-	c.open(id, r, open)
+	c.open(id, &r, open)
 	return nil
 }
 
@@ -286,8 +287,6 @@ func (c *conn) settings(f frame, p []byte) error {
 // setting takes one setting (RFC 9113 section 6.5.2). mu is held.
 func (c *conn) setting(id uint16, value uint32) error {
 	switch id {
-	case settingTable:
-		c.encoder.limit(value)
 	case settingPush, settingConnect, settingPriorities:
 		if value > 1 {
 			return connError{codeProtocol, "a setting that is neither 0 nor 1"}

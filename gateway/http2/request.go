@@ -16,25 +16,25 @@ import (
 // maxLengthDigits keeps a Content-Length below 2^63: 18 nines fit.
 const maxLengthDigits = 18
 
-// newRequest makes the request of a head, or says why the head is malformed (RFC 9113 section 8.3.1). Its body and its context are
+// makeRequest makes r the request of a head, or says why the head is malformed (RFC 9113 section 8.3.1). Its body and its context are
 // left to the caller. open says that a body follows.
-func newRequest(fields []hpack.HeaderField, open bool) (r *http.Request, scheme, bad string) {
+func makeRequest(r *http.Request, fields []hpack.HeaderField, open bool) (scheme, bad string) {
 	p, rest, bad := splitFields(fields)
 	if bad == "" {
 		bad = p.check()
 	}
 	if bad != "" {
-		return nil, "", bad
+		return "", bad
 	}
-	r = &http.Request{Method: p.method, Proto: "HTTP/2.0", ProtoMajor: 2, Header: makeHeader(rest), Body: http.NoBody, Host: p.authority}
+	*r = http.Request{Method: p.method, Proto: "HTTP/2.0", ProtoMajor: 2, Header: makeHeader(rest), Body: http.NoBody, Host: p.authority}
 	if bad = host(r, p.scheme); bad != "" {
-		return nil, "", bad
+		return "", bad
 	}
 	if bad = target(r, p); bad != "" {
-		return nil, "", bad
+		return "", bad
 	}
 	if bad = length(r, open); bad != "" {
-		return nil, "", bad
+		return "", bad
 	}
 	if cookies := r.Header["Cookie"]; len(cookies) > 1 { // RFC 9113 section 8.2.3
 		r.Header["Cookie"] = []string{strings.Join(cookies, "; ")}
@@ -43,7 +43,7 @@ func newRequest(fields []hpack.HeaderField, open bool) (r *http.Request, scheme,
 	if p.protocol != "" {
 		r.Header[":protocol"] = []string{p.protocol}
 	}
-	return r, p.scheme, ""
+	return p.scheme, ""
 }
 
 // check says what is wrong with the pseudo-header fields among themselves.
@@ -160,11 +160,13 @@ func checkFields(h http.Header) error {
 	return nil
 }
 
-// tlsState returns the state of the connection beneath, nil if there is no TLS. It has what handlers ask it for. mu is held.
+// overTLS is the state of a request that came over TLS, whatever connection that was.
+var overTLS = &tls.ConnectionState{HandshakeComplete: true}
+
+// tlsState returns what a handler is told of the connection beneath, nil if there is no TLS.
 func (c *conn) tlsState() *tls.ConnectionState {
-	if secure, ok := c.net.(*tls.Conn); ok && c.tls == nil {
-		state := secure.ConnectionState()
-		c.tls = &state
+	if _, ok := c.net.(*tls.Conn); ok {
+		return overTLS
 	}
-	return c.tls
+	return nil
 }

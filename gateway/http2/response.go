@@ -220,7 +220,6 @@ func (r *response) finish() (whole bool) {
 func (st *stream) writeData(p []byte) (taken int, err error) {
 	c := st.c
 	o := &c.out
-	var stalled *time.Timer
 	for len(p) > 0 {
 		if err := o.await(); err != nil {
 			return taken, err
@@ -234,10 +233,8 @@ func (st *stream) writeData(p []byte) (taken int, err error) {
 				o.flush() // so that the guest can open a window
 				continue
 			}
-			if stalled == nil {
-				stalled = time.AfterFunc(c.lim.Write, st.stall)
-				st.stalls = true
-				defer func() { stalled.Stop(); st.stalls = false }()
+			if !st.stalls {
+				defer st.stallBy(c.lim.Write)()
 			}
 			c.needReader()
 			st.starve()
@@ -262,6 +259,16 @@ func (st *stream) starve() {
 		defer func() { st.c.starved-- }()
 	}
 	st.wake.Wait()
+}
+
+// stallBy gives a write that waits for a window its time, until done is called. mu is held, then too.
+func (st *stream) stallBy(wait time.Duration) (done func()) {
+	t := time.AfterFunc(wait, st.stall)
+	st.stalls = true
+	return func() {
+		t.Stop()
+		st.stalls = false
+	}
 }
 
 // stall resets a stream on which a write has waited for too long.

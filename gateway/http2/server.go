@@ -5,8 +5,8 @@
 // request has a goroutine of its own that reads its body and writes its response, none waits for another but for a lock, and an
 // idle connection holds no buffer. And it counts: frames that only cost are charged to an account that the caller keeps.
 //
-// Field compression is golang.org/x/net/http2/hpack's (RFC 7541). Requests are given to an [http.Handler] as net/http would give
-// them, so that the same handler serves HTTP/1.1.
+// Heads are decoded by golang.org/x/net/http2/hpack (RFC 7541), and encoded without a dynamic table. Requests are given to an
+// [http.Handler] as net/http would give them, so that the same handler serves HTTP/1.1.
 package http2
 
 import (
@@ -24,7 +24,8 @@ type Server struct {
 	// FlushError and SetReadDeadline; interim responses are sent by WriteHeader(1xx). A handler that panics with
 	// [http.ErrAbortHandler] has its stream reset; any other panic does the same and is logged. Reading the body and writing the
 	// response may be done by two goroutines at once. The handler must use neither after it returned, but another goroutine may
-	// still be in a Read of the body: that Read then ends with [ErrBodyClosed].
+	// still be in a Read of the body: that Read then ends with [ErrBodyClosed]. Of a request over TLS that says so in its scheme, the
+	// field TLS is not nil and says no more.
 	Handler http.Handler
 	// Limits bounds what a connection may cost. The zero value means the defaults.
 	Limits Limits
@@ -36,6 +37,7 @@ type Server struct {
 	reads  buffers
 	writes buffers
 	bodies buffers
+	fields sync.Pool
 	dates  dates
 }
 
@@ -63,18 +65,38 @@ func (s *Server) start() {
 // connection takes no further request, says so (GOAWAY), and is closed after those that are served. Serve returns when the last
 // handler has; the contexts of requests are derived from ctx, and end with their streams.
 func (s *Server) Serve(ctx, closing context.Context, conn net.Conn, account Account) {
+	c := s.begin(ctx, closing, conn, account)
+	defer c.forget()
+	c.serve()
+}
+
+// begin returns a connection that ends with ctx and closing. It is a function of its own so that its frame is not on the stack of
+// every connection, as are those below.
+//
+//go:noinline
+func (s *Server) begin(ctx, closing context.Context, nc net.Conn, account Account) *conn {
 	s.once.Do(s.start)
-	c := newConn(s, conn, account)
-	inner, cancel := context.WithCancel(ctx)
-	defer cancel()
-	c.ctx = inner
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	last := context.AfterFunc(closing, c.drain)
-	defer last()
-	why := c.serve()
-	cancel()
+	c := newConn(s, nc, account)
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.stops[0] = context.AfterFunc(ctx, func() { nc.Close() })
+	c.stops[1] = context.AfterFunc(closing, c.drain)
+	return c
+}
+
+// finish ends the connection and its requests. why is what ended the reading.
+//
+//go:noinline
+func (c *conn) finish(why error) {
+	c.cancel()
 	c.end(why)
 	c.handlers.Wait()
-	conn.Close() //nolint:errcheck // it is at its end either way
+	c.net.Close() //nolint:errcheck // it is at its end either way
+}
+
+// forget has the contexts that Serve was given forget the connection.
+func (c *conn) forget() {
+	c.cancel()
+	for _, stop := range c.stops {
+		stop()
+	}
 }

@@ -13,7 +13,7 @@ import (
 type stream struct {
 	c       *conn
 	id      uint32
-	request *http.Request
+	request http.Request
 	cancel  context.CancelFunc
 	resp    response
 
@@ -44,13 +44,14 @@ type stream struct {
 	err         error  // why nothing more can be read or written
 }
 
-// open begins a stream, and the handler of its request. mu is held.
+// open begins a stream with a copy of r, and the handler of that request. mu is held.
 func (c *conn) open(id uint32, r *http.Request, open bool) {
 	st := &stream{c: c, id: id, declared: -1, send: c.sendStream, receive: c.lim.StreamWindow, remoteClosed: !open}
 	st.arrived.L, st.wake.L = &c.mu, &c.mu
 	ctx, cancel := context.WithCancel(c.ctx)
 	st.cancel = cancel
-	r = r.WithContext(ctx)
+	st.request = *r.WithContext(ctx)
+	r = &st.request
 	r.RemoteAddr = c.remote
 	if hasContinue(r.Header["Expect"]) {
 		delete(r.Header, "Expect")
@@ -60,7 +61,6 @@ func (c *conn) open(id uint32, r *http.Request, open bool) {
 		st.declared = r.ContentLength
 		r.Body = (*requestBody)(st)
 	}
-	st.request = r
 	st.resp.st, st.resp.length = st, -1
 	c.streams[id] = st
 	c.active++
@@ -91,7 +91,7 @@ func (st *stream) handle() (aborted bool) {
 			s.Log.Error("serve request: handler panicked", "panic", v, "method", st.request.Method)
 		}
 	}()
-	s.Handler.ServeHTTP(&st.resp, st.request)
+	s.Handler.ServeHTTP(&st.resp, &st.request)
 	return false
 }
 

@@ -191,7 +191,10 @@ func (w *Wire) Await() error {
 	if w.r < w.w {
 		return nil
 	}
-	return w.fill()
+	if err := w.raw.Read(w.take); err != nil { // there is no buffer now, as fill may have: less is on the stack while it waits
+		return err
+	}
+	return w.err
 }
 
 // Whole reports whether the next record is buffered as a whole, so that reading it does not block.
