@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -26,6 +27,10 @@ const (
 	heldH2          = 60 * manyIdle / manyPerBottle
 	heldSockets     = 250
 )
+
+// heldSettle is how long connections are idle before their memory is looked at, and a new process before they are opened, so that what
+// opening them and starting left can be given back.
+const heldSettle = 3 * time.Second
 
 // holders open the connections of the loads that hold some.
 var holders = map[string]func(context.Context, *job) (io.Closer, error){
@@ -173,10 +178,14 @@ func (w *world) hold(ctx context.Context, o *options, l load, via string) (Resul
 }
 
 // holdMore measures how much memory l.held connections take beside as many others, in a process that has done nothing else:
-// what the first ones make it set up is not counted, and no memory of earlier loads is used again.
+// what the first ones make it set up is not counted, and no memory of earlier loads is used again. It is looked at when they have been
+// idle for heldSettle.
 func (w *world) holdMore(ctx context.Context, o *options, l load, via string) (Result, int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*clientPatience, fmt.Errorf("not done after %s", 2*clientPatience))
 	defer cancel()
+	if err := settle(ctx); err != nil {
+		return Result{}, 0, err
+	}
 	var total Result
 	var resident [2]int64
 	for i := range resident {
@@ -190,12 +199,25 @@ func (w *world) holdMore(ctx context.Context, o *options, l load, via string) (R
 			total.Units += r.Units
 			total.Connections += r.Connections
 		}
+		if err := settle(ctx); err != nil {
+			return Result{}, 0, err
+		}
 		var err error
 		if _, resident[i], err = w.spent(via); err != nil {
 			return Result{}, 0, err
 		}
 	}
 	return total, resident[1] - resident[0], nil
+}
+
+// settle lets pass what a program may take to give memory back.
+func settle(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(heldSettle):
+		return nil
+	}
 }
 
 // holdersFor are the bottles that hold l.held connections together: of HTTP/2 one may not have so many.

@@ -114,6 +114,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer d.watcher.Close()
+	go tidy(ctx)
 	return d.serve(ctx, stop, signals)
 }
 
