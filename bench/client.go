@@ -48,6 +48,7 @@ type job struct {
 	from     int // number of the first name of the first load
 	count    int // names of the first load
 	streams  int
+	ports    string // that the kernel chooses from, or empty
 	bulk     string // path of the large file
 	duration time.Duration
 	bytes    int64 // of the load that moves so many
@@ -68,6 +69,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 	f.IntVar(&j.count, "count", 0, "number of names")
 	f.IntVar(&j.streams, "streams", 1, "requests at once")
 	f.Int64Var(&j.bytes, "bytes", 0, "how many bytes")
+	f.StringVar(&j.ports, "ports", "", "local ports, as net.ipv4.ip_local_port_range has them")
 	f.StringVar(&j.bulk, "bulk", bulkPath, "path of the large file")
 	f.DurationVar(&j.duration, "duration", time.Second, "how long")
 	if err := f.Parse(args); err != nil {
@@ -91,6 +93,11 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 	ctx, cancel := context.WithTimeout(ctx, j.duration+clientPatience)
 	defer cancel()
 	var err error
+	if j.ports != "" {
+		if err := sysctl("net/ipv4/ip_local_port_range", j.ports); err != nil {
+			return err
+		}
+	}
 	if j.hello, err = clientHello(ctx, j.name); err != nil {
 		return err
 	}
