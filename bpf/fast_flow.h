@@ -137,8 +137,8 @@ static __always_inline void begin_flow(struct flow *f, const struct segment *s)
 	f->kept = f->record = 0;
 	f->phase = PHASE_HELLO;
 	f->guarded = 1;
-	f->fin_up = f->fin_down = f->reset = f->reason = f->name_len = 0;
-	f->lane = f->out_port = 0;
+	f->fin_up = f->fin_down = f->reset = f->reason = f->unused = 0;
+	f->lane = f->out_port = f->unused2 = 0;
 	f->checked = f->closing = 0;
 	f->opened = f->sent = f->expects = 0;
 #pragma unroll

@@ -118,8 +118,6 @@ static __always_inline enum flow_reason allow_name(struct hello *h, struct flow 
 		return REASON_CHANGED;
 	f->grant = grant;
 	f->epoch = pin->epoch;
-	f->name_len = h->key.name_len;
-	__builtin_memcpy(f->name, h->key.name, NAME_SIZE);
 	return REASON_NONE;
 }
 

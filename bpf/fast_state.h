@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * The fast path's maps. The Go side writes pins, destinations, grants and
+ * The fast path's maps. The Go side writes pins, destinations, grants, names and
  * usage's existence; flows, hellos and events are the programs' own, and the Go
  * side only reads them.
  */
@@ -17,31 +17,19 @@ struct flow_key {
 	__be16 dport;
 };
 
+/*
+ * The name that the flow was judged by is the one of its grant, in names: what
+ * each packet touches is to be small.
+ */
 struct flow {
-	__u64 began; /* CLOCK_MONOTONIC, nanoseconds, in steps of a tick */
-	__u64 seen;
+	__u64 seen; /* CLOCK_MONOTONIC, nanoseconds, in steps of a tick */
 	__u64 up_packets; /* segments; what a sender left unsegmented counts as many */
 	__u64 up_bytes;	  /* of TCP payload */
 	__u64 down_packets;
 	__u64 down_bytes;
 	__u64 epoch;  /* of the grant, when the hello was judged */
 	__u32 grant;  /* number of the permission, 0 before the verdict */
-	__u32 start;  /* sequence number of the guest's first byte */
-	__u32 kept;   /* bytes from there that are kept and were passed */
-	__u32 record; /* offset of the record that is being looked at */
-	__u32 busy;   /* not 0 while a CPU judges */
-	__u32 slot;   /* of hellos, 0 when nothing is kept */
 	__u32 expects; /* what the guest acknowledged last */
-	__u32 opened; /* not 0: the upstream has answered the SYN that start is of */
-	__u32 sent;   /* number behind the last that the upstream sent, while guarded */
-	__u32 lane;   /* generation of the lane that it is in, 0 for none */
-	__u32 uplink; /* ifindex; this and the next three are set with out_port */
-	__be32 next_hop;
-	__be32 out_addr; /* what the upstream knows the guest by */
-	__be16 out_port; /* 0: the flow has no entry in reverses */
-	__u16 unused;
-	__u64 checked; /* when conntrack was asked last */
-	__u64 closing; /* when its end was seen, 0 before */
 	__u8 state;   /* enum flow_state */
 	__u8 phase;   /* enum flow_phase */
 	__u8 guarded; /* bytes below kept may still be sent again */
@@ -49,9 +37,24 @@ struct flow {
 	__u8 fin_down;
 	__u8 reset;
 	__u8 reason; /* enum flow_reason */
-	__u8 name_len;
+	__u8 unused;
+	__u64 checked; /* when conntrack was asked last */
+	__u64 closing; /* when its end was seen, 0 before */
+	__u32 lane;   /* generation of the lane that it is in, 0 for none */
+	__u32 uplink; /* ifindex; this and the next three are set with out_port */
+	__be32 next_hop;
+	__be32 out_addr; /* what the upstream knows the guest by */
+	__be16 out_port; /* 0: the flow has no entry in reverses */
+	__u16 unused2;
+	__u32 busy;   /* not 0 while a CPU judges */
+	__u32 start;  /* sequence number of the guest's first byte */
+	__u32 kept;   /* bytes from there that are kept and were passed */
+	__u32 record; /* offset of the record that is being looked at */
+	__u32 slot;   /* of hellos, 0 when nothing is kept */
+	__u32 opened; /* not 0: the upstream has answered the SYN that start is of */
+	__u32 sent;   /* number behind the last that the upstream sent, while guarded */
+	__u64 began;
 	__u8 id[16]; /* random */
-	__u8 name[NAME_SIZE];
 };
 
 /* An address and port that a bottle may open connections to without a proxy. */
@@ -126,6 +129,14 @@ struct reverse {
 	__u64 until; /* CLOCK_MONOTONIC, 0 while the connection is open */
 };
 
+/* What a permission is for. */
+struct name {
+	__u64 epoch; /* that it had when it was given; it is withdrawn by another */
+	__u32 len;
+	__u8 name[NAME_SIZE];
+	__u32 unused;
+};
+
 /* How much of its budgets a bottle uses. */
 struct usage {
 	__u64 flows;
@@ -138,11 +149,16 @@ struct event {
 	__u8 reason; /* enum flow_reason */
 	__u16 unused;
 	struct flow flow;
+	struct name name;
 };
 
+/*
+ * This one and reverses have all their memory from the beginning, 28 and 12 MB: to
+ * take it when a flow begins and give it back after its end costs some ten times
+ * as much as the rest of the entry does, and more is never needed.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_FLOWS);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
@@ -198,6 +214,18 @@ struct {
 	__type(value, __u64);
 } grants SEC(".maps");
 
+/*
+ * The name of each permission, by its number. The Go side writes it before any pin
+ * has the number, and keeps it for as long as a flow has.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_GRANTS);
+	__type(key, __u32);
+	__type(value, struct name);
+} names SEC(".maps");
+
 /* Keyed by ifindex. A link without an entry has no fast path. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -214,7 +242,6 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, MAX_FLOWS);
 	__type(key, struct reverse_key);
 	__type(value, struct reverse);
@@ -241,6 +268,8 @@ static __always_inline bool report(const struct flow_key *key, const struct flow
 				   enum event_kind kind, enum flow_reason reason)
 {
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	__u32 grant = f->grant;
+	const struct name *n;
 
 	if (!e)
 		return false;
@@ -249,6 +278,10 @@ static __always_inline bool report(const struct flow_key *key, const struct flow
 	e->reason = reason;
 	e->unused = 0;
 	e->flow = *f;
+	e->name.len = 0;
+	n = bpf_map_lookup_elem(&names, &grant);
+	if (n && n->epoch == f->epoch)
+		e->name = *n;
 	bpf_ringbuf_submit(e, 0);
 	return true;
 }

@@ -37,14 +37,20 @@ type grant struct {
 	epoch uint64
 }
 
+// holder is what a number was given to, and with which epoch.
+type holder struct {
+	grantKey
+	epoch uint64
+}
+
 // fastTable is the Go side of the fast path's maps. Redirect.mu guards it.
 type fastTable struct {
 	objects  *gatewayObjects
 	obstacle string // why new flows do not take the fast path; "" if they do
 
 	grants map[grantKey]grant
-	taken  map[uint32]grantKey
-	next   uint32 // where the search for a free number begins
+	taken  map[uint32]holder // what each number stands for, withdrawn ones too while a flow may refer to them
+	next   uint32            // where the search for a free number begins
 	// reclaimed is when unused numbers were last looked for.
 	reclaimed time.Time
 	pins      map[place]map[grantKey]gatewayPin // what the kernel has
@@ -74,7 +80,7 @@ const pinSlack = uint64(100 * time.Millisecond)
 // not know the reasons of, and keeps its flows with their permissions.
 func newFastTable(o *gatewayObjects) (*fastTable, error) {
 	t := &fastTable{objects: o, obstacle: "no link is set up yet", grants: make(map[grantKey]grant),
-		taken: make(map[uint32]grantKey), pins: make(map[place]map[grantKey]gatewayPin), counts: make(map[uint32]int)}
+		taken: make(map[uint32]holder), pins: make(map[place]map[grantKey]gatewayPin), counts: make(map[uint32]int)}
 	if err := clearMap[gatewayDestinationKey, gatewayDestination](o.Destinations); err != nil {
 		return nil, err
 	}
@@ -85,17 +91,18 @@ func newFastTable(o *gatewayObjects) (*fastTable, error) {
 		if f.Grant == 0 {
 			return
 		}
+		var name gatewayName
+		if _, known := t.taken[f.Grant]; known || o.Names.Lookup(f.Grant, &name) != nil || name.Epoch != f.Epoch {
+			return
+		}
+		h := holder{grantKey{k.Ifindex, k.Dport, nameText(&name)}, name.Epoch}
+		t.taken[f.Grant] = h
 		var epoch uint64
-		if o.Grants.Lookup(f.Grant, &epoch) == nil && epoch == f.Epoch {
-			t.hold(grantKey{k.Ifindex, k.Dport, flowName(f)}, grant{f.Grant, epoch})
+		if o.Grants.Lookup(f.Grant, &epoch) == nil && epoch == h.epoch {
+			t.grants[h.grantKey] = grant{f.Grant, epoch}
 		}
 	})
 	return t, err
-}
-
-func (t *fastTable) hold(k grantKey, g grant) {
-	t.grants[k] = g
-	t.taken[g.id] = k
 }
 
 // clearMap deletes every entry.
@@ -133,7 +140,15 @@ func (t *fastTable) eachFlow(f func(gatewayFlowKey, *gatewayFlow)) error {
 	return nil
 }
 
-func flowName(f *gatewayFlow) string { return string(f.Name[:f.NameLen]) }
+func nameText(n *gatewayName) string { return string(n.Name[:min(int(n.Len), len(n.Name))]) }
+
+// flowName is what the flow was judged by, "" while it is not.
+func (t *fastTable) flowName(f *gatewayFlow) string {
+	if h := t.taken[f.Grant]; h.epoch == f.Epoch {
+		return h.name
+	}
+	return ""
+}
 
 // grantFor returns the permission for k, a new one if there is none.
 func (t *fastTable) grantFor(k grantKey) (grant, error) {
@@ -155,12 +170,17 @@ func (t *fastTable) grantFor(k grantKey) (grant, error) {
 		if _, ok := t.taken[t.next]; ok {
 			continue
 		}
-		epoch, err := t.advance(t.next)
-		if err != nil {
+		g := grant{id: t.next}
+		var err error
+		if g.epoch, err = t.advance(g.id); err != nil {
 			return grant{}, err
 		}
-		g := grant{t.next, epoch}
-		t.hold(k, g)
+		name := gatewayName{Epoch: g.epoch, Len: uint32(len(k.name))}
+		copy(name.Name[:], k.name)
+		if err := t.objects.Names.Put(g.id, name); err != nil {
+			return grant{}, fmt.Errorf("write name of permission: %w", err)
+		}
+		t.grants[k], t.taken[g.id] = g, holder{k, g.epoch}
 		return g, nil
 	}
 	return grant{}, fmt.Errorf("allocate permission: all %d are taken", gatewayLimitsMAX_GRANTS)
@@ -202,24 +222,29 @@ func (t *fastTable) reclaim() error {
 		return nil
 	}
 	t.reclaimed = time.Now()
-	used := make(map[grantKey]bool)
+	used := make(map[uint32]bool)
 	for _, here := range t.pins {
-		for k := range here {
-			used[k] = true
+		for _, pin := range here {
+			used[pin.Grant] = true
 		}
 	}
-	if err := t.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) { used[t.taken[f.Grant]] = true }); err != nil {
+	if err := t.eachFlow(func(_ gatewayFlowKey, f *gatewayFlow) { used[f.Grant] = true }); err != nil {
 		return err
 	}
-	for k, g := range t.grants {
-		if used[k] {
+	for id, h := range t.taken {
+		if used[id] {
 			continue
 		}
-		if _, err := t.advance(g.id); err != nil {
+		if _, err := t.advance(id); err != nil {
 			return err
 		}
-		delete(t.grants, k)
-		delete(t.taken, g.id)
+		if err := t.objects.Names.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete name of permission: %w", err)
+		}
+		if t.grants[h.grantKey].id == id {
+			delete(t.grants, h.grantKey)
+		}
+		delete(t.taken, id)
 	}
 	return nil
 }
@@ -343,7 +368,6 @@ func (t *fastTable) revoke(ifindex uint32, keep func(name string, port uint16) b
 		}
 		gone[k] = true
 		delete(t.grants, k)
-		delete(t.taken, g.id)
 	}
 	errs = append(errs, t.drop(func(_ place, k grantKey, _ gatewayPin) bool { return gone[k] }, nil))
 	return errors.Join(errs...)

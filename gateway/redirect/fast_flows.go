@@ -165,7 +165,7 @@ func (r *Redirect) FastFlows(bottle string) ([]FastFlow, error) {
 	found := make(map[string]FastFlow)
 	err = r.fast.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) {
 		if k.Ifindex == uint32(index) && isOpen(f) {
-			flow := clock.flow(bottle, guest, k, f)
+			flow := clock.flow(bottle, guest, k, f, r.fast.flowName(f))
 			found[flow.ID] = flow
 		}
 	})
@@ -189,9 +189,9 @@ func newClock() (clock, error) {
 
 func (c clock) time(mono uint64) time.Time { return c.now.Add(-time.Duration(c.mono - mono)) }
 
-func (c clock) flow(bottle string, guest netip.Addr, k gatewayFlowKey, f *gatewayFlow) FastFlow {
+func (c clock) flow(bottle string, guest netip.Addr, k gatewayFlowKey, f *gatewayFlow, judged string) FastFlow {
 	return FastFlow{
-		ID: hex.EncodeToString(f.Id[:]), Bottle: bottle, Name: flowName(f),
+		ID: hex.EncodeToString(f.Id[:]), Bottle: bottle, Name: judged,
 		Src:      netip.AddrPortFrom(guest, hostOrder16(k.Sport)),
 		Dst:      netip.AddrPortFrom(addrOf(k.Daddr), hostOrder16(k.Dport)),
 		Verified: gatewayFlowState(f.State) == gatewayFlowStateFLOW_VERIFIED || f.Grant != 0,
@@ -293,7 +293,7 @@ func (r *Redirect) event(raw []byte) (FastEvent, bool) {
 		}
 	}
 	return FastEvent{
-		Flow:    clock.flow(name, guest, e.Key, &e.Flow),
+		Flow:    clock.flow(name, guest, e.Key, &e.Flow, nameText(&e.Name)),
 		Refused: gatewayEventKind(e.Kind) == gatewayEventKindEVENT_REFUSED, Reason: FastReason(e.Reason),
 	}, true
 }

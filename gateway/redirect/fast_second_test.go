@@ -72,5 +72,5 @@ func (h *judgeHarness) judgeCut(stream []byte, cut int) (string, gatewayFlowStat
 		}
 	}
 	f := h.flow()
-	return flowName(&f), gatewayFlowState(f.State)
+	return h.judged(&f), gatewayFlowState(f.State)
 }

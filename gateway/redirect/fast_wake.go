@@ -15,8 +15,8 @@ import (
 func (t *fastTable) wake(ifindex int, l Link, from net.HardwareAddr) error {
 	var probes [][]byte
 	err := t.eachFlow(func(k gatewayFlowKey, f *gatewayFlow) {
-		g, ok := t.grants[grantKey{k.Ifindex, k.Dport, flowName(f)}]
-		if int(k.Ifindex) == ifindex && gatewayFlowState(f.State) == gatewayFlowStateFLOW_VERIFIED && (!ok || g.epoch != f.Epoch) {
+		g := t.grants[t.taken[f.Grant].grantKey]
+		if int(k.Ifindex) == ifindex && gatewayFlowState(f.State) == gatewayFlowStateFLOW_VERIFIED && (grant{f.Grant, f.Epoch}) != g {
 			probes = append(probes, probe(k, f, l, from))
 		}
 	})

@@ -102,6 +102,7 @@ type gatewayEvent struct {
 	Reason uint8
 	Unused uint16
 	Flow   gatewayFlow
+	Name   gatewayName
 }
 
 type gatewayEventKind uint32
@@ -114,7 +115,6 @@ const (
 
 type gatewayFlow struct {
 	_           structs.HostLayout
-	Began       uint64
 	Seen        uint64
 	UpPackets   uint64
 	UpBytes     uint64
@@ -122,22 +122,7 @@ type gatewayFlow struct {
 	DownBytes   uint64
 	Epoch       uint64
 	Grant       uint32
-	Start       uint32
-	Kept        uint32
-	Record      uint32
-	Busy        uint32
-	Slot        uint32
 	Expects     uint32
-	Opened      uint32
-	Sent        uint32
-	Lane        uint32
-	Uplink      uint32
-	NextHop     uint32
-	OutAddr     uint32
-	OutPort     uint16
-	Unused      uint16
-	Checked     uint64
-	Closing     uint64
 	State       uint8
 	Phase       uint8
 	Guarded     uint8
@@ -145,9 +130,24 @@ type gatewayFlow struct {
 	FinDown     uint8
 	Reset       uint8
 	Reason      uint8
-	NameLen     uint8
+	Unused      uint8
+	Checked     uint64
+	Closing     uint64
+	Lane        uint32
+	Uplink      uint32
+	NextHop     uint32
+	OutAddr     uint32
+	OutPort     uint16
+	Unused2     uint16
+	Busy        uint32
+	Start       uint32
+	Kept        uint32
+	Record      uint32
+	Slot        uint32
+	Opened      uint32
+	Sent        uint32
+	Began       uint64
 	Id          [16]uint8
-	Name        [256]uint8
 }
 
 type gatewayFlowKey struct {
@@ -288,6 +288,14 @@ const (
 	gatewayMarkMARK_SOCKET    gatewayMark = 67108864
 )
 
+type gatewayName struct {
+	_      structs.HostLayout
+	Epoch  uint64
+	Len    uint32
+	Name   [256]uint8
+	Unused uint32
+}
+
 type gatewayPin struct {
 	_       structs.HostLayout
 	Expires uint64
@@ -364,6 +372,7 @@ const (
 	gatewayMapInstances       = "instances"
 	gatewayMapLanes           = "lanes"
 	gatewayMapLayouts         = "layouts"
+	gatewayMapNames           = "names"
 	gatewayMapPins            = "pins"
 	gatewayMapReverses        = "reverses"
 	gatewayMapScratch         = "scratch"
@@ -440,6 +449,7 @@ type gatewayMapSpecs struct {
 	Instances    *ebpf.MapSpec `ebpf:"instances"`
 	Lanes        *ebpf.MapSpec `ebpf:"lanes"`
 	Layouts      *ebpf.MapSpec `ebpf:"layouts"`
+	Names        *ebpf.MapSpec `ebpf:"names"`
 	Pins         *ebpf.MapSpec `ebpf:"pins"`
 	Reverses     *ebpf.MapSpec `ebpf:"reverses"`
 	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
@@ -484,6 +494,7 @@ type gatewayMaps struct {
 	Instances    *ebpf.Map `ebpf:"instances"`
 	Lanes        *ebpf.Map `ebpf:"lanes"`
 	Layouts      *ebpf.Map `ebpf:"layouts"`
+	Names        *ebpf.Map `ebpf:"names"`
 	Pins         *ebpf.Map `ebpf:"pins"`
 	Reverses     *ebpf.Map `ebpf:"reverses"`
 	Scratch      *ebpf.Map `ebpf:"scratch"`
@@ -504,6 +515,7 @@ func (m *gatewayMaps) Close() error {
 		m.Instances,
 		m.Lanes,
 		m.Layouts,
+		m.Names,
 		m.Pins,
 		m.Reverses,
 		m.Scratch,

@@ -146,6 +146,7 @@ func forgetNamespace(dir *pinDir, o *gatewayObjects) error {
 	}
 	return errors.Join(emptyMap[gatewayBottle](o.Bottles), emptyMap[[]gatewayLinkStats](o.Stats),
 		clearMap[gatewayFlowKey, gatewayFlow](o.Flows), emptyMap[gatewayUsage](o.Usages), fillSlots(o),
+		clearMap[uint32, gatewayName](o.Names),
 		clearMap[gatewayReverseKey, gatewayReverse](o.Reverses), o.Lanes.Put(uint32(0), gatewayLane{}),
 		clearMap[gatewayToldKey, uint64](o.Told))
 }

@@ -115,6 +115,7 @@ func pinnables(o *gatewayObjects) map[string]pinnable {
 		gatewayMapDestinations:    o.Destinations,
 		gatewayMapPins:            o.Pins,
 		gatewayMapGrants:          o.Grants,
+		gatewayMapNames:           o.Names,
 		gatewayMapUsages:          o.Usages,
 		gatewayMapEvents:          o.Events,
 		gatewayMapScratch:         o.Scratch,
@@ -161,7 +162,7 @@ func (d *pinDir) replaceObjects(o *gatewayObjects) error {
 // it: a new one in its place would end them.
 func carriesFlows(name string) bool {
 	switch name {
-	case gatewayMapFlows, gatewayMapHellos, gatewayMapSlots, gatewayMapReverses, gatewayMapLanes, gatewayMapGrants, gatewayMapUsages:
+	case gatewayMapFlows, gatewayMapHellos, gatewayMapSlots, gatewayMapReverses, gatewayMapLanes, gatewayMapGrants, gatewayMapNames, gatewayMapUsages:
 		return true
 	}
 	return false
