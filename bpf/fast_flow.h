@@ -37,11 +37,18 @@ static __always_inline void fill_segment(struct segment *s, struct __sk_buff *sk
 	s->flags = ((const __u8 *)tcp)[13];
 }
 
+/* Counts len bytes of payload; two CPUs can have segments of one flow at once. */
+static __always_inline void count(const struct __sk_buff *skb, __u64 *packets, __u64 *bytes,
+				  __u32 len)
+{
+	__sync_fetch_and_add(packets, skb->gso_segs > 1 ? skb->gso_segs : 1);
+	__sync_fetch_and_add(bytes, len);
+}
+
 static __always_inline void count_up(struct __sk_buff *skb, const struct segment *s, struct flow *f)
 {
 	f->seen = bpf_ktime_get_coarse_ns();
-	f->up_packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
-	f->up_bytes += s->len;
+	count(skb, &f->up_packets, &f->up_bytes, s->len);
 	if (s->flags & TCP_ACK)
 		f->expects = s->ack;
 	if (s->flags & TCP_FIN)
@@ -471,8 +478,7 @@ static __always_inline enum drop_reason see_down(struct __sk_buff *skb, const st
 	if (f->state == FLOW_VERIFIED && !granted(f))
 		return DROP_FLOW_REVOKED;
 	f->seen = bpf_ktime_get_coarse_ns();
-	f->down_packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
-	f->down_bytes += len;
+	count(skb, &f->down_packets, &f->down_bytes, len);
 	if (tcp->fin)
 		f->fin_down = 1;
 	/* Nobody but us has compared it with what is expected, once it is in the lane. */
