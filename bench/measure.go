@@ -82,11 +82,17 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	if err != nil {
 		return sample{}, fmt.Errorf("%s over %s: %w", l.name, via, err)
 	}
+	var lanes map[string]int
+	if isGatewayd(via) { // first: to collect flows and record them is part of the work
+		if lanes, err = w.lanes(ctx, mark, l, r.Connections); err != nil {
+			return sample{}, err
+		}
+	}
 	after, resident, err := w.spent(via)
 	if err != nil {
 		return sample{}, err
 	}
-	s = sample{CPU: after - before, Units: r.Units, Resident: resident, Value: r.Median}
+	s = sample{Lanes: lanes, CPU: after - before, Units: r.Units, Resident: resident, Value: r.Median}
 	switch {
 	case l.memory:
 		s.Value = float64(max(0, grown)) / 1024 / r.Units
@@ -95,10 +101,7 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	case !l.latency:
 		s.Value = r.Units / r.Seconds * l.scale
 	}
-	if isGatewayd(via) {
-		s.Lanes, err = w.lanes(ctx, mark, l, r.Connections)
-	}
-	return s, err
+	return s, nil
 }
 
 // spent is the CPU time so far and the memory of whatever works for a path. Of the kernel it is all software interrupts
