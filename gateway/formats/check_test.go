@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"encoding/base64"
 	"slices"
 	"strings"
 	"testing"
@@ -53,6 +54,33 @@ func TestDoubtfulIsNoted(t *testing.T) {
 	want := slices.Repeat([]bool{true}, mostFindings)
 	if !slices.Equal(notes, append(want, false)) {
 		t.Errorf("notes: %v", notes)
+	}
+}
+
+// TestBuiltInRulesAreChecked has texts with a form and without its structure, which are nothing, and with it.
+func TestBuiltInRulesAreChecked(t *testing.T) {
+	s := defaultSet(t)
+	jwt := func(header string) string {
+		part := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+		return "token " + part(header) + "." + part(`{"sub":"q7Xv2LmN9bT4","iss":"a.test"}`) + ".zQWBuTSOoRi4A9spHcVY5ncnsDkxkJ-8 "
+	}
+	pem := func(body string) string {
+		return "-----BEGIN RSA PRIVATE KEY-----\n" + body + "\n-----END RSA PRIVATE KEY-----\n"
+	}
+	for _, c := range []struct {
+		rule, with, without string
+	}{
+		{"jwt", jwt(`{"typ":"JWT","alg":"HS256"}`), jwt(`{"typ":"JWT","alx":"HS256"}`)},
+		{"private-key", pem(strings.Repeat("q7Xv2LmN9bT4sKd8WzR1yHc5JfGp3Aab", 4)), pem(strings.Repeat("the key goes here, ", 8))},
+		{generic, `api_key = "q7Xv2LmN9bT4sKd8WzR1yHc5"`, `api_key = "0198c3a2-7d41-7c55-9a3b-5f0e6d7c8b9a"`},
+	} {
+		for text, want := range map[string]bool{c.with: true, c.without: false} {
+			got := false
+			s.Scan([]byte(text), s.Policy(nil, false), func(f Finding) { got = got || f.Rule == c.rule })
+			if got != want {
+				t.Errorf("%s in %q: %v", c.rule, text, got)
+			}
+		}
 	}
 }
 
