@@ -242,9 +242,9 @@ func TestStrayAnswers(t *testing.T) {
 		}
 	}
 	for what, c := range map[string]struct {
-		repeat int
-		answer bool // the right answer comes after the strays
-	}{"few": {1, true}, "many": {3, false}} {
+		repeat, of int
+		answer     bool // the right answer comes after the strays
+	}{"few": {1, maxStray - 1, true}, "many": {3, maxStray, false}} {
 		pc, l := listenBoth(t)
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -259,7 +259,7 @@ func TestStrayAnswers(t *testing.T) {
 					continue
 				}
 				for range c.repeat {
-					for _, s := range strays(q) {
+					for _, s := range strays(q)[:c.of] {
 						_, _ = pc.WriteTo(s, from)
 					}
 				}
@@ -269,12 +269,19 @@ func TestStrayAnswers(t *testing.T) {
 				}
 			}
 		})
-		tcp := &dns.Server{Listener: l, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) { _ = w.WriteMsg(reply(q, world)) })}
+		var overTCP atomic.Int64
+		tcp := &dns.Server{Listener: l, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+			overTCP.Add(1)
+			_ = w.WriteMsg(reply(q, world))
+		})}
 		wg.Go(func() { _ = tcp.ActivateAndServe() })
 		r := resolver(pc.LocalAddr().(*net.UDPAddr).AddrPort())
 		a, err := r.Lookup4(t.Context(), "a.example.test")
 		if err != nil || fmt.Sprint(a.Addrs) != "[192.0.2.1 192.0.2.2]" {
 			t.Errorf("%s: got %v, %v", what, a, err)
+		}
+		if (overTCP.Load() == 0) != c.answer {
+			t.Errorf("%s: asked %d times over TCP", what, overTCP.Load())
 		}
 		pc.Close()
 		l.Close()
