@@ -22,8 +22,12 @@ const (
 	percents
 )
 
-// longestRun is how many backslashes one escape may begin with: as many as a quotation mark has at the fourth level, and one.
-const longestRun = 16
+const (
+	// longestRun is how many backslashes one escape may begin with: as many as a quotation mark has at the fourth level, and one.
+	longestRun = 16
+	// longestEscape is that and what may follow, as \u00XX has it.
+	longestEscape = longestRun + len("u00XX")
+)
 
 // view undoes escapes in a stream and remembers where they were. What is not a valid escape stays as it is.
 type view struct {
@@ -57,8 +61,12 @@ type viewRoom struct {
 // viewRooms holds those that are not in use.
 var viewRooms = sync.Pool{New: func() any { return new(viewRoom) }}
 
-// mark says that byte given of the text is byte read of the stream, and so on behind it up to the next mark.
-type mark struct{ given, read int64 }
+// mark says that byte given of the text is byte read of the stream, and so on behind it up to the next mark, but for escapes of
+// two bytes: bit i of short stands for one that begins i bytes behind read.
+type mark struct {
+	given, read int64
+	short       uint64
+}
 
 // decode returns the text of the next bytes: p itself if that has no escapes. It is valid until the next call.
 func (v *view) decode(p []byte) []byte {
@@ -68,89 +76,141 @@ func (v *view) decode(p []byte) []byte {
 		v.given += int64(len(p))
 		return p
 	}
-	if len(v.carry) > 0 {
-		p = append(v.carry, p...)
-		v.carry = nil
+	if v.telling == nil {
+		v.telling = &noBytes
 	}
 	if v.room == nil {
 		v.room = viewRooms.Get().(*viewRoom)
 		v.out, v.marks = v.room.text[:], v.room.marks[:0]
 	}
-	v.out = slices.Grow(v.out[:0], len(p)+wordsAtOnce) // an escape is never shorter than its text
-	end, n := v.undo(v.out[:len(p)+wordsAtOnce], p)
-	if n < len(p) { // cut
-		v.carry, v.undone = bytes.Clone(p[n:]), true
+	v.out = slices.Grow(v.out[:0], len(v.carry)+len(p)) // an escape is never shorter than its text
+	if n := len(v.carry); n > 0 {
+		begun := append(v.carry, p[:min(len(p), longestEscape)]...)
+		v.carry = nil
+		at := v.undo(begun, n)
+		if at < n {
+			return v.cut(begun[at:])
+		}
+		p = p[at-n:]
 	}
-	v.read += int64(n)
-	v.given += int64(end)
-	return v.out[:end]
+	if at := v.undo(p, len(p)); at < len(p) {
+		return v.cut(p[at:])
+	}
+	return v.out
 }
 
-// undo writes the text of p into out, which has room for wordsAtOnce bytes more than p has, and returns its length and that
-// of p's part that it is the text of: all but an escape whose end has not come.
-func (v *view) undo(out, p []byte) (end, at int) {
-	telling, marks, undone := v.telling, v.marks, false
-	if telling == nil {
-		telling = &noBytes
-	}
-	defer func() { v.marks, v.undone = marks, undone }()
-	for at < len(p) {
-		begin, found := at, uint64(0) // a bit for each byte behind begin that may begin an escape
-		if v.escapes == backslashes && len(p)-at >= blockSize+wordsAtOnce {
-			found = backslashesIn((*[blockSize]byte)(p[at:]))
-		}
-		near := found != 0
-		if !near {
-			n := v.special(p[at:])
-			if n < 0 {
-				return end + copy(out[end:], p[at:]), len(p)
-			}
-			end += copy(out[end:], p[at:at+n])
-			at += n
-			begin, found = at, 1
-		}
-		for found != 0 {
-			if i := begin + bits.TrailingZeros64(found); near {
-				end += copyNear(out[end:], p[at:], i-at)
-				at = i
-			}
-			found &= found - 1
-			if near && short[p[at+1]] != 0 {
-				out[end] = short[p[at+1]]
-				undone = undone || telling[out[end]]
-				end++
-				at += 2
-				marks = append(marks, mark{v.given + int64(end), v.read + int64(at)})
+// cut keeps an escape whose end has not come, and returns what is before it.
+func (v *view) cut(escape []byte) []byte {
+	v.carry, v.undone = bytes.Clone(escape), true
+	return v.out
+}
+
+// undo appends the text of p to v.out, which has room for it, up to byte end or somewhat farther. It returns where it stopped:
+// before end only at an escape that p does not have the end of.
+func (v *view) undo(p []byte, end int) (at int) {
+	for at < end {
+		if v.escapes == backslashes && len(p)-at >= len(blocks{}) {
+			if found := backslashesIn((*[blockSize]byte)(p[at:])); found != 0 {
+				at += v.undoBlock(p[at:], found)
 				continue
 			}
-			c, times, n := v.unescape(p[at:])
-			if n == 0 {
-				return end, at
-			}
-			found &^= 1<<(at+n-begin) - 1 // what else the escape has
-			undone = undone || telling[c]
-			for range times {
-				out[end] = c
-				end++
-			}
-			if at += n; n != times {
-				marks = append(marks, mark{v.given + int64(end), v.read + int64(at)})
-			}
 		}
-		if n := begin + blockSize - at; near && n > 0 {
-			end += copyNear(out[end:], p[at:], n)
-			at += n
+		plain := v.special(p[at:])
+		if plain < 0 {
+			plain = len(p) - at
 		}
+		v.out = append(v.out, p[at:at+plain]...)
+		v.given, v.read = v.given+int64(plain), v.read+int64(plain)
+		if at += plain; at == len(p) {
+			break
+		}
+		c, times, n := v.unescape(p[at:])
+		if n == 0 {
+			break
+		}
+		for range times {
+			v.out = append(v.out, c)
+		}
+		v.undone = v.undone || v.telling[c]
+		at += n
+		v.given, v.read = v.given+int64(times), v.read+int64(n)
+		v.mark(mark{v.given, v.read, 0}, n != times)
 	}
-	return end, at
+	return at
+}
+
+// undoBlock is undo for the first block of p, which has as many bytes as blocks has: found has a bit for each backslash in it.
+func (v *view) undoBlock(p []byte, found uint64) (n int) {
+	text, written := (*blocks)(v.out[len(v.out):cap(v.out)]), (*blocks)(p)
+	m, from := mark{v.given, v.read, found}, uint(0) // m's place in the block
+	at, end, seen := uint(0), uint(0), uint64(0)
+	for {
+		if at, end, found, seen = undoShort(text, written, at, end, found, seen); found == 0 {
+			break
+		}
+		c, times, n := unescapeJSON(p[at:])
+		v.undone = v.undone || v.telling[c]
+		for range times {
+			text[end] = c
+			end++
+		}
+		m.short &^= (1<<n - 1) << (at - from)
+		if n != times {
+			m.short &= 1<<(at-from) - 1
+			v.mark(m, from > 0)
+			from = at + uint(n)
+			m = mark{v.given + int64(end), v.read + int64(from), found >> from}
+		}
+		at += uint(n)
+		found &^= 1<<at - 1 // what else the escape has
+	}
+	v.mark(m, from > 0)
+	if at < blockSize {
+		copyBlock(text, end, written, at)
+		end += blockSize - at
+		at = blockSize
+	}
+	for ; seen != 0; seen &= seen - 1 {
+		v.undone = v.undone || v.telling[bits.TrailingZeros64(seen)]
+	}
+	v.out = v.out[:len(v.out)+int(end)]
+	v.given, v.read = v.given+int64(end), v.read+int64(at)
+	return int(at)
+}
+
+// undoShort undoes the escapes of one backslash and one character, from byte at of a block on, as long as there is no other
+// between them. seen gets a bit for what each stands for. It is a function of its own, so that all that the loop needs has room
+// in registers.
+func undoShort(text, written *blocks, at, end uint, found, seen uint64) (uint, uint, uint64, uint64) {
+	for found != 0 {
+		i := uint(bits.TrailingZeros64(found)) % blockSize
+		copyBlock(text, end, written, at) // whatever there is to copy: how much that is cannot be foretold
+		end += i - at
+		at = i
+		c := short[written[i+1]]
+		if c == 0 {
+			break
+		}
+		text[end%(2*blockSize)] = c
+		seen |= 1 << (c % 64)
+		end++
+		at += 2
+		found &= found - 1
+	}
+	return at, end, found, seen
+}
+
+// mark notes m, if it says what the mark before does not.
+func (v *view) mark(m mark, long bool) {
+	if long || m.short != 0 {
+		v.marks = append(v.marks, m)
+	}
 }
 
 var noBytes [256]bool
 
 const (
-	// blockSize is how many bytes are searched for escapes at a time, and wordsAtOnce how many are copied where they are near.
-	blockSize   = 64
-	wordsAtOnce = 16
+	blockSize = 64 // bytes that are searched for escapes at a time
 	// A constant in each byte of a word, and each byte's highest bit.
 	ones  = 0x0101010101010101
 	highs = 0x8080808080808080
@@ -169,13 +229,17 @@ func backslashesOf(b []byte) uint64 {
 	return (x ^ highs) >> 7 * 0x0102040810204080 >> 56
 }
 
-// copyNear copies n bytes, and what is behind them up to a whole number of words, for which both have room; and returns n.
-func copyNear(to, from []byte, n int) int {
-	*(*[wordsAtOnce]byte)(to) = [wordsAtOnce]byte(from) // mostly all, and whether any at all cannot be foretold
-	for i := wordsAtOnce; i < n; i += wordsAtOnce {
-		*(*[wordsAtOnce]byte)(to[i:]) = [wordsAtOnce]byte(from[i:])
-	}
-	return n
+// blocks is one block, the bytes behind it that its last escape may have, and room for what may be copied with those.
+type blocks [3 * blockSize]byte
+
+// copyBlock copies a block from byte at of one to byte end of the other, both before the end of the second block: word by word,
+// since as a whole it would be a call.
+func copyBlock(to *blocks, end uint, from *blocks, at uint) {
+	t, f := to[end%(2*blockSize):][:blockSize], from[at%(2*blockSize):][:blockSize]
+	*(*[16]byte)(t[0:]) = [16]byte(f[0:])
+	*(*[16]byte)(t[16:]) = [16]byte(f[16:])
+	*(*[16]byte)(t[32:]) = [16]byte(f[32:])
+	*(*[16]byte)(t[48:]) = [16]byte(f[48:])
 }
 
 // short has what an escape of one backslash and one character stands for, which most are; 0 for what is none.
@@ -292,5 +356,14 @@ func (v *view) origin(given int64) int64 {
 	if i > 1 {
 		v.marks = append(v.marks[:0], v.marks[i-1:]...)
 	}
-	return last.read + max(0, given-last.given)
+	n := max(0, given-last.given)
+	at := last.read + n
+	for before := range int64(bits.OnesCount64(last.short)) {
+		if n <= int64(bits.TrailingZeros64(last.short))-before {
+			break
+		}
+		last.short &= last.short - 1
+		at++
+	}
+	return at
 }

@@ -70,29 +70,96 @@ func TestView(t *testing.T) {
 	}
 }
 
-// FuzzView makes sure that the text does not depend on how what was written is cut.
+// slowly returns the text of what was written, where each of its bytes was, and an escape at the end that is cut.
+func slowly(how escapes, written []byte) (text []byte, origins []int64, rest []byte) {
+	v := view{escapes: how}
+	for i := 0; i < len(written); {
+		c, times, n := written[i], 1, 1
+		if v.special(written[i:i+1]) == 0 {
+			if c, times, n = v.unescape(written[i:]); n == 0 {
+				return text, origins, written[i:]
+			}
+		}
+		for j := range times {
+			text, origins = append(text, c), append(origins, int64(i+j))
+		}
+		i += n
+	}
+	return text, origins, nil
+}
+
+// viewTexts have escapes near each other and far away, of every length.
+func viewTexts() []string {
+	all := []string{`{"a":"\\\\u0041\\n"}`, `a=%41&b=%`, strings.Repeat(`\`, 500), strings.Repeat(`\n`, 300)}
+	for gap := range 70 {
+		var b strings.Builder
+		for i, e := range []string{`\n`, `\\`, `\"`, `\u0041`, `\d`, `\\\\n`, `\u00e9`, `\t`, `\n`, `\\\u0042`, `\ud83d`, `\uzzzz`, strings.Repeat(`\`, 19), `\/`, `\b`} {
+			b.WriteString(e + strings.Repeat("x", (gap*(i+1)+i)%(gap+1)))
+		}
+		all = append(all, strings.Repeat(b.String(), 3)+strings.Repeat("y", 200))
+	}
+	return all
+}
+
+// checkView compares the text of what was written, and where it was, with what is found byte by byte, whatever the pieces.
+func checkView(t *testing.T, how escapes, written []byte, size int) {
+	t.Helper()
+	want, origins, rest := slowly(how, written)
+	v := view{escapes: how}
+	var got []byte
+	for rest := written; len(rest) > 0; {
+		n := min(size, len(rest))
+		piece := v.decode(rest[:n])
+		from := len(got)
+		got = append(got, piece...)
+		for i := from; i < min(len(got), len(origins)); i++ {
+			if at := v.origin(int64(i)); at != origins[i] {
+				t.Fatalf("%q in pieces of %d: byte %d of the text was at %d, want %d", written, size, i, at, origins[i])
+			}
+		}
+		rest = rest[n:]
+	}
+	if string(got) != string(want) || string(v.carry) != string(rest) {
+		t.Fatalf("%q in pieces of %d: %q, carried %q; want %q, %q", written, size, got, v.carry, want, rest)
+	}
+}
+
+func TestViewOfLongTexts(t *testing.T) {
+	for _, text := range viewTexts() {
+		for _, size := range []int{1, 7, 190, 193, 300, 1 << 20} {
+			checkView(t, backslashes, []byte(text), size)
+		}
+	}
+}
+
+// TestViewTells makes sure that an escape for a byte that matters is told, and no other, wherever it is.
+func TestViewTells(t *testing.T) {
+	telling := [256]bool{'"': true, 'A': true}
+	for _, c := range []struct {
+		escape string
+		want   bool
+	}{{`\n`, false}, {`\"`, true}, {`\u0041`, true}, {`\u0042`, false}, {`\\"`, true}, {`\t\n\/`, false}} {
+		for at := range 300 {
+			v := view{escapes: backslashes, telling: &telling}
+			v.decode([]byte(strings.Repeat(`\n`, at/20) + strings.Repeat("x", at) + c.escape + strings.Repeat("x", 300-at)))
+			if v.undone != c.want {
+				t.Fatalf("%q at %d: %v", c.escape, at, v.undone)
+			}
+		}
+	}
+}
+
+// FuzzView makes sure that the text does not depend on how what was written is cut, nor on how it is undone.
 func FuzzView(f *testing.F) {
-	f.Add([]byte(`{"a":"\\\\u0041\\n"}`), 3, false)
-	f.Add([]byte(`a=%41&b=%`), 1, true)
+	for _, text := range viewTexts() {
+		f.Add([]byte(text), 3, false)
+		f.Add([]byte(text), 1000, true)
+	}
 	f.Fuzz(func(t *testing.T, written []byte, size int, form bool) {
 		how := backslashes
 		if form {
 			how = percents
 		}
-		whole, cut := view{escapes: how}, view{escapes: how}
-		want := string(whole.decode(written))
-		size = 1 + int(uint(size)%64)
-		var got []byte
-		for rest := written; len(rest) > 0; {
-			n := min(size, len(rest))
-			got = append(got, cut.decode(rest[:n])...)
-			rest = rest[n:]
-			if at := cut.origin(int64(len(got))); at > int64(len(written)) {
-				t.Fatalf("text of %d bytes ends at %d of %d", len(got), at, len(written))
-			}
-		}
-		if string(got) != want || string(cut.carry) != string(whole.carry) {
-			t.Fatalf("%q in pieces of %d: %q, carried %q; want %q, %q", written, size, got, cut.carry, want, whole.carry)
-		}
+		checkView(t, how, written, 1+int(uint(size)%1024))
 	})
 }
