@@ -191,12 +191,14 @@ func (s *Set) Scan(b []byte, found func(start, end, id int) bool) (pending int) 
 		return len(b)
 	}
 	pending = len(b)
-	shift, down := s.shift, s.down
+	shift, down, farthest := s.shift, s.down, s.window-block+1
 	i := s.window - 1 // the window's last byte
 	for i < len(b) {
 		three := binary.LittleEndian.Uint32(b[i-3:i+1]) >> 8
 		if skip := shift[three*multiplier>>(down&31)]; skip != 0 {
-			i += int(skip)
+			if i += int(skip); int(skip) == farthest {
+				i = s.leap(b, i, farthest)
+			}
 			continue
 		}
 		cut, more := s.candidates(b, i-(s.window-1), found)
@@ -215,6 +217,24 @@ func (s *Set) Scan(b []byte, found func(start, end, id int) bool) (pending int) 
 		}
 	}
 	return pending
+}
+
+// leap moves a window that ends with byte i for as long as it and the next three can each move as far as any can. These do not
+// wait for each other.
+func (s *Set) leap(b []byte, i, farthest int) int {
+	shift, down := s.shift, s.down&31
+	for i+3*farthest < len(b) {
+		i1, i2, i3 := i+farthest, i+2*farthest, i+3*farthest
+		sum := uint(shift[binary.LittleEndian.Uint32(b[i-3:i+1])>>8*multiplier>>down])
+		sum += uint(shift[binary.LittleEndian.Uint32(b[i1-3:i1+1])>>8*multiplier>>down])
+		sum += uint(shift[binary.LittleEndian.Uint32(b[i2-3:i2+1])>>8*multiplier>>down])
+		sum += uint(shift[binary.LittleEndian.Uint32(b[i3-3:i3+1])>>8*multiplier>>down])
+		if sum != uint(4*farthest) {
+			break
+		}
+		i += 4 * farthest
+	}
+	return i
 }
 
 // candidates compares the needles that may begin at start. cut tells that one
