@@ -20,12 +20,15 @@ const (
 type keywords struct {
 	class [256]uint8 // of a byte; upper and lower case letters share theirs
 	// next maps a state plus a class to a state. A state is the index of its row, so that a step is one addition and one
-	// load; the array is as large as the index can be, so that no step checks a bound. Those with the bit accepts accept.
-	next *[1 << 16]uint16
+	// load. Those with the bit accepts accept.
+	next *table
 	ends [][]ending // by accepting state
 	each uint64     // divides by the number of classes, with a shift of 32: exactly, for so few bits
 	warm int        // bytes before a lane's first that decide its state
 }
+
+// table is as large as a state plus a class can be, so that no step checks a bound.
+type table [1<<16 + 1<<8]uint16
 
 // ending is what a rule makes of a literal that ends here.
 type ending struct {
@@ -52,6 +55,8 @@ func (h hit) state() uint16 { return uint16(h) }
 type hits struct {
 	at [lanes][lane]hit
 	n  [lanes]int
+	// text has the lanes of a block that is too short to be lanes itself, each at the end of its own.
+	text [lanes * lane]byte
 }
 
 // trie is the automaton while it is built.
@@ -63,7 +68,7 @@ type trie struct {
 
 // newKeywords returns the automaton of the rules' literals, cut to length, or nil when it does not fit.
 func newKeywords(rules []*rule, length int) *keywords {
-	k := &keywords{next: new([1 << 16]uint16), warm: length - 1}
+	k := &keywords{next: new(table), warm: length - 1}
 	t := &trie{}
 	aheads := map[ahead]*ahead{}
 	t.add()
@@ -131,7 +136,7 @@ func (k *keywords) fill(t *trie, classes int) bool {
 		row[node] = uint16(*at)
 		*at += classes
 	}
-	if silent > accepts || accepting > len(k.next) {
+	if silent > accepts || accepting > 1<<16 {
 		return false
 	}
 	for _, node := range order {
@@ -204,10 +209,21 @@ func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16
 			states[l] = k.next[states[l]+uint16(k.class[c])]
 		}
 	}
-	l0, l1, l2, l3 := b[at[0]:][:length], b[at[1]:][:length], b[at[2]:][:length], b[at[3]:][:length]
-	e0, e1, e2, e3 := hit(at[0]-from)<<16, hit(at[1]-from)<<16, hit(at[2]-from)<<16, hit(at[3]-from)<<16
+	first := lane - length
+	text := &h.text
+	if len(b)-from == lanes*lane {
+		text = (*[lanes * lane]byte)(b[from:])
+	} else {
+		for l := range lanes {
+			copy(text[l*lane+first:], b[at[l]:][:length])
+		}
+	}
+	for l := range at { // where byte 0 of the lane is in the block
+		at[l] -= from + first
+	}
+	e0, e1, e2, e3 := hit(at[0])<<16, hit(at[1])<<16, hit(at[2])<<16, hit(at[3])<<16
 	n0, n1, n2, n3 := uint(0), uint(0), uint(0), uint(0)
-	for i := walk(l0, l1, l2, l3, k.next, &k.class, 0, &states); i > 0; i = walk(l0, l1, l2, l3, k.next, &k.class, i, &states) {
+	for i := walk(text, k.next, &k.class, uint(first), &states); i > 0; i = walk(text, k.next, &k.class, i, &states) {
 		// Without a branch: which lane it was cannot be foretold.
 		step := hit(i) << 16
 		h.at[0][n0%lane] = e0 + step | hit(states[0])
@@ -221,7 +237,7 @@ func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16
 	}
 	h.n = [lanes]int{int(n0), int(n1), int(n2), int(n3)}
 	for l := 1; l < lanes; l++ {
-		h.drop(l, at[l-1]+length-from)
+		h.drop(l, at[l-1]+lane)
 	}
 	return states[lanes-1]
 }
@@ -240,21 +256,21 @@ func (h *hits) drop(l, end int) {
 // scratch holds hits that are not in use.
 var scratch = sync.Pool{New: func() any { return &hits{} }}
 
-// walk walks all lanes from i on until one accepts, and returns the offset behind that; 0 when none does. Lanes are of one
-// length. It is a function of its own, so that all that the loop needs has room in registers.
-func walk(l0, l1, l2, l3 []byte, next *[1 << 16]uint16, class *[256]uint8, i uint, states *[lanes]uint16) uint {
-	l1, l2, l3 = l1[:len(l0)], l2[:len(l0)], l3[:len(l0)]
-	s0, s1, s2, s3 := states[0], states[1], states[2], states[3]
-	for ; i < uint(len(l0)); i++ {
-		s0 = next[s0+uint16(class[l0[i]])]
-		s1 = next[s1+uint16(class[l1[i]])]
-		s2 = next[s2+uint16(class[l2[i]])]
-		s3 = next[s3+uint16(class[l3[i]])]
+// walk walks all lanes from i on until one accepts, and returns the offset behind that; 0 when none does. It is a function of its
+// own, so that all that the loop needs has room in registers; the states are wider than they need be, so that no step has to
+// make them so.
+func walk(text *[lanes * lane]byte, next *table, class *[256]uint8, i uint, states *[lanes]uint16) uint {
+	s0, s1, s2, s3 := uint(states[0]), uint(states[1]), uint(states[2]), uint(states[3])
+	for ; i < lane; i++ {
+		s0 = uint(next[s0+uint(class[text[i]])])
+		s1 = uint(next[s1+uint(class[text[i+lane]])])
+		s2 = uint(next[s2+uint(class[text[i+2*lane]])])
+		s3 = uint(next[s3+uint(class[text[i+3*lane]])])
 		if (s0|s1|s2|s3)&accepts != 0 {
-			*states = [lanes]uint16{s0, s1, s2, s3}
+			*states = [lanes]uint16{uint16(s0), uint16(s1), uint16(s2), uint16(s3)}
 			return i + 1
 		}
 	}
-	*states = [lanes]uint16{s0, s1, s2, s3}
+	*states = [lanes]uint16{uint16(s0), uint16(s1), uint16(s2), uint16(s3)}
 	return 0
 }
