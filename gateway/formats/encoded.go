@@ -346,6 +346,9 @@ func findRun(text []byte) (at int, ok bool) {
 		} else {
 			words = memberWord(text[i:])
 		}
+		for words != 0 && !longAround(text, i+2*wordSize*bits.TrailingZeros(words)) {
+			words &= words - 1
+		}
 		if words == 0 {
 			i += step
 			continue
@@ -361,6 +364,16 @@ func findRun(text []byte) (at int, ok bool) {
 		from--
 	}
 	return from, false
+}
+
+// longAround tells whether the word at i may be in a run of shortestRun: that has all of the word before it, or behind it.
+func longAround(text []byte, i int) bool {
+	if i < wordSize || len(text) < i+2*wordSize {
+		return true
+	}
+	before, behind := text[i-wordSize:i], text[i+wordSize:i+2*wordSize]
+	return base64Values[before[0]]|base64Values[before[wordSize-2]] != notMember ||
+		base64Values[behind[1]]|base64Values[behind[wordSize-1]] != notMember
 }
 
 // runAround returns the characters of base64 around i, at most shortestRun of them.
