@@ -176,6 +176,7 @@ static __always_inline int translate_down(struct __sk_buff *skb, const struct an
 	t.check = sum_again(&t, t.ttl - 1, t.daddr, b->guest);
 	t.ttl--;
 	t.daddr = b->guest;
+	unshare(skb);
 	return bpf_l4_csum_replace(skb, TCP_CHECK_OFFSET, a->to.local, b->guest, BPF_F_PSEUDO_HDR | 4) ||
 	       bpf_l4_csum_replace(skb, TCP_CHECK_OFFSET, a->to.local_port, port, 2) ||
 	       bpf_skb_store_bytes(skb, FROM_TTL_OFFSET, &t, sizeof(t), 0) ||

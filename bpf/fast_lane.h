@@ -152,6 +152,18 @@ static __noinline int enter_lane(struct __sk_buff *skb, const struct segment *s,
 	return LANE_REDIRECT;
 }
 
+/*
+ * Gives a large frame a head of its own, as forwarding does (skb_cow in ip_forward).
+ * What a TCP of this host sends is a clone of what it keeps to send again, and a
+ * receiver on this host joins no segments behind a clone (skb_try_coalesce). A frame
+ * that is no clone stays as it is, and so does one for which there is no memory.
+ */
+static __always_inline void unshare(struct __sk_buff *skb)
+{
+	if (skb->gso_segs > 1)
+		bpf_skb_change_head(skb, 0, 0);
+}
+
 /* Writes the flow's translation into a frame of the bottle. */
 static __always_inline int translate_up(struct __sk_buff *skb, const struct segment *s,
 					const struct flow *f)
@@ -162,6 +174,7 @@ static __always_inline int translate_up(struct __sk_buff *skb, const struct segm
 
 	if (!port || bpf_skb_load_bytes(skb, FROM_TTL_OFFSET, &t, sizeof(t)))
 		return -1; /* no port: another CPU has taken the flow out of the lane meanwhile */
+	unshare(skb);
 	t.check = sum_again(&t, LANE_TTL, s->saddr, addr);
 	t.ttl = LANE_TTL;
 	t.saddr = addr;
