@@ -36,7 +36,7 @@ enum drop_reason {
 	DROP_SHUT,	     /* the link has an entry, but is not open */
 	DROP_VLAN,	     /* one IEEE 802.1Q or 802.1ad tag */
 	DROP_QINQ,	     /* a tag behind a tag */
-	DROP_RUNT,	     /* no whole Ethernet header */
+	DROP_RUNT,	     /* no whole Ethernet header, or no memory to keep the headers apart */
 	DROP_LLC,	     /* IEEE 802.3 length field instead of an EtherType */
 	DROP_IPV6,	     /* EtherType IPv6 */
 	DROP_ETHERTYPE,	     /* any other EtherType, or not the kernel's idea of it */

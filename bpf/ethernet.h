@@ -4,6 +4,8 @@
 
 #include "state.h"
 
+#define HEADERS (ETH_HLEN + sizeof(struct iphdr) + sizeof(struct tcphdr))
+
 static __always_inline bool same_mac(const __u8 *a, const __u8 *b)
 {
 	__u8 differs = 0;
@@ -27,6 +29,26 @@ static __always_inline bool is_broadcast(const __u8 *a)
 static __always_inline bool is_tag_type(__be16 type)
 {
 	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
+}
+
+/*
+ * Makes a frame's first bytes its own. What a bottle sends out of a file or a pipe is
+ * in pages that it can still write to (sendfile, splice), and so is what vhost-net
+ * sends without copying (experimental_zcopytx), headers too: what was judged must be
+ * what leaves. Returns less than 0 where there is no memory, or the frame has not so
+ * many bytes.
+ */
+static __always_inline long own_bytes(struct __sk_buff *skb, __u32 count)
+{
+	return bpf_skb_pull_data(skb, count);
+}
+
+/* Does so with all headers but TCP's options, which few frames need. */
+static __always_inline long own_headers(struct __sk_buff *skb)
+{
+	if ((void *)(long)skb->data + HEADERS <= (void *)(long)skb->data_end)
+		return 0;
+	return own_bytes(skb, skb->len < HEADERS ? skb->len : HEADERS);
 }
 
 /*

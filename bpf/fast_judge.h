@@ -12,6 +12,7 @@
 #ifndef GATEWAY_FAST_JUDGE_H
 #define GATEWAY_FAST_JUDGE_H
 
+#include "ethernet.h"
 #include "fast_hello.h"
 #include "fast_reset.h"
 
@@ -86,7 +87,7 @@ static __noinline int odd_options(struct __sk_buff *skb, const struct segment *s
 	if (n > OPTIONS_MOST - 1)
 		return true;
 	n += 1;
-	if (bpf_skb_load_bytes(skb, TRANSPORT_OFFSET + PLAIN_HEADER, w.o, n))
+	if (own_bytes(skb, s->from) || bpf_skb_load_bytes(skb, TRANSPORT_OFFSET + PLAIN_HEADER, w.o, n))
 		return true;
 	if (n == STAMP_HEADER - PLAIN_HEADER && *(__be32 *)w.o == bpf_htonl(STAMP_BEGINS))
 		return false;
@@ -254,6 +255,11 @@ static __noinline int judge_payload(struct __sk_buff *skb, const struct segment 
 	*drop = DROP_NONE;
 	if (at >= kept && f->phase == PHASE_DONE)
 		return REASON_NONE;
+	n = s->len < HELLO_CAPACITY ? s->len : HELLO_CAPACITY;
+	if (own_bytes(skb, s->from + n)) {
+		*drop = DROP_REPLY_FAILED;
+		return REASON_NONE;
+	}
 	if (!slot && f->reset) {
 		*drop = DROP_FLOW_ORDER; /* it was on its way when the RST came */
 		return REASON_NONE;

@@ -180,7 +180,7 @@ static __always_inline enum drop_reason judge(struct __sk_buff *skb, struct link
 		return DROP_NO_BOTTLE;
 	if (b->state != BOTTLE_OPEN)
 		return DROP_SHUT;
-	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
+	if (own_headers(skb) || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)))
 		return DROP_RUNT;
 	why = check_frame(skb, &eth);
 	if (why == DROP_NONE)
