@@ -78,21 +78,39 @@ func (b *body) read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Near reports whether all of the body has come, so that reading it waits for nobody. What has come of a small one is taken into
-// the connection's buffer for that: many clients send the head and the body in records of their own.
+// nearDelay is how long the rest of a small body is waited for before it is taken for one that comes by and by.
+const nearDelay = 2 * time.Millisecond
+
+// Near reports whether all of the body has come, so that reading it waits for nobody. A small one is taken into the connection's
+// buffer for that, and waited for a moment: many clients send the head and the body one after the other.
 func (b *body) Near() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed || b.err != nil || b.chunks != nil || b.expect != nil {
 		return false
 	}
-	for b.reader.gatherReady(b.left) {
-		if err := b.more(); err != nil {
-			_ = b.fail(err) // a Read tells
-			return false
-		}
+	if b.left > int64(b.reader.buffered()) && b.reader.whole != nil && b.reader.fits(b.left) {
+		b.bringNear()
 	}
 	return b.left <= int64(b.reader.buffered())
+}
+
+// bringNear takes what comes of the body within nearDelay into the buffer, which it fits. What fails is for the next read to tell.
+func (b *body) bringNear() {
+	for armed := false; b.left > int64(b.reader.buffered()); {
+		if !b.reader.whole.Ready() {
+			if !armed && b.arm(time.Now().Add(nearDelay)) != nil {
+				return
+			}
+			armed = true
+			if b.reader.whole.AwaitWhole() != nil {
+				return
+			}
+		}
+		if b.reader.fill() != nil {
+			return
+		}
+	}
 }
 
 // next reads at most len(p) bytes and says whether they were the last.

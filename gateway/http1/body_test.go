@@ -137,6 +137,7 @@ func FuzzChunked(f *testing.F) {
 type pieces struct {
 	net.Conn
 	come []string
+	late []string // what comes while somebody waits
 }
 
 func (p *pieces) Read(b []byte) (int, error) {
@@ -150,7 +151,16 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-func (p *pieces) Ready() bool                     { return len(p.come) > 0 }
+func (p *pieces) Ready() bool { return len(p.come) > 0 }
+
+// AwaitWhole is told that the deadline has passed, but if late has come meanwhile.
+func (p *pieces) AwaitWhole() error {
+	if p.come, p.late = p.late, nil; p.come == nil {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
 func (p *pieces) SetReadDeadline(time.Time) error { return nil }
 
 // TestBodyNear shows when a body is taken to be there: whole, small, of known length, and not waited for with 100 Continue.
@@ -160,26 +170,29 @@ func TestBodyNear(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		come   []string // what has come, the first of it in the buffer
+		late   []string // what comes a moment later
 		head   int      // bytes of the buffer that were the head's
 		f      framing
 		expect bool
 		want   bool
 	}{
-		{"all", []string{"abc"}, 0, framing{length: 3}, false, true},
-		{"all and the next request", []string{"abcGET"}, 0, framing{length: 3}, false, true},
-		{"a part", []string{"ab"}, 0, framing{length: 3}, false, false},
-		{"of unknown length", []string{"1\r\na\r\n0\r\n\r\n"}, 0, framing{chunked: true}, false, false},
-		{"waited for", []string{"abc"}, 0, framing{length: 3}, true, false},
-		{"behind the head", []string{"head", "abc"}, 4, framing{length: 3}, false, true},
-		{"in pieces", []string{"heada", "b", "cGET"}, 4, framing{length: 3}, false, true},
-		{"a part in pieces", []string{"heada", "b"}, 4, framing{length: 3}, false, false},
-		{"waited for behind the head", []string{"head", "abc"}, 4, framing{length: 3}, true, false},
-		{"as much as the buffer holds", []string{"head", "a" + long}, 4, framing{length: requestBuffer}, false, true},
-		{"more than that", []string{"head", "a" + long, "b"}, 4, framing{length: requestBuffer + 1}, false, false},
+		{"all", []string{"abc"}, nil, 0, framing{length: 3}, false, true},
+		{"all and the next request", []string{"abcGET"}, nil, 0, framing{length: 3}, false, true},
+		{"a part", []string{"ab"}, nil, 0, framing{length: 3}, false, false},
+		{"of unknown length", []string{"1\r\na\r\n0\r\n\r\n"}, nil, 0, framing{chunked: true}, false, false},
+		{"waited for", []string{"abc"}, nil, 0, framing{length: 3}, true, false},
+		{"behind the head", []string{"head", "abc"}, nil, 4, framing{length: 3}, false, true},
+		{"in pieces", []string{"heada", "b", "cGET"}, nil, 4, framing{length: 3}, false, true},
+		{"a part in pieces", []string{"heada", "b"}, nil, 4, framing{length: 3}, false, false},
+		{"waited for behind the head", []string{"head", "abc"}, nil, 4, framing{length: 3}, true, false},
+		{"as much as the buffer holds", []string{"head", "a" + long}, nil, 4, framing{length: requestBuffer}, false, true},
+		{"more than that", []string{"head", "a" + long, "b"}, nil, 4, framing{length: requestBuffer + 1}, false, false},
+		{"a moment later", []string{"head"}, []string{"a", "bcGET"}, 4, framing{length: 3}, false, true},
+		{"a part a moment later", []string{"head"}, []string{"a", "b"}, 4, framing{length: 3}, false, false},
 	} {
-		all := strings.Join(tt.come, "")[tt.head:]
-		conn := &pieces{come: tt.come}
-		r := &reader{conn: conn, ready: conn, pool: &buffers{size: requestBuffer}}
+		all := strings.Join(append(tt.come, tt.late...), "")[tt.head:]
+		conn := &pieces{come: tt.come, late: tt.late}
+		r := &reader{conn: conn, whole: conn, pool: &buffers{size: requestBuffer}}
 		if err := r.fill(); err != nil {
 			t.Fatal(err)
 		}
@@ -200,11 +213,11 @@ func TestBodyNear(t *testing.T) {
 	}
 }
 
-// TestBodyNearBreaksOff shows that what goes wrong while a body is looked for is what a read of it fails with.
+// TestBodyNearBreaksOff shows that what goes wrong while a body is looked for is told by a read of it.
 func TestBodyNearBreaksOff(t *testing.T) {
 	lim := Limits{}.withDefaults()
 	conn := &pieces{come: []string{"head", ""}} // there is something to read, and reading it fails
-	r := &reader{conn: conn, ready: conn, pool: &buffers{size: requestBuffer}}
+	r := &reader{conn: conn, whole: conn, pool: &buffers{size: requestBuffer}}
 	if err := r.fill(); err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +226,8 @@ func TestBodyNearBreaksOff(t *testing.T) {
 	if b.Near() {
 		t.Error("a body is near of which nothing came")
 	}
-	if n, err := b.Read(make([]byte, 3)); n != 0 || !errors.Is(err, io.ErrNoProgress) {
+	var stalled *ProtocolError
+	if n, err := b.Read(make([]byte, 3)); n != 0 || !errors.As(err, &stalled) || stalled.Reason != ReasonSlowBody {
 		t.Errorf("%d bytes, %v", n, err)
 	}
 }

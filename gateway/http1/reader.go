@@ -21,7 +21,7 @@ type reader struct {
 	r, w  int
 	by    time.Time // the read deadline that is set
 	await awaiter   // what lies beneath a TLS connection, if it can wait for it
-	ready readier   // the transport, if it can tell
+	whole wholes    // the transport, if it can tell
 	left  bool      // the last read filled all that it was given, so that crypto/tls may hold the rest of a record
 	first [1]byte   // takes the byte that ends an idle time, so that waiting needs no buffer
 }
@@ -29,9 +29,12 @@ type reader struct {
 // awaiter is a transport beneath TLS that can wait for its next bytes without a buffer to put them in.
 type awaiter interface{ Await() error }
 
-// readier is a transport that can look whether the next piece, such as a TLS record, has come whole, so that a read of it does not
-// block.
-type readier interface{ Ready() bool }
+// wholes is a transport that can look, and wait, whether the next piece, such as a TLS record, has come whole, so that a read of it
+// does not block.
+type wholes interface {
+	Ready() bool
+	AwaitWhole() error
+}
 
 // newReader returns the receiving side of conn.
 func newReader(conn net.Conn, pool *buffers) reader {
@@ -41,20 +44,20 @@ func newReader(conn net.Conn, pool *buffers) reader {
 		transport = secure.NetConn()
 		b.await, _ = transport.(awaiter)
 	}
-	b.ready, _ = transport.(readier)
+	b.whole, _ = transport.(wholes)
 	return b
 }
 
-// gatherReady makes room for size bytes in the buffer, and reports whether more of them than are there can be read without waiting.
-func (b *reader) gatherReady(size int64) bool {
-	if b.buf == nil || size > int64(len(b.buf)) || int64(b.buffered()) >= size || b.ready == nil {
+// fits makes room for size bytes in the buffer, and reports whether it can have them all.
+func (b *reader) fits(size int64) bool {
+	if b.buf == nil || size > int64(len(b.buf)) {
 		return false
 	}
 	if int64(len(b.buf)-b.r) < size {
 		b.w = copy(b.buf, b.buf[b.r:b.w])
 		b.r = 0
 	}
-	return b.ready.Ready()
+	return true
 }
 
 // receive reads once from the connection.

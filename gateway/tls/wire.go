@@ -219,6 +219,17 @@ func (w *Wire) Ready() bool {
 	return w.raw.Control(w.probe) == nil && w.Whole()
 }
 
+// AwaitWhole blocks until the next record is buffered as a whole, or is longer than the buffer. The error is what a Read would have
+// returned.
+func (w *Wire) AwaitWhole() error {
+	for !w.Whole() && w.w-w.r < wireBuffer {
+		if err := w.fill(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Quiet reports whether the peer has said nothing, not even that it is at its end, beyond what was read. It does not block.
 // It must not be called while a Read is under way.
 func (w *Wire) Quiet() bool {

@@ -165,6 +165,33 @@ func TestWireReady(t *testing.T) {
 	}
 }
 
+// TestWireAwaitsARecord waits for a record that comes in two parts, until a deadline, and at the end.
+func TestWireAwaitsARecord(t *testing.T) {
+	near, far := pair(t)
+	w := wireOver(t, near, true, nil, nil, nil)
+	record := []byte{23, 3, 3, 0, 2, 'a', 'b'}
+	far.Write(record[:3])
+	near.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if err := w.AwaitWhole(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("waiting for the rest of a record ended with %v", err)
+	}
+	near.SetReadDeadline(time.Time{})
+	go func() {
+		time.Sleep(10 * time.Millisecond)
+		far.Write(record[3:])
+	}()
+	if err := w.AwaitWhole(); err != nil || !w.Whole() {
+		t.Fatalf("%v, whole %v", err, w.Whole())
+	}
+	if n, err := w.Read(make([]byte, 20)); err != nil || n != len(record) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	far.Close()
+	if err := w.AwaitWhole(); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
 // TestWireDeadline shows that a deadline ends a Read, which can be tried again, and that waiting holds no buffer.
 func TestWireDeadline(t *testing.T) {
 	near, far := pair(t)
