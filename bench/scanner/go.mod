@@ -1,6 +1,6 @@
 module gatewayd/bench/scanner
 
-go 1.26.0
+go 1.26.6
 
 replace gatewayd => ../..
 
