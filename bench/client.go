@@ -82,7 +82,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 		j.load = "hold" // all but where and how many is the same
 	}
 	loads := map[string]func(context.Context, *job) (Result, error){
-		"rr": requestResponse, nearName: requestResponse, "crr": connectRequest, "up": upload, "down": download, "first": firstConnection,
+		"rr": requestResponse, nearName: requestResponse, "crr": connectRequest, "up": upload, "down": download, "up" + bbrSuffix: upload, "down" + bbrSuffix: download, "first": firstConnection,
 		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk, "h2-upload": httpUpload,
 		"tls-new": newTLS, volumeName: volume, "h1-full": newTLS, resumedName: resumedTLS, socketName: roundTrips,
 	}
@@ -248,6 +248,9 @@ func upload(ctx context.Context, j *job) (Result, error) {
 		return Result{}, err
 	}
 	defer c.Close()
+	if err := setCongestion(c, []byte(congestion(j.load))); err != nil {
+		return Result{}, err
+	}
 	begin := time.Now()
 	if _, err := c.Write(message(askSink)); err != nil {
 		return Result{}, err
@@ -278,6 +281,7 @@ func download(ctx context.Context, j *job) (Result, error) {
 	defer c.Close()
 	begin := time.Now()
 	ask := binary.BigEndian.AppendUint32([]byte{askPour}, uint32(j.duration.Milliseconds()))
+	ask = append(ask, congestion(j.load)...)
 	if _, err := c.Write(message(ask...)); err != nil {
 		return Result{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 )
 
 const iperfPort = 5201
@@ -29,7 +30,8 @@ func (w *world) runIperf(ctx context.Context, o *options, l load) (Result, error
 	g := w.guest(viaIperf)
 	g.Env = append(append([]string{}, g.Env...), o.packages.env()...)
 	args := []string{w.iperf, "-c", w.raw.String(), "-p", strconv.Itoa(iperfPort), "-J", "-t", strconv.Itoa(max(1, int(o.duration.Seconds())))}
-	if l.name == "down" {
+	args = append(args, "-C", congestion(l.name))
+	if strings.HasPrefix(l.name, "down") {
 		args = append(args, "-R")
 	}
 	out, err := runIn(ctx, g, o.duration+clientPatience, args...)

@@ -94,7 +94,7 @@ func allLoads() []load {
 	forwarded := append(slices.Clone(relayed), viaFlowtable)
 	calibrated := append(slices.Clone(forwarded), viaIperf)
 	passedVM := []string{viaVMFast, viaVMRelay, viaVMKernel}
-	return append([]load{
+	all := []load{
 		openLoad(),
 		{name: "hold", title: "Memory for 1,000 open connections, before any other load", value: "KiB each", unit: tooFew,
 			host: rawName, paths: []string{viaGatewayd, viaRelay, viaHAProxy, viaNginx}, once: true, memory: true},
@@ -124,5 +124,11 @@ func allLoads() []load {
 			unit: requests, host: webName, wrk: true, paths: vmPaths, scale: 1},
 		{name: "vm-h1-bulk", title: "To a VM: HTTP/1.1 over TLS, 8 MB", value: "Gbit/s",
 			unit: gigabytes, host: apiName, paths: []string{viaVMIntercept, viaVMKernel}, scale: gigabit},
-	}, append(interceptLoads(), scanLoads()...)...)
+	}
+	if hasBBR() {
+		all = append(all,
+			load{name: "up" + bbrSuffix, title: "Bulk from the bottle, the sender with BBR", value: "Gbit/s", unit: gigabytes, host: rawName, paths: calibrated, scale: gigabit},
+			load{name: "down" + bbrSuffix, title: "Bulk to the bottle, the sender with BBR", value: "Gbit/s", unit: gigabytes, host: rawName, paths: calibrated, scale: gigabit})
+	}
+	return append(all, append(interceptLoads(), scanLoads()...)...)
 }

@@ -73,6 +73,9 @@ func answer(c *net.TCPConn, hello, pour []byte) error {
 	case askSink:
 		return quiet(sink(c))
 	case askPour:
+		if err := setCongestion(c, asked[5:]); err != nil {
+			return err
+		}
 		return quiet(pourInto(c, pour, time.Duration(binary.BigEndian.Uint32(asked[1:]))*time.Millisecond))
 	}
 	return fmt.Errorf("asked for %q", asked[0])

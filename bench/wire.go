@@ -28,7 +28,7 @@ const (
 	askEcho = 'e' // answer every request until the client closes, on a CPU of the answering end's own
 	askNear = 'n' // likewise, on the CPU that the asking end has
 	askSink = 's' // count what comes until the client closes its side, then send one message
-	askPour = 'p' // send for as many milliseconds as the next four bytes say, then close
+	askPour = 'p' // send for as many milliseconds as the next four bytes say, by the algorithm that is named behind them, then close
 )
 
 var errHelloTaken = errors.New("hello taken")
