@@ -13,6 +13,7 @@ import (
 const (
 	tidyEvery  = 500 * time.Millisecond // how often it is looked
 	tidyBytes  = 8 << 20                // what has to be made since the last collection for another to be worth it: some 150 handshakes
+	tidyShare  = 2                      // and that part of what is in use, one in so many, so that a large heap is not collected for little
 	quietBytes = 1 << 20                // what may be made from one look to the next if the daemon is to count as quiet
 	quietLooks = 4                      // how many such looks in a row have freed memory given back to the system
 	keptBytes  = 4 << 20                // what has to be made since that was done last
@@ -67,10 +68,10 @@ func (t *tidiness) look(now heapUse) tidying {
 	}
 	t.seen = now
 	switch {
-	case t.quiet >= quietLooks && now.made-t.given >= keptBytes:
+	case t.quiet >= quietLooks && now.made-t.given >= max(keptBytes, now.live/tidyShare):
 		t.collected, t.given = now.made, now.made
 		return giveBack
-	case now.made-t.collected >= tidyBytes:
+	case now.made-t.collected >= max(tidyBytes, now.live/tidyShare):
 		t.collected = now.made
 		return collect
 	}
@@ -78,11 +79,14 @@ func (t *tidiness) look(now heapUse) tidying {
 }
 
 // heapUse is what the runtime says of the heap so far.
-type heapUse struct{ cycles, made uint64 }
+type heapUse struct {
+	cycles, made uint64 // collections, and bytes
+	live         uint64 // bytes that the last collection found in use
+}
 
 // readHeapUse reads it.
 func readHeapUse() heapUse {
-	s := [...]runtimemetrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/allocs:bytes"}}
+	s := [...]runtimemetrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
 	runtimemetrics.Read(s[:])
-	return heapUse{s[0].Value.Uint64(), s[1].Value.Uint64()}
+	return heapUse{s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64() - min(spareHeap, s[2].Value.Uint64())}
 }
