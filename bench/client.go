@@ -56,7 +56,7 @@ type job struct {
 }
 
 // client does one job and prints its Result.
-func client(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
+func client(ctx context.Context, args []string, in io.Reader, out io.Writer) (err error) {
 	var j job
 	f := flag.NewFlagSet("client", flag.ContinueOnError)
 	f.StringVar(&j.load, "load", "", "what to do")
@@ -92,11 +92,11 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) err
 	}
 	ctx, cancel := context.WithTimeout(ctx, j.duration+clientPatience)
 	defer cancel()
-	var err error
 	if j.ports != "" {
-		if err := sysctl("net/ipv4/ip_local_port_range", j.ports); err != nil {
+		if err := sysctl(portRange, j.ports); err != nil {
 			return err
 		}
+		defer func() { err = errors.Join(err, sysctl(portRange, allPorts)) }()
 	}
 	if j.hello, err = clientHello(ctx, j.name); err != nil {
 		return err

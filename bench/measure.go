@@ -169,7 +169,10 @@ func (w *world) clientCommand(o *options, l load, via string, round int) (lab.Gu
 
 func (w *world) runClient(ctx context.Context, o *options, l load, via string, round int) (Result, error) {
 	g, args := w.clientCommand(o, l, via, round)
-	out, err := runIn(ctx, g, o.duration+2*clientPatience, append(args, "-ports", portsOf(round))...)
+	if l.unit == connections {
+		args = append(args, "-ports", portsOf(round))
+	}
+	out, err := runIn(ctx, g, o.duration+2*clientPatience, args...)
 	if err != nil {
 		return Result{}, err
 	}

@@ -131,14 +131,20 @@ func defaultRoute(ns *lab.Namespace, via netip.Addr) error {
 // tuneNamespace lets thousands of short connections follow one another without running out of ports. All sides get it.
 func tuneNamespace(ns *lab.Namespace) error {
 	return ns.Do(func() error {
-		if err := sysctl("net/ipv4/ip_local_port_range", "10000 65000"); err != nil {
+		if err := sysctl(portRange, allPorts); err != nil {
 			return err
 		}
 		return sysctl("net/ipv4/tcp_tw_reuse", "1")
 	})
 }
 
-// Ports that clients call from, by turns: a round has a share of its own. A connection from a port that a flow of the fast path
+// Where the kernel looks for the ports of connections.
+const (
+	portRange = "net/ipv4/ip_local_port_range"
+	allPorts  = "10000 65000"
+)
+
+// Ports that loads of many connections call from, by turns: a round has a share of its own. A connection from a port that a flow of the fast path
 // just had is the relay's, and the kernel begins anywhere in its range: in one round of five or so a tenth of a load's connections,
 // sometimes a fifth, was no fast path's.
 const (
