@@ -59,26 +59,7 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 	if err != nil {
 		return sample{}, err
 	}
-	var r Result
-	var grown int64
-	switch {
-	case l.name == manyIdleName:
-		r, grown, err = w.holdMany(ctx, o, l, via)
-	case l.held > 0:
-		r, grown, err = w.holdMore(ctx, o, l, via)
-	case l.memory:
-		r, grown, err = w.hold(ctx, o, l, via)
-	case via == viaIperf:
-		r, err = w.runIperf(ctx, o, l)
-	case isVM(via):
-		r, err = w.runVM(ctx, o, l, via)
-	case l.h2load:
-		r, err = w.runH2load(ctx, o, l, via)
-	case l.wrk:
-		r, err = w.runWrk(ctx, o, l, via)
-	default:
-		r, err = w.runClient(ctx, o, l, via, round)
-	}
+	r, grown, err := w.load(ctx, o, l, via, round)
 	if err != nil {
 		return sample{}, fmt.Errorf("%s over %s: %w", l.name, via, err)
 	}
@@ -102,6 +83,30 @@ func (w *world) measure(ctx context.Context, o *options, l load, via string, rou
 		s.Value = r.Units / r.Seconds * l.scale
 	}
 	return s, nil
+}
+
+// load makes the load and returns what it did, and by how many bytes the memory of what works for the path has grown, if it holds
+// connections.
+func (w *world) load(ctx context.Context, o *options, l load, via string, round int) (r Result, grown int64, err error) {
+	switch {
+	case l.name == manyIdleName:
+		r, grown, err = w.holdMany(ctx, o, l, via)
+	case l.held > 0:
+		r, grown, err = w.holdMore(ctx, o, l, via)
+	case l.memory:
+		r, grown, err = w.hold(ctx, o, l, via)
+	case via == viaIperf:
+		r, err = w.runIperf(ctx, o, l)
+	case isVM(via):
+		r, err = w.runVM(ctx, o, l, via)
+	case l.h2load:
+		r, err = w.runH2load(ctx, o, l, via)
+	case l.wrk:
+		r, err = w.runWrk(ctx, o, l, via)
+	default:
+		r, err = w.runClient(ctx, o, l, via, round)
+	}
+	return r, grown, err
 }
 
 // spent is the CPU time so far and the memory of whatever works for a path. Of the kernel it is all software interrupts
