@@ -200,11 +200,36 @@ func (c *rawClient) answered() {
 
 // left returns the TCP payload that reached the internet, in the order of frames.
 func (c *rawClient) left() (all []byte) {
+	for _, p := range c.payloads() {
+		all = append(all, p.bytes...)
+	}
+	return all
+}
+
+// leftFirst is left for the connection that sent first: what comes by another port is another to the upstream.
+func (c *rawClient) leftFirst() (all []byte) {
+	list := c.payloads()
+	for _, p := range list {
+		if p.port == list[0].port {
+			all = append(all, p.bytes...)
+		}
+	}
+	return all
+}
+
+// payload is what a segment brought to the internet, and the port that it came by.
+type payload struct {
+	port  uint16
+	bytes []byte
+}
+
+// payloads are those that reached the internet, in the order of frames.
+func (c *rawClient) payloads() (all []payload) {
 	for _, f := range c.leaks.frames() {
 		if len(f) >= 54 && f[12] == 8 && f[13] == 0 && f[23] == 6 && netip.AddrFrom4([4]byte(f[30:34])) == c.to {
 			from, to := 34+int(f[46]>>4)*4, 14+int(binary.BigEndian.Uint16(f[16:]))
 			if from < to && to <= len(f) {
-				all = append(all, f[from:to]...)
+				all = append(all, payload{binary.BigEndian.Uint16(f[34:]), f[from:to]})
 			}
 		}
 	}
