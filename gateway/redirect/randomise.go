@@ -26,8 +26,11 @@ func (r *ruleset) randomise() error {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	rules, err := c.GetRules(r.table, translate.chain)
-	if err != nil || len(rules) != len(translate.rules) {
-		return fmt.Errorf("list nftables chain %s: %d rules, %w", chainTranslate, len(rules), err)
+	if err != nil {
+		return fmt.Errorf("list nftables chain %s: %w", chainTranslate, err)
+	}
+	if len(rules) != len(translate.rules) {
+		return fmt.Errorf("list nftables chain %s: %d rules, and %d were written", chainTranslate, len(rules), len(translate.rules))
 	}
 	batch := []netlink.Message{batchMessage(unix.NFNL_MSG_BATCH_BEGIN)}
 	for n, exprs := range translate.rules {

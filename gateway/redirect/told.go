@@ -140,10 +140,11 @@ func (t *toldTable) drop(ifindex uint32, names []Told) error {
 		if err != nil {
 			continue
 		}
-		switch err := t.entries.Delete(k.key()); {
+		err = t.entries.Delete(k.key())
+		delete(t.known, k) // whatever came of it: what is not known is written again
+		switch {
 		case err == nil:
 			t.counts[ifindex]--
-			delete(t.known, k)
 		case !errors.Is(err, ebpf.ErrKeyNotExist):
 			return fmt.Errorf("forget name: %w", err)
 		}
