@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -54,11 +53,21 @@ func (k *known) tokens() *pipelock.Known { return k.now().all }
 // inNames returns what is known as host names can hold it, for scanners.
 func (k *known) inNames() *pipelock.Known { return k.now().names }
 
+// maxHost is the length in bytes that a host's name has at most (RFC 1035 section 3.1).
+const maxHost = 255
+
 // redact takes what is known out of r: a guest may have put it where it is recorded.
 func (k *known) redact(r *Record) {
 	c := k.now()
-	if joined := strings.ReplaceAll(r.Host, ".", ""); c.names.Redact(joined) != joined {
-		r.Host = "" // what is longer than a label has dots in it
+	var room [maxHost]byte
+	joined := room[:0] // what is longer than a label has dots in it
+	for i := range len(r.Host) {
+		if r.Host[i] != '.' {
+			joined = append(joined, r.Host[i])
+		}
+	}
+	if c.names.Has(joined) {
+		r.Host = ""
 	}
 	for _, field := range [...]*string{&r.Method, &r.Path, &r.Finding, &r.Remedy, &r.Error} {
 		*field = c.all.Redact(*field)

@@ -190,9 +190,37 @@ func (s *Set) Scan(b []byte, found func(start, end, id int) bool) (pending int) 
 	if s == nil || len(s.needles) == 0 {
 		return len(b)
 	}
+	i, pending, more := s.windows(b, found)
+	if !more {
+		return pending
+	}
+	// Windows that do not fit any more: is the rest the beginning of a head?
+	for start := max(0, i-(s.window-1)); start < pending; start++ {
+		if s.begins(b[start:]) {
+			return start
+		}
+	}
+	return pending
+}
+
+// Has tells whether a form of a value is in b.
+func (s *Set) Has(b []byte) bool {
+	if s == nil || len(s.needles) == 0 {
+		return false
+	}
+	_, _, none := s.windows(b, nothing)
+	return !none
+}
+
+// nothing is what Has calls for the first occurrence.
+func nothing(int, int, int) bool { return false }
+
+// windows calls found for every occurrence, as Scan does. It returns the last byte of the first window that does not fit, the
+// offset of the first occurrence that is cut, or len(b), and found's last answer.
+func (s *Set) windows(b []byte, found func(start, end, id int) bool) (i, pending int, more bool) {
 	pending = len(b)
 	shift, down, farthest := s.shift, s.down, s.window-block+1
-	i := s.window - 1 // the window's last byte
+	i = s.window - 1 // the window's last byte
 	for i < len(b) {
 		three := binary.LittleEndian.Uint32(b[i-3:i+1]) >> 8
 		if skip := shift[three*multiplier>>(down&31)]; skip != 0 {
@@ -203,20 +231,14 @@ func (s *Set) Scan(b []byte, found func(start, end, id int) bool) (pending int) 
 		}
 		cut, more := s.candidates(b, i-(s.window-1), found)
 		if !more {
-			return pending
+			return i, pending, false
 		}
 		if cut {
 			pending = min(pending, i-(s.window-1))
 		}
 		i++
 	}
-	// Windows that do not fit any more: is the rest the beginning of a head?
-	for start := max(0, i-(s.window-1)); start < pending; start++ {
-		if s.begins(b[start:]) {
-			return start
-		}
-	}
-	return pending
+	return i, pending, true
 }
 
 // leap moves a window that ends with byte i for as long as it and the next three can each move as far as any can. These do not

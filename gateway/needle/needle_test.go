@@ -186,6 +186,9 @@ func compare(t *testing.T, values []string, text string) {
 	set := NewSet(values)
 	got, gotPending := scan(set, text)
 	want, wantPending := slowScan(values, text)
+	if set.Has([]byte(text)) != (len(want) > 0) {
+		t.Fatalf("values %q in %q: Has says %t", values, text, len(want) == 0)
+	}
 	if !slices.Equal(sortHits(got), sortHits(want)) || gotPending != wantPending {
 		t.Fatalf("values %q in %q: %v pending %d, want %v pending %d", values, text, got, gotPending, want, wantPending)
 	}
@@ -203,6 +206,9 @@ func TestScan(t *testing.T) {
 	compare(t, []string{"short"}, "short short")
 	if pending := (*Set)(nil).Scan([]byte("abc"), nil); pending != 3 {
 		t.Errorf("nil set: pending %d", pending)
+	}
+	if set := NewSet(values); !set.Has([]byte("xxabcdefghxx")) || set.Has([]byte("xxabcdefgxx")) || set.Has([]byte("abc")) || (*Set)(nil).Has([]byte("abcdefgh")) {
+		t.Error("Has is not what Scan finds")
 	}
 	hits := 0
 	NewSet(values).Scan([]byte("abcdefgh abcdefgh"), func(int, int, int) bool { hits++; return false })

@@ -85,9 +85,12 @@ func (k *Known) mayGo(host, secret string) bool {
 	})
 }
 
+// Has tells whether b has a token in it, in whatever encoding.
+func (k *Known) Has(b []byte) bool { return k.set.Has(b) }
+
 // Redact returns text with each token in it, in whatever encoding, replaced.
 func (k *Known) Redact(text string) string {
-	if len(text) < needle.MinLength {
+	if !k.Has([]byte(text)) {
 		return text
 	}
 	var b strings.Builder

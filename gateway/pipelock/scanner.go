@@ -256,23 +256,16 @@ func (t *texts) nothing(url string, h http.Header, skip []string) bool {
 		room = new([]byte)
 	}
 	defer headRooms.Put(room)
-	all := appendTexts((*room)[:0], url, h, skip)
+	all, basic := appendTexts((*room)[:0], url, h, skip)
 	if *room = all[:0]; cap(all) > largestHead {
 		*room = nil
 	}
-	if bytes.IndexByte(all, '%') >= 0 || !t.s.formats.Clean(all) {
-		return false
-	}
-	known := false
-	t.known.set.Scan(all, func(int, int, int) bool { known = true; return false })
-	for _, values := range h {
-		known = known || slices.ContainsFunc(values, func(v string) bool { return basicCredentials(v) != "" })
-	}
-	return !known
+	return !basic && bytes.IndexByte(all, '%') < 0 && !t.known.Has(all) && t.s.formats.Clean(all)
 }
 
-// appendTexts appends every text that is scanned of a head, each as a line.
-func appendTexts(b []byte, url string, h http.Header, skip []string) []byte {
+// appendTexts appends every text that is scanned of a head, each as a line, and tells whether basic credentials are among them,
+// which are not undone.
+func appendTexts(b []byte, url string, h http.Header, skip []string) (all []byte, basic bool) {
 	b = append(append(b, url...), '\n')
 	for _, c := range []byte(url) {
 		if isTargetPart(c) {
@@ -287,12 +280,13 @@ func appendTexts(b []byte, url string, h http.Header, skip []string) []byte {
 		}
 		for _, v := range values {
 			b = append(append(b, v...), '\n')
+			basic = basic || basicCredentials(v) != ""
 		}
 		if len(values) > 1 {
 			b = append(b, strings.Join(values, between(name))...)
 		}
 	}
-	return b
+	return b, basic
 }
 
 // headRooms holds room for texts of heads that is not in use, up to largestHead bytes each.
