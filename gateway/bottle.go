@@ -191,14 +191,15 @@ func (b *bottle) listen(ctx context.Context) error {
 	return nil
 }
 
-// record hands r to everything that takes records. It does not block.
-func (b *bottle) record(r Record) {
+// record takes out of r what must not be in a record, and hands it to everything that takes records. It does not block, and
+// keeps nothing of r but copies.
+func (b *bottle) record(r *Record) {
 	if r.Reason == ReasonLeak {
 		b.leaked()
 	}
-	b.current().known.redact(&r)
-	b.ring.Record(r)
-	b.g.publish(&r)
+	b.current().known.redact(r)
+	b.ring.put(r)
+	b.g.publish(r)
 }
 
 // publish hands r to everything that takes the records of all bottles. It does not block.

@@ -134,7 +134,7 @@ func (b *bottle) overBudget(src netip.AddrPort, why routes.Reason) {
 	b.over[why] = e
 	b.mu.Unlock()
 	if tell {
-		b.record(Record{
+		b.record(&Record{
 			Time: time.Now().UTC(), Type: RecordEvent, ID: newID("e-"), Bottle: b.name, Plan: b.current().digest,
 			Src: src, Lane: LaneNone, Reason: why, Count: n,
 		})

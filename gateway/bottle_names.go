@@ -74,7 +74,7 @@ func (b *bottle) nameEvent(e dns.Event) {
 	case planned && e.Kind == dns.Denied: // see namePolicy
 		r.Reason, r.Error = ReasonTripped, ""
 	}
-	b.record(r)
+	b.record(&r)
 }
 
 // serveNames runs one name server until the bottle is shut. If it ends before, the bottle's names fail closed: nothing

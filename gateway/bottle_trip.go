@@ -59,7 +59,7 @@ func (b *bottle) keepTripped(tripped bool) error {
 
 // event records something that happened to the bottle as a whole.
 func (b *bottle) event(why routes.Reason, count uint64) {
-	b.record(Record{
+	b.record(&Record{
 		Time: time.Now().UTC(), Type: RecordEvent, ID: newID("e-"), Bottle: b.name, Plan: b.current().digest,
 		Lane: LaneNone, Reason: why, Count: count,
 	})

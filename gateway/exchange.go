@@ -149,7 +149,7 @@ func (x *exchange) finish() {
 	}
 	x.rec.BytesUp += x.sent.Load()
 	x.rec.BytesDown += x.w.written
-	x.s.record(x.rec)
+	x.s.record(&x.rec)
 }
 
 // admit judges the request's head by itself and by the plan.

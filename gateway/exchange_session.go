@@ -38,8 +38,8 @@ type session struct {
 	upstream roundTripper
 	begin    func(*Record) // fills in all that the flow knows
 	running  running
-	record   func(Record)
-	ready    func() bool // whether a record can be taken; false only where it must be
+	record   func(*Record) // takes it, as [bottle.record] does
+	ready    func() bool   // whether a record can be taken; false only where it must be
 	log      *slog.Logger
 	engine   *engine
 	meter    *meter
@@ -119,8 +119,9 @@ func (s *session) refused(err *http1.ProtocolError) (contentType string, body []
 	x.rec.Status = err.Status
 	x.rec.Lane, x.rec.Reason, x.rec.Error = LaneNone, routes.Reason("http_"+string(err.Reason)), err.Detail
 	d := &denial{status: err.Status, reason: x.rec.Reason, detail: "The request breaks HTTP: " + err.Detail + "."}
-	s.record(x.rec)
-	return problemType, x.problem(d)
+	body = x.problem(d)
+	s.record(&x.rec)
+	return problemType, body
 }
 
 // reasonOf returns the reason of a record for a broken request, without its prefix.

@@ -195,7 +195,7 @@ func (g *Gateway) fastOver(e redirect.FastEvent) {
 	if e.Flow.Verified {
 		r.Rule = s.table.DecideFlow(e.Flow.Name, r.Port, routes.HTTPS).Rule
 	}
-	b.record(r)
+	b.record(&r)
 }
 
 // unanswered tells a flow of which nothing ever came back. The upstream may be gone, or all the ports be taken that

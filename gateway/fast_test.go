@@ -216,7 +216,7 @@ func TestTripCutsTheFastPath(t *testing.T) {
 	if got := f.names("93.184.216.34"); len(got) != 1 {
 		t.Fatalf("the kernel lets %v be called", got)
 	}
-	r.record(Record{Type: RecordFlow, Reason: ReasonLeak, Bottle: b.Name})
+	r.record(&Record{Type: RecordFlow, Reason: ReasonLeak, Bottle: b.Name})
 	if got := f.names("93.184.216.34"); got != nil || f.kept("a.test", 443) {
 		t.Errorf("of a bottle that is cut off the kernel lets %v be called", got)
 	}

@@ -279,7 +279,7 @@ func (f *flow) finish() {
 	r.TLSVersion, r.ALPN = f.tlsVersion, f.alpn
 	r.BytesUp, r.BytesDown = f.upBytes.Load(), f.downBytes.Load()
 	r.DurationMS = time.Since(f.start).Milliseconds()
-	f.b.record(r)
+	f.b.record(&r)
 }
 
 // beginRecord counts a request on the flow and fills in what the flow knows of it, but no time. r is empty.

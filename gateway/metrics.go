@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"maps"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -33,16 +35,19 @@ type Metrics struct {
 
 	mu      sync.Mutex
 	reasons map[routes.Reason]string
-	counted map[requestKey]prometheus.Counter // what requests.WithLabelValues returns, which is dear to ask for each request
+	counted atomic.Pointer[map[requestKey]*requestCounters] // replaced under mu, never changed
 }
 
 // requestKey is what requests are counted by.
 type requestKey struct {
 	bottle   string
-	decision routes.Decision
 	reason   string
-	code     string
+	decision routes.Decision
+	code     uint8 // of codeClasses
 }
+
+// requestCounters are those of requests of one key. It is dear to ask the vectors for them at each request.
+type requestCounters struct{ requests, injected prometheus.Counter }
 
 // NewMetrics returns counters at zero, registered with a registry that also has the Go runtime's and the process's own.
 func NewMetrics() *Metrics {
@@ -65,8 +70,8 @@ func NewMetrics() *Metrics {
 			Buckets: []float64{0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600},
 		}, []string{"bottle", "lane"}),
 		reasons: map[routes.Reason]string{},
-		counted: map[requestKey]prometheus.Counter{},
 	}
+	m.counted.Store(&map[requestKey]*requestCounters{})
 	m.registry.MustRegister(m.flows, m.turned, m.requests, m.injected, m.findings, m.bytes, m.seconds, m.names,
 		m.planFails, m.listenFail, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -94,16 +99,26 @@ func (m *Metrics) reason(why routes.Reason) string {
 	return m.label(why)
 }
 
-// request returns the counter of requests such as r.
-func (m *Metrics) request(r *Record) prometheus.Counter {
+// request returns the counters of requests such as r.
+func (m *Metrics) request(r *Record) *requestCounters {
+	key := requestKey{r.Bottle, string(r.Reason), r.Decision, codeClass(r.Status)}
+	if c := (*m.counted.Load())[key]; c != nil {
+		return c
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := requestKey{r.Bottle, r.Decision, m.label(r.Reason), codeClass(r.Status)}
-	c := m.counted[key]
-	if c == nil {
-		c = m.requests.WithLabelValues(key.bottle, key.decision.String(), key.reason, key.code)
-		m.counted[key] = c
+	key.reason = m.label(r.Reason)
+	counted := *m.counted.Load()
+	if c := counted[key]; c != nil {
+		return c
 	}
+	c := &requestCounters{
+		m.requests.WithLabelValues(key.bottle, key.decision.String(), key.reason, codeClasses[key.code]),
+		m.injected.WithLabelValues(key.bottle),
+	}
+	counted = maps.Clone(counted)
+	counted[key] = c
+	m.counted.Store(&counted)
 	return c
 }
 
@@ -141,9 +156,10 @@ func (m *Metrics) record(r *Record) {
 		m.bytes.WithLabelValues(r.Bottle, lane, "down").Add(float64(max(r.BytesDown, 0)))
 		m.seconds.WithLabelValues(r.Bottle, lane).Observe(float64(r.DurationMS) / 1000)
 	case RecordRequest:
-		m.request(r).Inc()
+		c := m.request(r)
+		c.requests.Inc()
 		if r.Injected {
-			m.injected.WithLabelValues(r.Bottle).Inc()
+			c.injected.Inc()
 		}
 		if r.Finding != "" {
 			m.findings.WithLabelValues(r.Bottle).Inc()
@@ -157,15 +173,16 @@ func (m *Metrics) record(r *Record) {
 	}
 }
 
-// codeClass returns "1xx" to "5xx", or "none" when the guest got no status.
-func codeClass(status int) string {
+// codeClass returns which of codeClasses a status belongs to.
+func codeClass(status int) uint8 {
 	if status < 100 || status >= 600 {
-		return "none"
+		return 0
 	}
-	return codeClasses[status/100-1]
+	return uint8(status / 100)
 }
 
-var codeClasses = [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}
+// codeClasses are the values of the label code; the first is for a guest that got no status.
+var codeClasses = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
 
 // turnedAway counts a connection that did not become a flow.
 func (m *Metrics) turnedAway(bottle string, why routes.Reason) {

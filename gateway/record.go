@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"net/netip"
+	"sync"
 	"time"
 
 	"gatewayd/gateway/routes"
@@ -87,7 +88,23 @@ const idBytes = 16
 // newID returns prefix followed by 128 random bits in hex: "f-" for flows, "r-" for requests. It never fails:
 // crypto/rand ends the process when the kernel has no randomness.
 func newID(prefix string) string {
-	var b [idBytes]byte
-	rand.Read(b[:])
-	return prefix + hex.EncodeToString(b[:])
+	r := randoms.Get().(*random)
+	if len(r.left) == 0 {
+		rand.Read(r.bytes[:])
+		r.left = r.bytes[:]
+	}
+	var room [2 + 2*idBytes]byte
+	id := hex.AppendEncode(append(room[:0], prefix...), r.left[:idBytes])
+	r.left = r.left[idBytes:]
+	randoms.Put(r)
+	return string(id)
 }
+
+// random is random bytes of which each is used once.
+type random struct {
+	bytes [32 * idBytes]byte
+	left  []byte
+}
+
+// randoms holds what is not in use: randomness for one id alone costs nearly as much as for many.
+var randoms = sync.Pool{New: func() any { return new(random) }}

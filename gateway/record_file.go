@@ -19,28 +19,35 @@ const auditMode = 0o600
 // auditQueue is how many records may wait for the file when no other number is given.
 const auditQueue = 8192
 
-// auditBatch is how many bytes are gathered into one write, at most, and auditRetry the pause after one that failed.
 const (
-	auditBatch = 64 << 10
-	auditRetry = time.Second
+	auditLine  = 1 << 10     // bytes that most records have room in as a line
+	auditRoom  = 64 << 10    // bytes of memory for lines that is kept when there are none
+	auditRetry = time.Second // the pause after a write that failed
 	// auditLinger is how long a record waits for others, so that they leave in one write.
 	auditLinger = 5 * time.Millisecond
 )
 
-// FileRecorder appends records to a file, one JSON object per line. Writing is done by a goroutine of its own behind a
-// bounded queue: Record never waits for a disk. What finds no room is dropped and counted. It is a [ReadyRecorder].
+// FileRecorder appends records to a file, one JSON object per line. Writing is done by a goroutine of its own, which takes the
+// lines that wait, a bounded number: Record never waits for a disk. What finds no room is dropped and counted. It is a
+// [ReadyRecorder].
 type FileRecorder struct {
 	path  string
 	log   *slog.Logger
-	queue chan Record
+	most  int             // records that may wait
+	some  chan struct{}   // wakes the writer
 	again chan chan error // requests to reopen
 	quit  chan struct{}   // closed by Close
 	done  chan struct{}   // closed when the writer has ended
 
-	closing sync.Once
 	dropped atomic.Uint64
 	written atomic.Uint64
 	failing atomic.Bool // the last write failed
+
+	mu     sync.Mutex
+	lines  []byte // whole lines that the writer has not taken
+	held   int    // records in lines
+	idle   bool   // the writer waits for some
+	closed bool
 }
 
 // OpenFileRecorder opens path for appending, making it with mode 0600 if it is not there. An existing file must be a
@@ -65,8 +72,8 @@ func newFileRecorder(path string, queue int, log *slog.Logger) *FileRecorder {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &FileRecorder{
-		path: path, log: log,
-		queue: make(chan Record, queue),
+		path: path, log: log, most: queue, idle: true,
+		some:  make(chan struct{}, 1),
 		again: make(chan chan error),
 		quit:  make(chan struct{}),
 		done:  make(chan struct{}),
@@ -93,30 +100,37 @@ func openAudit(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Record queues r for the file, or drops and counts it when the queue is full or closed. It does not block.
+// Record puts rec among the lines that wait, or drops and counts it when there are too many or the recorder is closed. It does
+// not block.
 func (r *FileRecorder) Record(rec Record) {
-	select {
-	case <-r.quit:
+	var room [auditLine]byte
+	line := append(rec.appendJSON(room[:0]), '\n')
+	r.mu.Lock()
+	if r.closed || r.held >= r.most {
+		r.mu.Unlock()
 		r.dropped.Add(1)
 		return
-	default:
+	}
+	r.lines = append(r.lines, line...)
+	r.held++
+	wake := r.idle
+	r.idle = false
+	r.mu.Unlock()
+	if !wake {
+		return
 	}
 	select {
-	case r.queue <- rec:
-	default:
-		r.dropped.Add(1)
+	case r.some <- struct{}{}:
+	default: // the writer is to look anyway
 	}
 }
 
-// Ready tells whether new flows can count on being recorded: the last write succeeded, and a quarter of the queue is
-// free for what was let in before.
+// Ready tells whether new flows can count on being recorded: the last write succeeded, and there is room for a quarter of the
+// records that may wait, for what was let in before.
 func (r *FileRecorder) Ready() bool {
-	select {
-	case <-r.quit:
-		return false
-	default:
-		return !r.failing.Load() && len(r.queue) <= cap(r.queue)*3/4
-	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.closed && !r.failing.Load() && r.held <= r.most*3/4
 }
 
 // Dropped returns how many records were lost, for want of room or at Close.
@@ -140,7 +154,12 @@ func (r *FileRecorder) Reopen() error {
 // Close writes what is queued, flushes and closes the file; it gives up waiting when ctx ends. Records that come later
 // are dropped.
 func (r *FileRecorder) Close(ctx context.Context) error {
-	r.closing.Do(func() { close(r.quit) })
+	r.mu.Lock()
+	if !r.closed {
+		r.closed = true
+		close(r.quit)
+	}
+	r.mu.Unlock()
 	select {
 	case <-r.done:
 		return nil
@@ -149,7 +168,7 @@ func (r *FileRecorder) Close(ctx context.Context) error {
 	}
 }
 
-// run writes until Close.
+// run writes until Close. As long as there are records, it looks for them at intervals and nobody has to wake it.
 func (r *FileRecorder) run(file *os.File) {
 	w := &auditWriter{r: r, file: file}
 	pause := time.NewTimer(auditLinger)
@@ -158,10 +177,12 @@ func (r *FileRecorder) run(file *os.File) {
 	defer func() { w.file.Close() }()
 	for {
 		select {
-		case rec := <-r.queue:
-			w.add(rec)
-			r.linger(pause)
-			w.drain()
+		case <-r.some:
+			pause.Reset(auditLinger)
+		case <-pause.C:
+			if w.drain() {
+				pause.Reset(auditLinger)
+			}
 		case reply := <-r.again:
 			reply <- w.reopen()
 		case <-r.quit:
@@ -171,13 +192,19 @@ func (r *FileRecorder) run(file *os.File) {
 	}
 }
 
-// linger waits for more records, or for Close.
-func (r *FileRecorder) linger(pause *time.Timer) {
-	pause.Reset(auditLinger)
-	select {
-	case <-pause.C:
-	case <-r.quit:
+// take returns the lines that wait and their number, and gives room in exchange. Without any the writer is idle from now on.
+func (r *FileRecorder) take(room []byte) (lines []byte, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lines, n = r.lines, r.held
+	if n == 0 && cap(lines) > auditRoom {
+		lines = nil
 	}
+	if n == 0 && cap(room) > auditRoom {
+		room = nil
+	}
+	r.lines, r.held, r.idle = room, 0, n == 0
+	return lines, n
 }
 
 // auditWriter is the writer goroutine's side of a FileRecorder.
@@ -189,26 +216,12 @@ type auditWriter struct {
 	torn  bool   // the file may end in the middle of a line
 }
 
-// add puts one record into the batch.
-func (w *auditWriter) add(rec Record) {
-	w.batch = append(rec.appendJSON(w.batch), '\n')
-	w.held++
-}
-
-// drain writes the batch and what is queued now.
-func (w *auditWriter) drain() {
-	for {
-		select {
-		case rec := <-w.r.queue:
-			w.add(rec)
-			if len(w.batch) >= auditBatch {
-				w.flush()
-			}
-		default:
-			w.flush()
-			return
-		}
-	}
+// drain writes what waits, and reports whether that was anything. The batch is empty, or that of a Close which gave up.
+func (w *auditWriter) drain() bool {
+	lines, n := w.r.take(w.batch[:0])
+	w.batch, w.held = lines, uint64(n)
+	w.flush()
+	return n > 0
 }
 
 // flush hands the batch to the kernel. While that fails the recorder is not ready, and it is tried again every second:
@@ -229,7 +242,7 @@ func (w *auditWriter) flush() {
 		}
 		select {
 		case <-w.r.quit:
-			w.r.dropped.Add(w.held + uint64(len(w.r.queue)))
+			w.r.dropped.Add(w.held)
 			w.batch, w.held = nil, 0
 			return
 		case reply := <-w.r.again:

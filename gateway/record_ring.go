@@ -17,14 +17,17 @@ type Ring struct {
 func NewRing(size int) *Ring { return &Ring{size: max(size, 1)} }
 
 // Record takes r in place of the oldest record once the ring is full.
-func (r *Ring) Record(rec Record) {
+func (r *Ring) Record(rec Record) { r.put(&rec) }
+
+// put is Record.
+func (r *Ring) put(rec *Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.buf) < r.size {
-		r.buf = append(r.buf, rec)
+		r.buf = append(r.buf, *rec)
 		return
 	}
-	r.buf[r.next] = rec
+	r.buf[r.next] = *rec
 	r.next = (r.next + 1) % r.size
 }
 

@@ -136,7 +136,7 @@ func TestFeedDropsForTheSlowOnly(t *testing.T) {
 }
 
 // closeRecorder closes r or fails the test.
-func closeRecorder(t *testing.T, r *FileRecorder) {
+func closeRecorder(t testing.TB, r *FileRecorder) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testWait)
 	defer cancel()
