@@ -193,17 +193,11 @@ func (x *exchange) checkCredential(out *http.Request) *denial {
 func (x *exchange) strip(out *http.Request) *denial {
 	h := out.Header
 	trailers := httpguts.HeaderValuesContainsToken(h["Te"], "trailers")
-	if err := inject.StripHopByHop(h); err != nil {
+	if err := inject.StripHopByHop(h, x.endsHere); err != nil {
 		return &denial{status: http.StatusBadRequest, reason: ReasonConnectionOption, err: err, detail: "The Connection field of the request is refused: " + err.Error() + "."}
 	}
 	if trailers {
 		h.Set("Te", "trailers") // gRPC insists on it
-	}
-	delete(h, "Host")
-	delete(h, "Content-Length") // goes by out.ContentLength
-	delete(h, "Http2-Settings")
-	if x.r.ProtoMajor == 1 && x.r.ProtoMinor == 0 {
-		delete(h, "Expect")
 	}
 	if x.upgrade {
 		h.Set("Connection", "Upgrade")
@@ -212,11 +206,21 @@ func (x *exchange) strip(out *http.Request) *denial {
 	}
 	if x.verdict.Inject {
 		limitEncodings(h)
-		for _, key := range [...]string{"Range", "If-Range"} { // a server may ignore them (RFC 9110 section 14.2)
-			delete(h, key) // a credential that is echoed must not come in two halves, past the masking
-		}
 	}
 	return nil
+}
+
+// endsHere tells whether a field of the request goes no further, besides those that end at any gateway.
+func (x *exchange) endsHere(key string) bool {
+	switch key {
+	case "Host", "Content-Length", "Http2-Settings": // the second goes by out.ContentLength
+		return true
+	case "Expect":
+		return x.r.ProtoMajor == 1 && x.r.ProtoMinor == 0
+	case "Range", "If-Range": // a server may ignore them (RFC 9110 section 14.2)
+		return x.verdict.Inject // a credential that is echoed must not come in two halves, past the masking
+	}
+	return false
 }
 
 // body sets the request's body: the guest's, scanned on its way if the route asks for it.

@@ -30,7 +30,8 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 	if x.stream != nil && resp.StatusCode/100 == 2 { // the guest would take its body for frames (RFC 8441 section 5)
 		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, detail: fmt.Sprintf("%s did not open a WebSocket.", x.host)})
 	}
-	if err := inject.StripHopByHop(resp.Header); err != nil {
+	measured := resp.ContentLength >= 0 && len(resp.Header["Content-Length"]) == 1 // then it says the same
+	if err := inject.StripHopByHop(resp.Header, func(key string) bool { return hidden(key) && !(measured && key == "Content-Length") }); err != nil {
 		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, err: err, detail: fmt.Sprintf("The response of %s has a Connection field that cannot be followed.", x.host)})
 	}
 	body := responseBody{src: resp.Body}
@@ -43,13 +44,8 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 		defer x.s.engine.masks.put(mask)
 		body = responseBody{src: decoded, mask: mask}
 	}
-	h, length := resp.Header, resp.Header["Content-Length"]
-	stripResponseHeader(h)
-	x.w.adopt(h)
-	h = x.w.Header()
-	if resp.ContentLength >= 0 && len(length) == 1 { // then it says the same
-		h["Content-Length"] = length
-	}
+	x.w.adopt(resp.Header)
+	h := x.w.Header()
 	for key := range resp.Trailer {
 		h.Add("Trailer", key)
 	}
@@ -81,23 +77,23 @@ func (x *exchange) broke(err error) bool {
 	return false
 }
 
-// stripResponseHeader takes out of an upstream's header what a guest may not see. Alt-Svc would send the guest to another host,
-// port or protocol, where the plan does not let it go (RFC 7838). The rest frames the message between the gateway and its peer.
-func stripResponseHeader(h http.Header) {
-	for key := range h {
-		switch key {
-		case "Alt-Svc", "Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Keep-Alive":
-			delete(h, key)
-		}
+// hidden tells whether a guest may not see a field of an upstream's header. Alt-Svc would send the guest to another host, port or
+// protocol, where the plan does not let it go (RFC 7838). The rest frames the message between the gateway and its peer.
+func hidden(key string) bool {
+	switch key {
+	case "Alt-Svc", "Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Keep-Alive":
+		return true
 	}
+	return false
 }
 
 // copyResponseHeader adds what a guest may see of an upstream's header to the response's.
 func copyResponseHeader(dst, src http.Header) {
 	for key, values := range src {
-		dst[key] = slices.Clone(values)
+		if !hidden(key) {
+			dst[key] = slices.Clone(values)
+		}
 	}
-	stripResponseHeader(dst)
 }
 
 // mask hides the injected credential in a response's header, and returns its body in a form in which it can be hidden: one

@@ -71,7 +71,7 @@ func (x *exchange) refusedTunnel(resp *http.Response) *denial {
 		d.detail = fmt.Sprintf("The WebSocket handshake of %s is not valid: %v.", x.host, d.err)
 		return d
 	}
-	if d.err = inject.StripHopByHop(resp.Header); d.err != nil {
+	if d.err = inject.StripHopByHop(resp.Header, nil); d.err != nil {
 		d.detail = fmt.Sprintf("The response of %s has a Connection field that cannot be followed.", x.host)
 		return d
 	}

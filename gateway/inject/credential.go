@@ -63,9 +63,8 @@ func credentialQuery(name string) bool {
 
 // family returns the names of the header's fields that belong to the
 // credential family or are the injected one, each as it is spelled in the
-// block.
-func family(h Header, injected string) []string {
-	var names []string
+// block. It appends them to names.
+func family(names []string, h Header, injected string) []string {
 	own := injected
 	injected = strings.ReplaceAll(injected, "_", "-")
 	is := func(name string) bool {
@@ -104,6 +103,15 @@ func values(h Header, name string) []string {
 		return block[name]
 	}
 	return h.Values(name)
+}
+
+// set sets a field that is not there to values, which are not the header's to change.
+func set(h Header, name string, values []string) {
+	if block, ok := h.(http.Header); ok {
+		block[name] = values
+		return
+	}
+	h.Set(name, values[0])
 }
 
 func remove(h Header, name string) {

@@ -23,13 +23,18 @@ func (e *ConnectionError) Error() string {
 // StripHopByHop removes the header fields that end at this gateway (RFC 9110
 // section 7.6.1), Upgrade and TE among them, and every field that Connection
 // names. A caller that goes on to speak WebSocket or trailers upstream sets
-// its own. It returns a *ConnectionError, having changed nothing, when
+// its own. It also removes the fields whose canonical names also says, which
+// may be nil, so that a caller goes over them once. It returns a
+// *ConnectionError, having changed nothing, when
 // Connection names something that is no field name, or a field that carries
 // credentials or routes, frames or describes the message: dropping it would
 // change what the request means behind the checks already made.
-func StripHopByHop(h http.Header) error {
+func StripHopByHop(h http.Header, also func(name string) bool) error {
 	var named []string
 	for _, v := range h["Connection"] {
+		if v == "keep-alive" { // as most have it: the field of that name is removed below
+			continue
+		}
 		for option := range strings.SplitSeq(v, ",") {
 			option = textproto.TrimString(option)
 			if option == "" {
@@ -45,7 +50,7 @@ func StripHopByHop(h http.Header) error {
 		h.Del(name)
 	}
 	for name := range h {
-		if hopByHop(name) {
+		if hopByHop(name) || also != nil && also(name) {
 			delete(h, name)
 		}
 	}

@@ -57,12 +57,14 @@ func (e *ForeignError) Error() string {
 type Injector struct {
 	auth   routes.Auth
 	source Source
-	masker atomic.Pointer[keptMasker]
+	made   atomic.Pointer[made]
 	signed atomic.Pointer[string] // the last dummy that was a JWT: guests send the same one again and again
 }
 
-type keptMasker struct {
+// made is what is made of a secret, which is the same for many requests.
+type made struct {
 	secret Secret
+	field  func() []string // the values of its header field, which nobody changes: a function, as in a Secret
 	masker *Masker
 }
 
@@ -102,13 +104,14 @@ func New(auth routes.Auth, src Source) (*Injector, error) {
 // that is known to carry credentials, each given at most once, and in offered
 // WebSocket subprotocols. A request without any passes. Check changes nothing.
 func (i *Injector) Check(h Head) error {
-	for _, name := range family(h.Header, i.auth.Header) {
+	var room [familyRoom]string
+	for _, name := range family(room[:0], h.Header, i.auth.Header) {
 		vs := values(h.Header, name)
 		if len(vs) > 1 || len(vs) == 1 && !i.harmless(vs[0]) {
 			return &ForeignError{Header: name}
 		}
 	}
-	for _, v := range h.Header.Values("Sec-Websocket-Protocol") {
+	for _, v := range values(h.Header, "Sec-Websocket-Protocol") {
 		for _, offer := range strings.Split(v, ",") {
 			if c := subprotocolCredential(strings.TrimSpace(offer)); c != "" && !i.dummy(c) {
 				return &ForeignError{Header: "Sec-Websocket-Protocol"}
@@ -145,28 +148,27 @@ func (i *Injector) Apply(ctx context.Context, h Head) (Secret, error) {
 	if err != nil {
 		return Secret{}, err
 	}
-	for _, name := range family(h.Header, i.auth.Header) {
+	var room [familyRoom]string
+	for _, name := range family(room[:0], h.Header, i.auth.Header) {
 		remove(h.Header, name)
 	}
 	if h.RawQuery != nil {
 		*h.RawQuery = i.stripQuery(*h.RawQuery)
 	}
-	switch i.auth.Scheme {
-	case routes.Bearer:
-		h.Header.Set(i.auth.Header, "Bearer "+secret.Reveal())
-	case routes.Basic:
-		h.Header.Set(i.auth.Header, "Basic "+i.pair(secret))
-	case routes.HeaderScheme:
-		h.Header.Set(i.auth.Header, secret.Reveal())
-	case routes.QueryScheme:
-		own := url.QueryEscape(i.auth.Query) + "=" + url.QueryEscape(secret.Reveal())
-		if *h.RawQuery != "" {
-			own = *h.RawQuery + "&" + own
-		}
-		*h.RawQuery = own
+	if i.auth.Scheme != routes.QueryScheme {
+		set(h.Header, i.auth.Header, i.make(secret).field())
+		return secret, nil
 	}
+	own := url.QueryEscape(i.auth.Query) + "=" + url.QueryEscape(secret.Reveal())
+	if *h.RawQuery != "" {
+		own = *h.RawQuery + "&" + own
+	}
+	*h.RawQuery = own
 	return secret, nil
 }
+
+// familyRoom is room for as many fields of the credential family as a request has.
+const familyRoom = 4
 
 // Secrets returns every form in which a secret that Apply returned was put on
 // the wire: the value, and for basic auth the encoded pair. It is what a
@@ -180,12 +182,24 @@ func (i *Injector) Secrets(applied Secret) []Secret {
 
 // Masker returns a masker for Secrets(applied). The one for the last secret is
 // kept, since making it costs more than masking a small response.
-func (i *Injector) Masker(applied Secret) *Masker {
-	if kept := i.masker.Load(); kept != nil && kept.secret.Equal(applied) {
-		return kept.masker
+func (i *Injector) Masker(applied Secret) *Masker { return i.make(applied).masker }
+
+// make returns what is made of a secret.
+func (i *Injector) make(secret Secret) *made {
+	if last := i.made.Load(); last != nil && last.secret.Reveal() == secret.Reveal() { // no guest has a say in either
+		return last
 	}
-	m := NewMasker(i.Secrets(applied)...)
-	i.masker.Store(&keptMasker{applied, m})
+	m := &made{secret: secret, masker: NewMasker(i.Secrets(secret)...)}
+	value := secret.Reveal()
+	switch i.auth.Scheme {
+	case routes.Bearer:
+		value = "Bearer " + value
+	case routes.Basic:
+		value = "Basic " + i.pair(secret)
+	}
+	values := []string{value}
+	m.field = func() []string { return values[:1:1] }
+	i.made.Store(m)
 	return m
 }
 

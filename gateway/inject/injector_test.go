@@ -337,7 +337,7 @@ func TestStripHopByHop(t *testing.T) {
 		"Te": {"trailers"}, "Trailer": {"X"}, "Transfer-Encoding": {"chunked"}, "Proxy-Connection": {"close"},
 		"Proxy-Authorization": {"Basic x"}, "Proxy-Authenticate": {"Basic"}, "Accept": {"*/*"}, "Authorization": {"Bearer x"},
 	}
-	if err := StripHopByHop(h); err != nil {
+	if err := StripHopByHop(h, nil); err != nil {
 		t.Fatal(err)
 	}
 	if want := (http.Header{"Accept": {"*/*"}, "Authorization": {"Bearer x"}}); !reflect.DeepEqual(h, want) {
@@ -349,7 +349,7 @@ func TestStripHopByHop(t *testing.T) {
 	} {
 		h := http.Header{"Connection": {"close", option}, "Upgrade": {"x"}}
 		var ce *ConnectionError
-		if err := StripHopByHop(h); !errors.As(err, &ce) || h.Get("Upgrade") == "" || strings.ContainsAny(err.Error(), "\x00\n") {
+		if err := StripHopByHop(h, nil); !errors.As(err, &ce) || h.Get("Upgrade") == "" || strings.ContainsAny(err.Error(), "\x00\n") {
 			t.Errorf("%q: %v, %q", option, err, h)
 		}
 	}
@@ -372,7 +372,7 @@ func FuzzInjector(f *testing.F) {
 			if _, err := i.Apply(context.Background(), head); err != nil {
 				t.Fatal(err)
 			}
-			for _, left := range family(h, i.auth.Header) {
+			for _, left := range family(nil, h, i.auth.Header) {
 				if left != i.auth.Header || len(h[left]) != 1 {
 					t.Fatalf("%q is left in %q", left, h)
 				}

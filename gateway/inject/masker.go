@@ -35,20 +35,14 @@ func NewMasker(secrets ...Secret) *Masker {
 
 // String masks one string that is whole.
 func (m *Masker) String(s string) string {
-	if m == nil {
+	if m == nil || !m.set.Has([]byte(s)) {
 		return s
 	}
-	var masked []byte
+	masked := []byte(s)
 	m.set.Scan([]byte(s), func(start, end, _ int) bool {
-		if masked == nil {
-			masked = []byte(s)
-		}
 		fill(masked[start:end])
 		return true
 	})
-	if masked == nil {
-		return s
-	}
 	return string(masked)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,54 +84,53 @@ type source struct {
 	fetch func(context.Context) (string, error)
 	now   func() time.Time
 	seen  func(value string) // takes every usable value, expired or not; may be nil
-	until atomic.Pointer[validity]
+
+	last    atomic.Pointer[judged]
+	judging sync.Mutex // orders what is seen with what last is
 }
 
-// validity is until when a value may be used, as last looked at.
-type validity struct {
-	value string
-	at    time.Time
-	ends  bool
-}
-
-// expiry is that of value, which is seldom another one than the last.
-func (s *source) expiry(value string) (time.Time, bool) {
-	v := s.until.Load()
-	if v == nil || v.value != value {
-		v = &validity{value: value}
-		v.at, v.ends = expiry(value)
-		s.until.Store(v)
-	}
-	return v.at, v.ends
+// judged is what was made of what a source holds. Nearly always it is the same as the last time.
+type judged struct {
+	raw, secret Secret
+	expires     time.Time
+	ends        bool // at expires
 }
 
 func (s *source) Ref() routes.SecretRef { return s.ref }
 
 func (s *source) Secret(ctx context.Context) (Secret, error) {
-	value, err := s.value(ctx)
+	v, err := s.value(ctx)
 	if err != nil {
 		return Secret{}, &MissingError{Ref: s.ref, Err: err}
 	}
-	if at, ok := s.expiry(value); ok && !at.After(s.now()) {
-		return Secret{}, &ExpiredError{Ref: s.ref, At: at}
+	if v.ends && !v.expires.After(s.now()) {
+		return Secret{}, &ExpiredError{Ref: s.ref, At: v.expires}
 	}
-	return NewSecret(value), nil
+	return v.secret, nil
 }
 
 // value returns the current value, which may have expired. Its errors hold nothing of it.
-func (s *source) value(ctx context.Context) (string, error) {
+func (s *source) value(ctx context.Context) (*judged, error) {
 	raw, err := s.fetch(ctx)
 	if err != nil {
-		return "", err
+		return nil, err
+	}
+	if v := s.last.Load(); v != nil && v.raw.Reveal() == raw {
+		return v, nil
 	}
 	value := trimLine(raw)
 	if err := usable(value); err != nil {
-		return "", err
+		return nil, err
 	}
+	v := &judged{raw: NewSecret(raw), secret: NewSecret(value)}
+	v.expires, v.ends = expiry(value)
+	s.judging.Lock()
+	defer s.judging.Unlock()
 	if s.seen != nil {
 		s.seen(value)
 	}
-	return value, nil
+	s.last.Store(v)
+	return v, nil
 }
 
 // trimLine cuts off one line break at the end: editors and echo leave one.
