@@ -48,7 +48,7 @@ type job struct {
 	from     int // number of the first name of the first load
 	count    int // names of the first load
 	streams  int
-	ports    string // that the kernel chooses from, or empty
+	ports    ports
 	bulk     string // path of the large file
 	duration time.Duration
 	bytes    int64 // of the load that moves so many
@@ -69,7 +69,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) (er
 	f.IntVar(&j.count, "count", 0, "number of names")
 	f.IntVar(&j.streams, "streams", 1, "requests at once")
 	f.Int64Var(&j.bytes, "bytes", 0, "how many bytes")
-	f.StringVar(&j.ports, "ports", "", "local ports, as net.ipv4.ip_local_port_range has them")
+	f.IntVar(&j.ports.first, "ports", 0, "first of the ports to call from; the kernel chooses if it is 0")
 	f.StringVar(&j.bulk, "bulk", bulkPath, "path of the large file")
 	f.DurationVar(&j.duration, "duration", time.Second, "how long")
 	if err := f.Parse(args); err != nil {
@@ -92,12 +92,6 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) (er
 	}
 	ctx, cancel := context.WithTimeout(ctx, j.duration+clientPatience)
 	defer cancel()
-	if j.ports != "" {
-		if err := sysctl(portRange, j.ports); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, sysctl(portRange, allPorts)) }()
-	}
 	if j.hello, err = clientHello(ctx, j.name); err != nil {
 		return err
 	}
@@ -137,9 +131,8 @@ func (j *job) resolve(ctx context.Context, name string) (netip.Addr, error) {
 }
 
 // greet connects, sends the hello and reads the answer to it.
-func greet(ctx context.Context, to string, hello []byte) (*net.TCPConn, error) {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "tcp4", to)
+func (j *job) greet(ctx context.Context, to string, hello []byte) (*net.TCPConn, error) {
+	c, err := j.ports.dialer().DialContext(ctx, "tcp4", to)
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +156,7 @@ func greet(ctx context.Context, to string, hello []byte) (*net.TCPConn, error) {
 
 // requestResponse sends one message at a time over one connection, the two ends pinned to a CPU each or to the same.
 func requestResponse(ctx context.Context, j *job) (Result, error) {
-	c, err := greet(ctx, j.connect, j.hello)
+	c, err := j.greet(ctx, j.connect, j.hello)
 	if err != nil {
 		return Result{}, err
 	}
@@ -222,7 +215,7 @@ func connectRequest(ctx context.Context, j *job) (Result, error) {
 	for range connectors {
 		all.Go(func() {
 			for time.Since(begin) < j.duration && started.Add(1) <= mostConnects && ctx.Err() == nil {
-				c, err := greet(ctx, j.connect, j.hello)
+				c, err := j.greet(ctx, j.connect, j.hello)
 				if err != nil {
 					cancel(err)
 					return
@@ -243,7 +236,7 @@ func connectRequest(ctx context.Context, j *job) (Result, error) {
 
 // upload sends for the duration and counts what the other side has got.
 func upload(ctx context.Context, j *job) (Result, error) {
-	c, err := greet(ctx, j.connect, j.hello)
+	c, err := j.greet(ctx, j.connect, j.hello)
 	if err != nil {
 		return Result{}, err
 	}
@@ -274,7 +267,7 @@ func upload(ctx context.Context, j *job) (Result, error) {
 
 // download asks for data for the duration and counts it.
 func download(ctx context.Context, j *job) (Result, error) {
-	c, err := greet(ctx, j.connect, j.hello)
+	c, err := j.greet(ctx, j.connect, j.hello)
 	if err != nil {
 		return Result{}, err
 	}
@@ -325,7 +318,7 @@ func firstConnection(ctx context.Context, j *job) (Result, error) {
 		if to == "" {
 			to = netip.AddrPortFrom(addr, 443).String()
 		}
-		c, err := greet(ctx, to, hello)
+		c, err := j.greet(ctx, to, hello)
 		if err != nil {
 			return Result{}, fmt.Errorf("first connection to %s: %w", name, err)
 		}

@@ -227,6 +227,11 @@ func measureLoads(ctx context.Context, w *world, o *options, loads []load, t *ta
 			if l.once && round > 0 {
 				continue
 			}
+			if l.passes() {
+				if err := w.atRest(ctx); err != nil {
+					return err
+				}
+			}
 			for i := range l.paths {
 				// Each round begins with another path: what comes second finds other caches than what comes first.
 				via := l.paths[(i+round)%len(l.paths)]

@@ -61,12 +61,15 @@ func holdConnections(ctx context.Context, j *job, in io.Reader, out io.Writer) e
 
 // holdRaw opens a connection of the made-up protocol.
 func holdRaw(ctx context.Context, j *job) (io.Closer, error) {
-	c, err := greet(ctx, j.connect, j.hello)
+	c, err := j.greet(ctx, j.connect, j.hello)
 	if err != nil {
 		return nil, err
 	}
 	// As any TLS client, it says something after the answer: until it does, a gate may wait for a second hello.
-	if _, err := c.Write(message(askSink)); err != nil {
+	if _, err := c.Write(message(askWait)); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if _, _, err := readRecord(c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
@@ -162,7 +165,7 @@ func (w *world) hold(ctx context.Context, o *options, l load, via string) (Resul
 	defer result.Close()
 	var errOut bytes.Buffer
 	g, args := w.clientCommand(o, l, via, 0)
-	p, err := g.Start(ctx, keep, print, &errOut, append(args, "-count", strconv.Itoa(heldConnections))...)
+	p, err := g.Start(ctx, keep, print, &errOut, append(append(args, "-count", strconv.Itoa(heldConnections)), w.nextPorts(g, heldConnections)...)...)
 	print.Close()
 	if err != nil {
 		return Result{}, 0, err

@@ -8,7 +8,7 @@ import (
 // unit is what CPU time is given for.
 type unit struct {
 	name  string
-	scale float64 // from seconds for one of Result.Units; 0 where there are too few for a clock of 10 ms
+	scale float64 // from seconds for one of Result.Units; 0 where there are too few to tell
 }
 
 var (
@@ -46,6 +46,12 @@ type load struct {
 
 // vm says whether the load runs in a VM.
 func (l load) vm() bool { return strings.HasPrefix(l.name, "vm-") }
+
+// passes says whether a fast path carries the load: gatewayd's process has next to nothing to do with it, so that whatever else it does
+// weighs the more.
+func (l load) passes() bool {
+	return slices.Contains(l.paths, viaGatewayd) && (l.host == rawName || l.host == webName)
+}
 
 // reference is the path that the others are compared with.
 func (l load) reference() string {

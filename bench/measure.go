@@ -175,7 +175,7 @@ func (w *world) clientCommand(o *options, l load, via string, round int) (lab.Gu
 func (w *world) runClient(ctx context.Context, o *options, l load, via string, round int) (Result, error) {
 	g, args := w.clientCommand(o, l, via, round)
 	if l.unit == connections {
-		args = append(args, "-ports", portsOf(round))
+		args = append(args, w.nextPorts(g, mostConnects)...)
 	}
 	out, err := runIn(ctx, g, o.duration+2*clientPatience, args...)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -59,10 +60,8 @@ func (w *world) makePeerSide(ctx context.Context, o *options) error {
 	if err := defaultRoute(w.peerBottle, peerNear.Addr()); err != nil {
 		return err
 	}
-	for _, ns := range []*lab.Namespace{w.peerGateway, w.peerBottle} {
-		if err := tuneNamespace(ns); err != nil {
-			return err
-		}
+	if err := errors.Join(tuneNamespace(w.peerGateway, allPorts), tuneNamespace(w.peerBottle, bottlePorts)); err != nil {
+		return err
 	}
 	if err := w.peerGateway.Do(func() error { return sysctl("net/ipv4/ip_forward", "1") }); err != nil {
 		return err
@@ -128,46 +127,25 @@ func defaultRoute(ns *lab.Namespace, via netip.Addr) error {
 	})
 }
 
-// tuneNamespace lets thousands of short connections follow one another without running out of ports. All sides get it.
-func tuneNamespace(ns *lab.Namespace) error {
+// portRange is where the kernel looks for the ports of connections.
+const portRange = "net/ipv4/ip_local_port_range"
+
+// tuneNamespace lets thousands of short connections follow one another without running out of ports, among those that are given. All
+// sides get it.
+func tuneNamespace(ns *lab.Namespace, among string) error {
 	return ns.Do(func() error {
-		if err := sysctl(portRange, allPorts); err != nil {
+		if err := sysctl(portRange, among); err != nil {
 			return err
 		}
 		return sysctl("net/ipv4/tcp_tw_reuse", "1")
 	})
 }
 
-// Where the kernel looks for the ports of connections.
+// Ports that the kernel chooses from elsewhere than in a bottle. Those of gatewayd's gateway are above what the fast path translates to.
 const (
-	portRange = "net/ipv4/ip_local_port_range"
-	allPorts  = "10000 65000"
+	allPorts     = "10000 65000"
+	gatewayPorts = "32768 65000"
 )
-
-// Ports that loads of many connections call from, by turns: a round has a share of its own. A connection from a port that a flow of the fast path
-// just had is the relay's, and the kernel begins anywhere in its range: in one round of five or so a tenth of a load's connections,
-// sometimes a fifth, was no fast path's.
-const (
-	firstPort   = 10000
-	portShares  = 6
-	portsAShare = 9000 // of which the kernel gives to connect(2) every other one first
-)
-
-// portsOf is the share of a round.
-func portsOf(round int) string {
-	low := firstPort + round%portShares*portsAShare
-	return fmt.Sprintf("%d %d", low, low+portsAShare-1)
-}
-
-// tuneGateway does likewise, with ports above those that the fast path translates to.
-func tuneGateway(ns *lab.Namespace) error {
-	return ns.Do(func() error {
-		if err := sysctl("net/ipv4/ip_local_port_range", "32768 65000"); err != nil {
-			return err
-		}
-		return sysctl("net/ipv4/tcp_tw_reuse", "1")
-	})
-}
 
 func sysctl(name, value string) error {
 	if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {

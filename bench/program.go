@@ -13,6 +13,9 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"gatewayd/lab"
 )
@@ -120,30 +123,35 @@ func family(pid int) []int {
 func statFields(pid int) ([]string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return nil, fmt.Errorf("read CPU time: %w", err)
+		return nil, fmt.Errorf("read process: %w", err)
 	}
 	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < 13 {
-		return nil, fmt.Errorf("read CPU time of process %d: %d fields", pid, len(fields))
+	if len(fields) < 2 {
+		return nil, fmt.Errorf("read process %d: %d fields", pid, len(fields))
 	}
 	return fields, nil
+}
+
+// cpuTime is the CPU time of a process, of all its threads that are and were. Its clock's number is that of clock_getcpuclockid(3);
+// /proc/PID/stat has the same in steps of 10 ms.
+func cpuTime(pid int) (time.Duration, error) {
+	const scheduled = 2 // CPUCLOCK_SCHED (linux/posix-timers_types.h)
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|scheduled), &ts); err != nil {
+		return 0, fmt.Errorf("read CPU time of process %d: %w", pid, err)
+	}
+	return time.Duration(ts.Nano()), nil
 }
 
 // usage is the CPU time, user and system, of a process and its descendants in seconds, and their resident bytes: pages
 // that two of them share are counted twice.
 func usage(pid int) (cpu float64, resident int64, err error) {
 	for _, p := range family(pid) {
-		fields, err := statFields(p)
+		took, err := cpuTime(p)
 		if err != nil {
 			return 0, 0, err
 		}
-		for _, f := range fields[11:13] {
-			ticks, err := strconv.ParseInt(f, 10, 64)
-			if err != nil {
-				return 0, 0, fmt.Errorf("read CPU time of process %d: %w", p, err)
-			}
-			cpu += float64(ticks) / ticksPerSecond
-		}
+		cpu += took.Seconds()
 		pages, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p))
 		if err != nil {
 			return 0, 0, fmt.Errorf("read memory: %w", err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -44,9 +43,9 @@ type LoadReport struct {
 // Row is what one path made of the load: medians over the rounds.
 type Row struct {
 	Path string `json:"path"`
-	// Lanes are gatewayd's lanes that carried it, by their flow records.
-	Lanes []string `json:"lanes,omitempty"`
-	Value float64  `json:"value"`
+	// Lanes are how many connections each of gatewayd's lanes carried, by their flow records, in all rounds.
+	Lanes map[string]int `json:"lanes,omitempty"`
+	Value float64        `json:"value"`
 	// CPU is the CPU time of the process for one unit of work; for the kernel that of all software interrupts.
 	CPU float64 `json:"cpu"`
 	// ResidentBytes is the process's memory after the load.
@@ -101,15 +100,14 @@ func row(l load, via string, t *tally, own []sample) Row {
 		return Row{Path: via, Absent: strings.ReplaceAll(err.Error(), "\n", " ")}
 	}
 	samples := t.samples[k]
-	out := Row{Path: via, Low: samples[0].Value, High: samples[0].Value}
-	lanes := map[string]int{}
+	out := Row{Path: via, Low: samples[0].Value, High: samples[0].Value, Lanes: map[string]int{}}
 	var values, cpus, resident, better, dearer []float64
 	for i, s := range samples {
 		values, resident = append(values, s.Value), append(resident, float64(s.Resident))
 		out.Low, out.High = min(out.Low, s.Value), max(out.High, s.Value)
 		cpus = append(cpus, l.unit.cpu(s))
 		for lane, n := range s.Lanes {
-			lanes[lane] += n
+			out.Lanes[lane] += n
 		}
 		if via == l.reference() || i >= len(own) {
 			continue
@@ -132,7 +130,6 @@ func row(l load, via string, t *tally, own []sample) Row {
 			dearer = append(dearer, l.unit.cpu(own[i])/l.unit.cpu(s))
 		}
 	}
-	out.Lanes = slices.Sorted(maps.Keys(lanes))
 	out.Value, out.CPU, out.ResidentBytes = middle(values), middle(cpus), int64(middle(resident))
 	if l.vm() {
 		out.Forwarding = middle(better)

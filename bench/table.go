@@ -14,10 +14,7 @@ import (
 func (row Row) label() string {
 	switch row.Path {
 	case viaGatewayd, viaVMFast, viaVMRelay, viaVMIntercept:
-		if len(row.Lanes) == 0 {
-			return "gatewayd (" + row.Path + ")"
-		}
-		return "gatewayd, " + strings.Join(row.Lanes, " and ")
+		return "gatewayd, " + row.lanes()
 	case viaHAProxy:
 		return "HAProxy, TCP mode by SNI"
 	case viaNginx:
@@ -47,6 +44,21 @@ func (row Row) label() string {
 		return fmt.Sprintf("gatewayd, %d open on the fast path", n)
 	}
 	return row.Path
+}
+
+// lanes names the lane that carried the load, and where there were several how many connections each did.
+func (row Row) lanes() string {
+	names := slices.Sorted(maps.Keys(row.Lanes))
+	switch len(names) {
+	case 0:
+		return row.Path
+	case 1:
+		return names[0]
+	}
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%s × %d", name, row.Lanes[name])
+	}
+	return strings.Join(names, " and ")
 }
 
 // figure is a number with three digits that count.
@@ -135,9 +147,9 @@ Written by ` + "`make bench`" + `; every run of all loads writes it anew.
 
 A bottle, a gateway and an internet, each a network namespace, joined by veth pairs. gatewayd's gateway and the peers' are two of the same kind, so that neither carries the other's rules. All paths are measured in each round, one after another, beginning with another one each time. A figure is the median of the rounds. "gatewayd is" compares within each round and takes the median: above 1× gatewayd is better, whichever way the unit is read. "gatewayd's CPU" is its CPU time for the same work, as a multiple: below 1× it takes less.
 
-- CPU is user and system time of the process and its children, in steps of 10 ms, for one unit of work. Forwarding has no process; its figure is what all software interrupts of the machine took meanwhile, other work's included, and no ratio is made of it. The other paths cause software interrupts too, which are in nobody's figure.
+- CPU is user and system time of the process and its children, for one unit of work, and what interrupts took while they ran. Forwarding has no process; its figure is what all software interrupts of the machine took meanwhile, in steps of 10 ms, other work's included, and no ratio is made of it. The other paths cause software interrupts too, which are in nobody's figure.
 - RSS is of the process and its children after the load; pages that they share count for each. gatewayd's is of the same process through all loads.
-- gatewayd's rows name the lane by its own flow records, one for each connection. Its CPU is measured when all of these are written. Clients call from other ports in each round, since a connection from a port that a flow had three seconds before is the relay's. The relay's rows call an address in a private range, which the plan allows and the fast path never takes.
+- gatewayd's rows name the lane by its own flow records, one for each connection. Its CPU is measured when all of these are written, one to three seconds after a fast-path flow's end, with what it does at any time; a load that passes through begins when it is at rest. Where a load makes many connections, its clients take their ports one after another, others in each round, on every path: a connection from a port that a flow had three seconds before is the relay's. A row of several lanes says how many connections each had. The relay's rows call an address in a private range, which the plan allows and the fast path never takes.
 - All loads but those over HTTPS use a client and a server of the bench's own, on every path alike: a real ClientHello of Go's TLS client (TLS 1.3, with a post-quantum share, so two segments), an answer of 128 bytes, then TLS records of plain bytes without TLS's cryptography, whose cost would hide that of the way. iperf3 sends no hello, so no gate that decides by name would pass it; its rows are over plain forwarding and say how the bench's own bulk client compares with it on the same way. The sender of bulk has CUBIC, Linux's default, whatever the machine's is; where the kernel has BBR, with that as well: over links without a length BBR's rate depends on when acknowledgements come more than on what the way costs (docs/ARCHITECTURE.md, The lane). Request and response is measured twice: with client and server pinned to a CPU of their own each, where there are two, so that waking the other CPU is most of the time and the same for every path; and with both pinned to one, where hardly anything but the way itself is left, and a proxy that runs on another CPU has its own wake-ups counted against it.
 - The loads over HTTPS ask nginx, with TLS 1.3, X25519, P-256 certificates and AES-128-GCM. "Decrypted" compares equal work: both ends TLS, the server's certificate verified, a credential set. gatewayd also writes a record for each request, limits and masks; "not scanned" is a route whose requests the scanner leaves alone.
 - HAProxy and nginx terminate with the server's own certificate; squid (` + "`ssl-bump`" + `, redirected to) and mitmproxy (transparent mode) as gatewayd does with certificates of an authority of their own, P-256 all. nginx, squid and mitmproxy let bodies through as they come. squid speaks no HTTP/2 with a client and resumed no session when tried; mitmproxy was tried with neither. Both lack in those rows. A handshake's row has one request of 1 KB in it.

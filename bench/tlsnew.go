@@ -62,7 +62,7 @@ func manyTLS(ctx context.Context, j *job, config *tls.Config) (Result, error) {
 }
 
 func oneTLS(ctx context.Context, j *job, config *tls.Config) error {
-	d := tls.Dialer{Config: config}
+	d := tls.Dialer{NetDialer: j.ports.dialer(), Config: config}
 	c, err := d.DialContext(ctx, "tcp4", j.connect)
 	if err != nil {
 		return err

@@ -32,7 +32,7 @@ func (l load) arguments() []string {
 
 // volume takes as many bytes as it was told, and closes.
 func volume(ctx context.Context, j *job) (Result, error) {
-	c, err := greet(ctx, j.connect, j.hello)
+	c, err := j.greet(ctx, j.connect, j.hello)
 	if err != nil {
 		return Result{}, err
 	}

@@ -27,6 +27,7 @@ const (
 const (
 	askEcho = 'e' // answer every request until the client closes, on a CPU of the answering end's own
 	askNear = 'n' // likewise, on the CPU that the asking end has
+	askWait = 'w' // answer once and wait for the client to close
 	askSink = 's' // count what comes until the client closes its side, then send one message
 	askPour = 'p' // send for as many milliseconds as the next four bytes say, by the algorithm that is named behind them, then close
 )

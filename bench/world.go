@@ -48,7 +48,8 @@ type world struct {
 	iperf                string
 	vm                   *guestVM // nil until a load needs it
 	wrk, h2load          string
-	dummy                string // what the bottle sends for a credential
+	dummy                string         // what the bottle sends for a credential
+	ports                map[string]int // by namespace: the next that a load of many connections may have
 
 	peers   map[string]*program // nil where absent
 	absent  map[string]error    // why
@@ -61,7 +62,7 @@ func (w *world) file(name string) string { return filepath.Join(w.Dir, "bench", 
 // newWorld makes everything that is measured. names is how many first connections there will be. The caller closes the
 // world, also when there is an error.
 func newWorld(ctx context.Context, o *options, names int) (*world, error) {
-	w := &world{peers: map[string]*program{}, absent: map[string]error{}}
+	w := &world{peers: map[string]*program{}, absent: map[string]error{}, ports: map[string]int{}}
 	inner, err := lab.New(ctx, lab.Options{})
 	if err != nil {
 		return w, err
@@ -120,7 +121,7 @@ func (w *world) makeServers(ctx context.Context, o *options) error {
 	w.Internet.Names.Set(webName, w.web)
 	w.Internet.Names.Set(apiName, w.api)
 	w.Internet.Names.Set(plainName, w.api)
-	if err := tuneNamespace(w.Internet.Netns); err != nil {
+	if err := tuneNamespace(w.Internet.Netns, allPorts); err != nil {
 		return err
 	}
 	w.Internet.Names.Set(relayName, relayAddr)
@@ -269,7 +270,7 @@ func (w *world) startNginx(ctx context.Context, o *options, path string) error {
 
 // startGatewayd starts gatewayd with routes for all names.
 func (w *world) startGatewayd(ctx context.Context, o *options, names int) error {
-	if err := tuneGateway(w.Gateway); err != nil {
+	if err := tuneNamespace(w.Gateway, gatewayPorts); err != nil {
 		return err
 	}
 	var m strings.Builder
@@ -331,7 +332,7 @@ func (w *world) enterBottle(ctx context.Context, name string) (*lab.Bottle, erro
 	if err != nil {
 		return nil, err
 	}
-	return b, tuneNamespace(ns)
+	return b, tuneNamespace(ns, bottlePorts)
 }
 
 // leafPEM is the certificate and the key of a name in one file's text, as nginx and HAProxy read it.
