@@ -36,25 +36,33 @@ type hookPoint struct {
 	name   string // of a clsact filter
 	egress bool
 	prog   *ebpf.Program
+	id     ebpf.ProgramID // prog's, see pickHooks
 }
 
 // onCapture are the places of a capture link, and onUplink those of the uplink.
 func onCapture(o *gatewayObjects) []hookPoint {
 	return []hookPoint{
-		{"ingress", gatewayProgCaptureIngress, false, o.CaptureIngress},
-		{"egress", gatewayProgCaptureEgress, true, o.CaptureEgress},
+		{pin: "ingress", name: gatewayProgCaptureIngress, prog: o.CaptureIngress},
+		{pin: "egress", name: gatewayProgCaptureEgress, egress: true, prog: o.CaptureEgress},
 	}
 }
 
 func onUplink(o *gatewayObjects) []hookPoint {
-	return []hookPoint{{uplinkPin, gatewayProgUplinkIngress, false, o.UplinkIngress}}
+	return []hookPoint{{pin: uplinkPin, name: gatewayProgUplinkIngress, prog: o.UplinkIngress}}
 }
 
 // uplinkPin is how the names of pinned links of uplinks begin.
 const uplinkPin = "uplink"
 
-// pickHooks resolves AttachAuto by asking the kernel for tcx.
+// pickHooks resolves AttachAuto by asking the kernel for tcx. It asks for the programs' numbers, which stay while they are held: that takes
+// longer than anything else that is asked of a link at each look.
 func pickHooks(mode AttachMode, dir *pinDir, o *gatewayObjects, points []hookPoint) (hooks, error) {
+	for i := range points {
+		var err error
+		if points[i].id, err = programID(points[i].prog); err != nil {
+			return nil, err
+		}
+	}
 	if mode == AttachAuto {
 		tcx, err := haveTCX(o.CaptureEgress)
 		if err != nil {

@@ -25,6 +25,7 @@ type clsactHook struct {
 	parent uint32
 	name   string
 	prog   *ebpf.Program
+	id     ebpf.ProgramID
 }
 
 func (h *clsactHooks) hooks() []clsactHook {
@@ -34,7 +35,7 @@ func (h *clsactHooks) hooks() []clsactHook {
 		if p.egress {
 			parent = netlink.HANDLE_MIN_EGRESS
 		}
-		all = append(all, clsactHook{parent, p.name, p.prog})
+		all = append(all, clsactHook{parent, p.name, p.prog, p.id})
 	}
 	return all
 }
@@ -76,11 +77,7 @@ func (h *clsactHooks) update(ifindex int) (bool, error) {
 		if found == nil {
 			return false, nil
 		}
-		current, err := hook.runs(found)
-		if err != nil {
-			return false, err
-		}
-		if current {
+		if hook.runs(found) {
 			continue
 		}
 		if err := netlink.FilterReplace(hook.filter(ifindex)); err != nil {
@@ -121,15 +118,11 @@ func (h clsactHook) attached(ifindex int) (bool, error) {
 	if err != nil || found == nil {
 		return false, err
 	}
-	return h.runs(found)
+	return h.runs(found), nil
 }
 
-func (h clsactHook) runs(found *netlink.BpfFilter) (bool, error) {
-	id, err := programID(h.prog)
-	if err != nil {
-		return false, err
-	}
-	return found.DirectAction && found.Id == int(id), nil
+func (h clsactHook) runs(found *netlink.BpfFilter) bool {
+	return found.DirectAction && found.Id == int(h.id)
 }
 
 // find returns the filter of our name at our place, or nil.

@@ -55,6 +55,8 @@ type fastTable struct {
 	reclaimed time.Time
 	pins      map[place]map[grantKey]gatewayPin // what the kernel has
 	counts    map[uint32]int                    // pins by ifindex
+	soonest   uint64                            // no pin runs out before; 0 if there is none
+	accounts  *accounts                         // where idle reads them
 }
 
 // place is an address as one link knows it.
@@ -311,6 +313,9 @@ func (t *fastTable) pin(at place, k grantKey, expires uint64) error {
 		t.pins[at] = make(map[grantKey]gatewayPin, 1)
 	}
 	t.pins[at][k] = p
+	if t.soonest == 0 || p.Expires < t.soonest {
+		t.soonest = p.Expires
+	}
 	return nil
 }
 
@@ -377,18 +382,26 @@ func (t *fastTable) revoke(ifindex uint32, keep func(name string, port uint16) b
 // holds open may go with them: the next answer brings it back.
 func (t *fastTable) expire() error {
 	now, err := monotonic()
-	if err != nil {
+	if err != nil || t.soonest == 0 || now < t.soonest {
 		return err
 	}
 	live := make(map[gatewayDestinationKey]uint64)
+	soonest := uint64(0)
 	for at, here := range t.pins {
 		for k, p := range here {
 			if p.Expires > now {
 				live[at.destination(k)] = p.Expires
 			}
+			if p.Expires > now && (soonest == 0 || p.Expires < soonest) {
+				soonest = p.Expires
+			}
 		}
 	}
-	return t.drop(func(_ place, _ grantKey, p gatewayPin) bool { return p.Expires <= now }, live)
+	if err := t.drop(func(_ place, _ grantKey, p gatewayPin) bool { return p.Expires <= now }, live); err != nil {
+		return err
+	}
+	t.soonest = soonest
+	return nil
 }
 
 // dropAddrs deletes the pins of every address that is not usable.

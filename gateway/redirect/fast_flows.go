@@ -216,11 +216,7 @@ func (r *Redirect) CollectFast() error {
 	if r.objects == nil {
 		return ErrClosed
 	}
-	_, err := r.objects.CollectFlows.Run(nil)
-	if err != nil {
-		err = fmt.Errorf("collect flows: %w", err)
-	}
-	return errors.Join(err, r.fast.expire())
+	return errors.Join(r.fast.collect(), r.fast.expire())
 }
 
 // FastEvents hands every flow that is over to handle until ctx ends, and then

@@ -479,12 +479,14 @@ func TestFastLaneUninstall(t *testing.T) {
 			objects, err := s.r.objects.UplinkIngress.Clone()
 			must(t, err)
 			defer objects.Close()
+			id, err := programID(objects)
+			must(t, err)
 			s.unwatch()
 			must(t, s.r.Close())
 			if _, err := Uninstall(t.Context(), s.options); err != nil {
 				t.Fatal(err)
 			}
-			left := (&clsactHooks{points: []hookPoint{{name: gatewayProgUplinkIngress, prog: objects}}})
+			left := (&clsactHooks{points: []hookPoint{{name: gatewayProgUplinkIngress, prog: objects, id: id}}})
 			if ok, err := left.attached(up.Attrs().Index); err != nil || ok {
 				t.Errorf("the filter is still at the uplink: %v", err)
 			}

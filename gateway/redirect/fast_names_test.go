@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -58,5 +59,39 @@ func TestFlowKeepsItsName(t *testing.T) {
 	}
 	if got := table.flowName(&flow); got != "" {
 		t.Errorf("the flow's old permission is of %q", got)
+	}
+}
+
+// TestPinsRunOut has pins end one after another: each goes when it has ended and not before, and a destination with the last of its pins.
+func TestPinsRunOut(t *testing.T) {
+	privileged.Require(t, privileged.Root, privileged.BPF)
+	p := newProgram(t)
+	table, err := newFastTable(&p.objects)
+	must(t, err)
+	const link = 7
+	must(t, table.expire()) // of nothing
+	for i, left := range []time.Duration{time.Hour, 300 * time.Millisecond, 100 * time.Millisecond} {
+		at := netip.AddrFrom4([4]byte{198, 19, 100, byte(i)})
+		must(t, table.set(link, at, []FastPin{{Name: "n.test", Port: 443, For: left}}))
+	}
+	left := func() (pins, destinations int) {
+		must(t, table.expire())
+		var k gatewayPinKey
+		var v gatewayPin
+		for it := p.objects.Pins.Iterate(); it.Next(&k, &v); {
+			pins++
+		}
+		var dk gatewayDestinationKey
+		var dv gatewayDestination
+		for it := p.objects.Destinations.Iterate(); it.Next(&dk, &dv); {
+			destinations++
+		}
+		return pins, destinations
+	}
+	for want := 3; want > 0; want-- {
+		eventually(t, fmt.Sprintf("%d pins", want), func() bool { n, d := left(); return n == want && d == want })
+	}
+	if n, _ := left(); n != 1 || table.counts[link] != 1 {
+		t.Errorf("%d pins are left, and %d are counted", n, table.counts[link])
 	}
 }

@@ -20,6 +20,7 @@ type tcxHook struct {
 	pin  string
 	at   ebpf.AttachType
 	prog *ebpf.Program
+	id   ebpf.ProgramID
 }
 
 func (h *tcxHooks) hooks(ifindex int) []tcxHook {
@@ -29,7 +30,7 @@ func (h *tcxHooks) hooks(ifindex int) []tcxHook {
 		if p.egress {
 			at = ebpf.AttachTCXEgress
 		}
-		all = append(all, tcxHook{h.dir.join(linksDir, fmt.Sprintf("%s_%d", p.pin, ifindex)), at, p.prog})
+		all = append(all, tcxHook{h.dir.join(linksDir, fmt.Sprintf("%s_%d", p.pin, ifindex)), at, p.prog, p.id})
 	}
 	return all
 }
@@ -87,11 +88,7 @@ func (h tcxHook) attached(ifindex int) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("examine pinned link: %w", err)
 	}
-	id, err := programID(h.prog)
-	if err != nil {
-		return false, err
-	}
-	if tcx := info.TCX(); tcx == nil || int(tcx.Ifindex) != ifindex || info.Program != id {
+	if tcx := info.TCX(); tcx == nil || int(tcx.Ifindex) != ifindex || info.Program != h.id {
 		return false, nil
 	}
 	running, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: h.at})
@@ -99,10 +96,10 @@ func (h tcxHook) attached(ifindex int) (bool, error) {
 		return false, fmt.Errorf("query programs: %w", err)
 	}
 	if h.at == ebpf.AttachTCXIngress {
-		return len(running.Programs) > 0 && running.Programs[0].ID == id, nil
+		return len(running.Programs) > 0 && running.Programs[0].ID == h.id, nil
 	}
 	for _, p := range running.Programs {
-		if p.ID == id {
+		if p.ID == h.id {
 			return true, nil
 		}
 	}
@@ -140,11 +137,7 @@ func (h tcxHook) update(ifindex int) error {
 	if err != nil {
 		return fmt.Errorf("examine pinned link: %w", err)
 	}
-	id, err := programID(h.prog)
-	if err != nil {
-		return err
-	}
-	if tcx := info.TCX(); tcx == nil || int(tcx.Ifindex) != ifindex || info.Program == id {
+	if tcx := info.TCX(); tcx == nil || int(tcx.Ifindex) != ifindex || info.Program == h.id {
 		return nil
 	}
 	if err := l.Update(h.prog); err != nil {
