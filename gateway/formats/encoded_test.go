@@ -165,18 +165,36 @@ func TestFindRun(t *testing.T) {
 			for length := range 2 * shortestRun {
 				text := strings.Repeat(between, 140)[:before] + " " + strings.Repeat("aZ9+/-_z", 8)[:length]
 				for _, text := range []string{text, text + " " + strings.Repeat(between, 20)} {
-					at, ok := findRun([]byte(text))
-					if wantAt, want := readRun(text); at != wantAt || ok != want {
-						t.Fatalf("%q: %d %v, want %d %v", text, at, ok, wantAt, want)
-					}
+					checkFindRun(t, []byte(text))
 				}
 			}
 		}
 	}
 }
 
+// FuzzFindRun holds the search for runs, in each way that this processor knows, against reading each byte.
+func FuzzFindRun(f *testing.F) {
+	for c := range 256 {
+		f.Add([]byte(strings.Repeat("aZ9+/-_z", 4)+string([]byte{byte(c)})+strings.Repeat("-", 30)), c%40)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, from int) {
+		checkFindRun(t, text[min(len(text), int(uint(from)%64)):])
+	})
+}
+
+func checkFindRun(t *testing.T, text []byte) {
+	t.Helper()
+	wantAt, want := readRun(text)
+	if at, ok := findRun(text); at != wantAt || ok != want {
+		t.Fatalf("%q: %d %v, want %d %v", text, at, ok, wantAt, want)
+	}
+	if at, ok := findRunInWords(text); at != wantAt || ok != want {
+		t.Fatalf("%q, in words: %d %v, want %d %v", text, at, ok, wantAt, want)
+	}
+}
+
 // readRun is findRun, byte by byte.
-func readRun(text string) (at int, ok bool) {
+func readRun(text []byte) (at int, ok bool) {
 	for i := range len(text) {
 		switch {
 		case base64Values[text[i]] == notMember:
