@@ -2,10 +2,10 @@ package pipelock
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/bits"
 	"slices"
 	"sync"
+	"unicode"
 )
 
 // escapes says how the text of a body may be written, so that it is looked at as its reader will see it.
@@ -42,6 +42,7 @@ type view struct {
 	// escape for one of them, or found one cut.
 	telling *[256]bool
 	undone  bool
+	short   shortTable // of telling
 }
 
 // release ends the use of what decode returned, and of v.
@@ -55,17 +56,17 @@ func (v *view) release() {
 // viewRoom is what a view works with.
 type viewRoom struct {
 	text  buffer
-	marks [256]mark
+	marks [2 * readSize / blockSize]mark
 }
 
 // viewRooms holds those that are not in use.
 var viewRooms = sync.Pool{New: func() any { return new(viewRoom) }}
 
-// mark says that byte given of the text is byte read of the stream, and so on behind it up to the next mark, but for escapes of
-// two bytes: bit i of short stands for one that begins i bytes behind read.
+// mark says that byte given of the text is byte read of the stream, and so on behind it up to the next mark, but for bytes that
+// were dropped, all of an escape but its last: bit i is for the one that is i bytes behind read.
 type mark struct {
 	given, read int64
-	short       uint64
+	dropped     uint64
 }
 
 // decode returns the text of the next bytes: p itself if that has no escapes. It is valid until the next call.
@@ -79,6 +80,7 @@ func (v *view) decode(p []byte) []byte {
 	if v.telling == nil {
 		v.telling = &noBytes
 	}
+	v.short.tell(v.telling)
 	if v.room == nil {
 		v.room = viewRooms.Get().(*viewRoom)
 		v.out, v.marks = v.room.text[:], v.room.marks[:0]
@@ -109,12 +111,6 @@ func (v *view) cut(escape []byte) []byte {
 // before end only at an escape that p does not have the end of.
 func (v *view) undo(p []byte, end int) (at int) {
 	for at < end {
-		if v.escapes == backslashes && len(p)-at >= len(blocks{}) {
-			if found := backslashesIn((*[blockSize]byte)(p[at:])); found != 0 {
-				at += v.undoBlock(p[at:], found)
-				continue
-			}
-		}
 		plain := v.special(p[at:])
 		if plain < 0 {
 			plain = len(p) - at
@@ -124,6 +120,10 @@ func (v *view) undo(p []byte, end int) (at int) {
 		if at += plain; at == len(p) {
 			break
 		}
+		if n := v.undoBlocks(p[at:]); n > 0 {
+			at += n
+			continue
+		}
 		c, times, n := v.unescape(p[at:])
 		if n == 0 {
 			break
@@ -132,118 +132,19 @@ func (v *view) undo(p []byte, end int) (at int) {
 			v.out = append(v.out, c)
 		}
 		v.undone = v.undone || v.telling[c]
+		v.mark(mark{v.given, v.read, 1<<(n-times) - 1})
 		at += n
 		v.given, v.read = v.given+int64(times), v.read+int64(n)
-		v.mark(mark{v.given, v.read, 0}, n != times)
 	}
 	return at
 }
 
-// undoBlock is undo for the first block of p, which has as many bytes as blocks has: found has a bit for each backslash in it.
-func (v *view) undoBlock(p []byte, found uint64) (n int) {
-	text, written := (*blocks)(v.out[len(v.out):cap(v.out)]), (*blocks)(p)
-	m, from := mark{v.given, v.read, found}, uint(0) // m's place in the block
-	at, end, seen := uint(0), uint(0), uint64(0)
-	for {
-		if at, end, found, seen = undoShort(text, written, at, end, found, seen); found == 0 {
-			break
-		}
-		c, times, n := unescapeJSON(p[at:])
-		v.undone = v.undone || v.telling[c]
-		for range times {
-			text[end] = c
-			end++
-		}
-		m.short &^= (1<<n - 1) << (at - from)
-		if n != times {
-			m.short &= 1<<(at-from) - 1
-			v.mark(m, from > 0)
-			from = at + uint(n)
-			m = mark{v.given + int64(end), v.read + int64(from), found >> from}
-		}
-		at += uint(n)
-		found &^= 1<<at - 1 // what else the escape has
-	}
-	v.mark(m, from > 0)
-	if at < blockSize {
-		copyBlock(text, end, written, at)
-		end += blockSize - at
-		at = blockSize
-	}
-	for ; seen != 0; seen &= seen - 1 {
-		v.undone = v.undone || v.telling[bits.TrailingZeros64(seen)]
-	}
-	v.out = v.out[:len(v.out)+int(end)]
-	v.given, v.read = v.given+int64(end), v.read+int64(at)
-	return int(at)
-}
-
-// undoShort undoes the escapes of one backslash and one character, from byte at of a block on, as long as there is no other
-// between them. seen gets a bit for what each stands for. It is a function of its own, so that all that the loop needs has room
-// in registers.
-func undoShort(text, written *blocks, at, end uint, found, seen uint64) (uint, uint, uint64, uint64) {
-	for found != 0 {
-		i := uint(bits.TrailingZeros64(found)) % blockSize
-		copyBlock(text, end, written, at) // whatever there is to copy: how much that is cannot be foretold
-		end += i - at
-		at = i
-		c := short[written[i+1]]
-		if c == 0 {
-			break
-		}
-		text[end%(2*blockSize)] = c
-		seen |= 1 << (c % 64)
-		end++
-		at += 2
-		found &= found - 1
-	}
-	return at, end, found, seen
-}
-
 // mark notes m, if it says what the mark before does not.
-func (v *view) mark(m mark, long bool) {
-	if long || m.short != 0 {
+func (v *view) mark(m mark) {
+	if m.dropped != 0 {
 		v.marks = append(v.marks, m)
 	}
 }
-
-var noBytes [256]bool
-
-const (
-	blockSize = 64 // bytes that are searched for escapes at a time
-	// A constant in each byte of a word, and each byte's highest bit.
-	ones  = 0x0101010101010101
-	highs = 0x8080808080808080
-)
-
-// backslashesIn returns a bit for each byte of b: 1 for a backslash.
-func backslashesIn(b *[blockSize]byte) uint64 {
-	return backslashesOf(b[0:]) | backslashesOf(b[8:])<<8 | backslashesOf(b[16:])<<16 | backslashesOf(b[24:])<<24 |
-		backslashesOf(b[32:])<<32 | backslashesOf(b[40:])<<40 | backslashesOf(b[48:])<<48 | backslashesOf(b[56:])<<56
-}
-
-// backslashesOf is backslashesIn for the first eight bytes of b.
-func backslashesOf(b []byte) uint64 {
-	x := binary.LittleEndian.Uint64(b) ^ '\\'*ones
-	x = ((x&^highs + ^uint64(highs)) | x) & highs // not the highest bit of each byte that is 0 now
-	return (x ^ highs) >> 7 * 0x0102040810204080 >> 56
-}
-
-// blocks is one block, the bytes behind it that its last escape may have, and room for what may be copied with those.
-type blocks [3 * blockSize]byte
-
-// copyBlock copies a block from byte at of one to byte end of the other, both before the end of the second block: word by word,
-// since as a whole it would be a call.
-func copyBlock(to *blocks, end uint, from *blocks, at uint) {
-	t, f := to[end%(2*blockSize):][:blockSize], from[at%(2*blockSize):][:blockSize]
-	*(*[16]byte)(t[0:]) = [16]byte(f[0:])
-	*(*[16]byte)(t[16:]) = [16]byte(f[16:])
-	*(*[16]byte)(t[32:]) = [16]byte(f[32:])
-	*(*[16]byte)(t[48:]) = [16]byte(f[48:])
-}
-
-// short has what an escape of one backslash and one character stands for, which most are; 0 for what is none.
-var short = [256]byte{'n': '\n', 't': '\t', 'r': '\r', 'b': '\b', 'f': '\f', '"': '"', '/': '/'}
 
 // special returns where the first byte is that may begin an escape, or -1.
 func (v *view) special(p []byte) int {
@@ -327,24 +228,37 @@ func hexDigits(p []byte, digits int) (value byte, n int) {
 		}
 		sum = sum<<4 | d
 	}
-	if digits > 2 && sum >= 0x80 {
-		sum = 0xff
+	if digits > 2 {
+		return ascii(sum), digits
 	}
 	return byte(sum), digits
 }
 
-// digit returns the value of a hexadecimal digit, or -1.
-func digit(c byte) int {
-	switch {
-	case '0' <= c && c <= '9':
-		return int(c - '0')
-	case 'a' <= c && c <= 'f':
-		return int(c-'a') + 10
-	case 'A' <= c && c <= 'F':
-		return int(c-'A') + 10
+// ascii returns a character, or 0xff for one beyond ASCII.
+func ascii(sum int) byte {
+	if sum >= 0x80 {
+		return 0xff
 	}
-	return -1
+	return byte(sum)
 }
+
+// character returns what four hexadecimal digits stand for, as hexDigits does.
+func character(digits *[4]byte) byte {
+	return ascii(digit(digits[0])<<12 | digit(digits[1])<<8 | digit(digits[2])<<4 | digit(digits[3]))
+}
+
+// digit returns the value of a hexadecimal digit, or -1.
+func digit(c byte) int { return int(digitValues[c]) }
+
+var digitValues = func() (values [256]int8) {
+	for c := range values {
+		values[c] = -1
+	}
+	for value, c := range "0123456789abcdef" {
+		values[c], values[unicode.ToUpper(c)] = int8(value), int8(value)
+	}
+	return values
+}()
 
 // origin returns where in the stream byte given of the text was, or the nearest byte to that which was asked for before.
 func (v *view) origin(given int64) int64 {
@@ -358,11 +272,11 @@ func (v *view) origin(given int64) int64 {
 	}
 	n := max(0, given-last.given)
 	at := last.read + n
-	for before := range int64(bits.OnesCount64(last.short)) {
-		if n <= int64(bits.TrailingZeros64(last.short))-before {
+	for before := range int64(bits.OnesCount64(last.dropped)) {
+		if n <= int64(bits.TrailingZeros64(last.dropped))-before {
 			break
 		}
-		last.short &= last.short - 1
+		last.dropped &= last.dropped - 1
 		at++
 	}
 	return at
