@@ -20,6 +20,9 @@ type notes [16]note
 // blank holds pages of notes that are empty.
 var blank = sync.Pool{New: func() any { return &notes{} }}
 
+// mostNoted is of how many rules a stream that has ended keeps the room for pages.
+const mostNoted = 8
+
 // groupsAtOnce is how many groups are made when one is needed.
 const groupsAtOnce = 32
 
@@ -71,12 +74,15 @@ func (st *Stream) release() {
 		return
 	}
 	for _, pages := range st.notes {
-		for _, page := range pages {
+		for i, page := range pages {
 			if page != nil {
 				*page = notes{} // what is in it must mean nothing to another stream, and keep no state alive
 				blank.Put(page)
+				pages[i] = nil
 			}
 		}
 	}
-	st.notes = nil
+	if len(st.notes) > mostNoted {
+		st.notes = nil
+	}
 }

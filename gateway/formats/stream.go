@@ -93,7 +93,33 @@ type work struct{ steps, tried, recalled, looked int64 }
 
 // NewStream returns a stream of the set's rules under the policy.
 func (s *Set) NewStream(policy Policy) *Stream {
-	return &Stream{set: s, policy: policy, encoded: &runs{held: nothingHeld}}
+	st := &Stream{}
+	st.Reset(s, policy)
+	return st
+}
+
+// mostRoom bounds what is kept of a stream's memory, in bytes of its text.
+const mostRoom = 64 << 10
+
+// Reset makes st, which is zero or was ended, a new stream of the set's rules under the policy, and keeps its memory.
+func (st *Stream) Reset(s *Set, policy Policy) {
+	if s != st.set {
+		st.notes = nil
+	}
+	if cap(st.own) > mostRoom {
+		st.own = nil
+	}
+	clear(st.last)
+	clear(st.count)
+	clear(st.verdicts)
+	*st = Stream{
+		set: s, policy: policy, own: st.own[:0], open: st.open[:0], ripe: st.ripe[:0], notes: st.notes, fresh: st.fresh,
+		last: st.last, count: st.count, verdicts: st.verdicts, seed: st.seed, encoded: st.encoded,
+	}
+	if st.encoded == nil {
+		st.encoded = &runs{}
+	}
+	*st.encoded = runs{held: nothingHeld, marks: st.encoded.marks[:0], out: st.encoded.out[:0]}
 }
 
 // Encoded has f called with every text that the stream holds in an encoding, "base64" or "hex", piece by piece, and when
@@ -174,7 +200,8 @@ func (st *Stream) scan(from int, found func(Finding)) {
 	}
 }
 
-// End ends the stream: what could be a secret only at the end of a text is one now. The stream is of no use after it.
+// End ends the stream: what could be a secret only at the end of a text is one now. The stream is of no use after it but to be
+// Reset.
 func (st *Stream) End(found func(Finding)) {
 	if st.set == nil {
 		return
@@ -193,6 +220,8 @@ func (st *Stream) End(found func(Finding)) {
 		st.encoded.cut(found)
 		st.encoded.within.release()
 		st.release()
+		clear(st.open[:cap(st.open)]) // so that no state is kept alive
+		clear(st.ripe[:cap(st.ripe)])
 	}
 }
 

@@ -16,12 +16,19 @@ const readSize = 16 << 10
 // goroutine, except that Close may be called from another.
 type BodyReader struct {
 	r     io.Reader
-	fill  func() (ready []byte, err error) // the next bytes that can be let go
+	from  filler // nil if there is nothing but err
 	ready []byte
 	err   error
-	done  func() // called when nothing is ready and nothing will be, perhaps several times; may be nil
 
 	stream *Stream // that scans what the body says
+}
+
+// filler is where a BodyReader has its bytes from.
+type filler interface {
+	// fill returns the next bytes that can be let go. They are valid until the next call.
+	fill() (ready []byte, err error)
+	// done is called when nothing is ready and nothing will be, perhaps several times.
+	done()
 }
 
 // Warnings returns what was found so far and let go, eight findings at most.
@@ -37,12 +44,12 @@ func (b *BodyReader) Read(p []byte) (int, error) {
 	}
 	for len(b.ready) == 0 {
 		if b.err != nil {
-			if b.done != nil {
-				b.done()
+			if b.from != nil {
+				b.from.done()
 			}
 			return 0, b.err
 		}
-		b.ready, b.err = b.fill()
+		b.ready, b.err = b.from.fill()
 	}
 	n := copy(p, b.ready)
 	b.ready = b.ready[n:]
@@ -68,23 +75,39 @@ type buffer [readSize + 64]byte
 // buffers holds those that are not in use.
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
+// plain is a body that is nothing but text.
+type plain struct {
+	BodyReader
+	buf *buffer // nil when it is done
+}
+
 // plainBody returns a reader of a body that is nothing but text.
 func plainBody(stream *Stream, r io.Reader) *BodyReader {
-	buf := buffers.Get().(*buffer)
-	fill := func() ([]byte, error) {
-		n, err := r.Read(buf[:readSize])
-		next := stream.Push
-		if errors.Is(err, io.EOF) {
-			next = stream.last
-		}
-		ready, leak := next(buf[:n])
-		if leak != nil {
-			return nil, leak
-		}
-		return ready, err
+	p := &plain{BodyReader: BodyReader{r: r, stream: stream}, buf: buffers.Get().(*buffer)}
+	p.from = p
+	return &p.BodyReader
+}
+
+// fill is [filler].fill.
+func (p *plain) fill() ([]byte, error) {
+	n, err := p.r.Read(p.buf[:readSize])
+	next := p.stream.Push
+	if errors.Is(err, io.EOF) {
+		next = p.stream.last
 	}
-	done := sync.OnceFunc(func() { buffers.Put(buf) })
-	return &BodyReader{r: r, fill: fill, done: done, stream: stream}
+	ready, leak := next(p.buf[:n])
+	if leak != nil {
+		return nil, leak
+	}
+	return ready, err
+}
+
+// done is [filler].done.
+func (p *plain) done() {
+	if p.buf != nil {
+		buffers.Put(p.buf)
+		p.buf = nil
+	}
 }
 
 // EncodedBody is Body for a body with a Content-Encoding (RFC 9110 section
@@ -156,7 +179,7 @@ func (s *Scanner) RequestBody(host string, h http.Header, r io.Reader) (*BodyRea
 	default:
 		b.content = &drain{in: in}
 	}
-	return &BodyReader{r: r, fill: b.fill, stream: b.plain}, nil
+	return &BodyReader{r: r, from: b, stream: b.plain}, nil
 }
 
 // mediaType returns the type in lower case, and the parameters as far as they can be read. What a server could take apart in

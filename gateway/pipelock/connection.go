@@ -40,5 +40,5 @@ func (m *Messages) Next(r io.Reader, compressed bool) *BodyReader {
 		return &BodyReader{r: r, err: err, stream: m.stream}
 	}
 	b.content = &drain{in: u}
-	return &BodyReader{r: r, fill: b.fill, stream: m.stream}
+	return &BodyReader{r: r, from: b, stream: m.stream}
 }

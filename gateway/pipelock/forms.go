@@ -1,6 +1,8 @@
 package pipelock
 
 import (
+	"sync"
+
 	"gatewayd/gateway/formats"
 	"gatewayd/gateway/needle"
 )
@@ -13,37 +15,51 @@ const leastHeld = 4
 type formStream struct {
 	st    *Stream
 	view  view
-	found *formats.Stream // nil between texts
-	held  []byte          // bytes of the stream from gone on
-	gone  int64           // bytes of the stream that were let go before the last call
-	next  int64           // bytes of the stream that were let go with it
+	room  *formRoom // nil between texts
+	held  []byte    // bytes of the stream from gone on
+	gone  int64     // bytes of the stream that were let go before the last call
+	next  int64     // bytes of the stream that were let go with it
 	leak  *LeakError
 	known escaped
-	// tokens are those that coded looks for, to the text's end.
+	// tokens are those that are looked for in what was encoded, to the text's end.
 	tokens *Known
-	coded  needle.Stream
 }
+
+// formRoom is what a formStream works with for one text.
+type formRoom struct {
+	f     *formStream
+	found formats.Stream
+	coded needle.Stream // of f.tokens
+	also  func(encoding string, text []byte, ends bool)
+}
+
+// formRooms holds those that are not in use.
+var formRooms = sync.Pool{New: func() any {
+	r := &formRoom{}
+	r.also = r.encoded
+	return r
+}}
 
 // begin begins a text.
 func (f *formStream) begin() {
-	*f = formStream{
-		st: f.st, view: view{escapes: f.st.written}, found: f.st.s.formats.NewStream(f.st.s.policy), held: f.held[:0],
-		known: f.known, tokens: f.st.tokens,
-	}
+	*f = formStream{st: f.st, view: view{escapes: f.st.written}, room: formRooms.Get().(*formRoom), held: f.held[:0], known: f.known, tokens: f.st.tokens}
+	f.room.f = f
+	f.room.found.Reset(f.st.s.formats, f.st.s.policy)
 	if len(f.tokens.tokens) > 0 {
-		f.coded.Reset(f.tokens.set)
-		f.found.Encoded(f.encoded)
+		f.room.coded.Reset(f.tokens.set)
+		f.room.found.Encoded(f.room.also)
 	}
 }
 
 // encoded looks for known tokens in a text that was encoded: what a token alone looks like in that encoding is known too,
 // but not when it is broken into lines.
-func (f *formStream) encoded(encoding string, text []byte, ends bool) {
+func (r *formRoom) encoded(encoding string, text []byte, ends bool) {
 	if ends {
-		f.coded.Rest()
+		r.coded.Rest()
 		return
 	}
-	if _, leak := f.tokens.search(&f.coded, text, f.st.host, f.st.place); leak != nil && f.leak == nil {
+	f := r.f
+	if _, leak := f.tokens.search(&r.coded, text, f.st.host, f.st.place); leak != nil && f.leak == nil {
 		f.leak = leak
 		f.leak.Finding.Encoding = encoding
 	}
@@ -77,7 +93,7 @@ func (f *formStream) decode(p []byte) []byte {
 
 // see looks into the next bytes of the text, and returns how many of all can be let go.
 func (f *formStream) see(text []byte, tail int) int64 {
-	free := f.found.Push(text, f.take)
+	free := f.room.found.Push(text, f.take)
 	if leak := f.known.push(f.st, text, tail, f.view.undone); leak != nil && f.leak == nil {
 		f.leak = leak
 	}
@@ -86,7 +102,7 @@ func (f *formStream) see(text []byte, tail int) int64 {
 
 // with returns what was held back and p behind it: p itself, if nothing was.
 func (f *formStream) with(p []byte) []byte {
-	if f.found == nil {
+	if f.room == nil {
 		f.begin()
 	}
 	f.held = f.held[:copy(f.held, f.held[f.next-f.gone:])]
@@ -114,11 +130,13 @@ func (f *formStream) end(p []byte, tail int) ([]byte, *LeakError) {
 	rest := f.with(p)
 	f.see(f.decode(p), tail)
 	f.see(f.view.carry, len(f.view.carry))
-	f.found.End(f.take)
+	f.room.found.End(f.take)
 	if f.known.flush(); !f.st.goesOn {
 		f.known.end()
 	}
-	f.found = nil
+	f.room.f = nil
+	formRooms.Put(f.room)
+	f.room = nil
 	f.view.release()
 	return rest, f.leak
 }

@@ -55,7 +55,10 @@ type takenApart struct {
 	coded   bool // the body has a content coding: nothing of it is looked at until that is undone
 }
 
-// fill goes on until something can be let go, and returns that.
+// done is [filler].done.
+func (b *takenApart) done() {}
+
+// fill is [filler].fill: it goes on until something can be let go.
 func (b *takenApart) fill() ([]byte, error) {
 	for {
 		err := b.content.step()

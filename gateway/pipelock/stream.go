@@ -15,7 +15,7 @@ type Stream struct {
 	s           *Scanner
 	tokens      *Known // those that are looked for now
 	host, place string
-	found       *needle.Stream
+	found       needle.Stream
 	forms       *formStream // nil when only what was written counts
 	written     escapes
 	goesOn      bool // known tokens are found across Rest
@@ -40,11 +40,18 @@ func (s *Scanner) Stream(host, place string) *Stream {
 }
 
 func (s *Scanner) stream(host, place string, written escapes) *Stream {
-	st := &Stream{s: s, tokens: s.now(), host: host, place: place, written: written, notes: &notes{}}
+	all := &struct { // at once: most bodies are small
+		Stream
+		forms formStream
+		notes notes
+	}{Stream: Stream{s: s, tokens: s.now(), host: host, place: place, written: written}}
+	st := &all.Stream
+	st.notes = &all.notes
+	st.found.Use(st.tokens.set)
 	if s != nil && !s.asWritten {
-		st.forms = &formStream{st: st}
+		st.forms = &all.forms
+		st.forms.st = st
 	}
-	st.found = needle.NewStream(st.tokens.set)
 	return st
 }
 
@@ -100,7 +107,7 @@ func (st *Stream) exact(p []byte) (needle.Window, error) {
 		return needle.Window{}, st.err
 	}
 	st.renew()
-	w, leak := st.tokens.search(st.found, p, st.host, st.place)
+	w, leak := st.tokens.search(&st.found, p, st.host, st.place)
 	if leak != nil {
 		st.err = leak
 		return needle.Window{}, leak
