@@ -8,8 +8,8 @@ import (
 const (
 	// lanes is how many places of a block are walked at once, lane how many bytes of it each walks at most, and shortestLane
 	// at least: more than decide where it begins.
-	lanes        = 4
-	lane         = 512
+	lanes        = 8
+	lane         = 256
 	shortestLane = 16
 	// accepts is the bit that all accepting states have, and no other.
 	accepts = 1 << 15
@@ -200,13 +200,13 @@ func (k *keywords) find(b []byte, from int, state uint16, h *hits) (n int, behin
 // findInLanes is find for b[from:]. When that cannot be divided, lanes overlap. Each but the first begins with the bytes
 // before it that decide its state.
 func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16 {
-	states := [lanes]uint16{state}
+	states := [lanes]uint{uint(state)}
 	at := [lanes]int{from}
 	length := (len(b) - from + lanes - 1) / lanes
 	for l := 1; l < lanes; l++ {
 		at[l] = min(from+l*length, len(b)-length)
 		for _, c := range b[at[l]-k.warm : at[l]] {
-			states[l] = k.next[states[l]+uint16(k.class[c])]
+			states[l] = uint(k.next[states[l]+uint(k.class[c])])
 		}
 	}
 	first := lane - length
@@ -218,28 +218,16 @@ func (k *keywords) findInLanes(b []byte, from int, state uint16, h *hits) uint16
 			copy(text[l*lane+first:], b[at[l]:][:length])
 		}
 	}
+	var begin [lanes]hit
 	for l := range at { // where byte 0 of the lane is in the block
 		at[l] -= from + first
+		begin[l] = hit(at[l]) << 16
 	}
-	e0, e1, e2, e3 := hit(at[0])<<16, hit(at[1])<<16, hit(at[2])<<16, hit(at[3])<<16
-	n0, n1, n2, n3 := uint(0), uint(0), uint(0), uint(0)
-	for i := walk(text, k.next, &k.class, uint(first), &states); i > 0; i = walk(text, k.next, &k.class, i, &states) {
-		// Without a branch: which lane it was cannot be foretold.
-		step := hit(i) << 16
-		h.at[0][n0%lane] = e0 + step | hit(states[0])
-		n0 += uint(states[0] / accepts)
-		h.at[1][n1%lane] = e1 + step | hit(states[1])
-		n1 += uint(states[1] / accepts)
-		h.at[2][n2%lane] = e2 + step | hit(states[2])
-		n2 += uint(states[2] / accepts)
-		h.at[3][n3%lane] = e3 + step | hit(states[3])
-		n3 += uint(states[3] / accepts)
-	}
-	h.n = [lanes]int{int(n0), int(n1), int(n2), int(n3)}
+	walk(text, k.next, &k.class, uint(first), &states, h, &begin)
 	for l := 1; l < lanes; l++ {
 		h.drop(l, at[l-1]+lane)
 	}
-	return states[lanes-1]
+	return uint16(states[lanes-1])
 }
 
 // drop drops the lane's hits up to end, which the lane before has.
@@ -255,22 +243,3 @@ func (h *hits) drop(l, end int) {
 
 // scratch holds hits that are not in use.
 var scratch = sync.Pool{New: func() any { return &hits{} }}
-
-// walk walks all lanes from i on until one accepts, and returns the offset behind that; 0 when none does. It is a function of its
-// own, so that all that the loop needs has room in registers; the states are wider than they need be, so that no step has to
-// make them so.
-func walk(text *[lanes * lane]byte, next *table, class *[256]uint8, i uint, states *[lanes]uint16) uint {
-	s0, s1, s2, s3 := uint(states[0]), uint(states[1]), uint(states[2]), uint(states[3])
-	for ; i < lane; i++ {
-		s0 = uint(next[s0+uint(class[text[i]])])
-		s1 = uint(next[s1+uint(class[text[i+lane]])])
-		s2 = uint(next[s2+uint(class[text[i+2*lane]])])
-		s3 = uint(next[s3+uint(class[text[i+3*lane]])])
-		if (s0|s1|s2|s3)&accepts != 0 {
-			*states = [lanes]uint16{uint16(s0), uint16(s1), uint16(s2), uint16(s3)}
-			return i + 1
-		}
-	}
-	*states = [lanes]uint16{uint16(s0), uint16(s1), uint16(s2), uint16(s3)}
-	return 0
-}
