@@ -15,11 +15,12 @@ type ahead [256]uint16
 
 // refuses tells that no match goes on with text.
 func (a *ahead) refuses(text []byte) bool {
-	if len(text) >= lookahead { // all at once: which byte it is that refuses cannot be foretold
+	if len(text) >= lookahead { // eight at once: which byte it is that refuses cannot be foretold
 		t := (*[lookahead]byte)(text)
-		takes := a[t[0]] & (a[t[1]] >> 1) & (a[t[2]] >> 2) & (a[t[3]] >> 3) & (a[t[4]] >> 4) & (a[t[5]] >> 5) & (a[t[6]] >> 6) & (a[t[7]] >> 7) &
-			(a[t[8]] >> 8) & (a[t[9]] >> 9) & (a[t[10]] >> 10) & (a[t[11]] >> 11) & (a[t[12]] >> 12) & (a[t[13]] >> 13) & (a[t[14]] >> 14) & (a[t[15]] >> 15)
-		return takes&1 == 0
+		if a[t[0]]&(a[t[1]]>>1)&(a[t[2]]>>2)&(a[t[3]]>>3)&(a[t[4]]>>4)&(a[t[5]]>>5)&(a[t[6]]>>6)&(a[t[7]]>>7)&1 == 0 {
+			return true
+		}
+		return (a[t[8]]>>8)&(a[t[9]]>>9)&(a[t[10]]>>10)&(a[t[11]]>>11)&(a[t[12]]>>12)&(a[t[13]]>>13)&(a[t[14]]>>14)&(a[t[15]]>>15)&1 == 0
 	}
 	for j, c := range text {
 		if a[c]>>j&1 == 0 {

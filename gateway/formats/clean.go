@@ -29,7 +29,7 @@ func (s *Set) absent(b []byte) bool {
 
 // begins tells whether a match may begin with one of the literals that end before end.
 func (s *Set) begins(b []byte, end int, state uint16) bool {
-	how := way(b[max(0, end-longestGuarded):end])
+	how := way(b, end)
 	next := b[end:min(end+lookahead, len(b))]
 	if i := bytes.IndexByte(next, '\n'); i >= 0 { // where it may end
 		next = next[:i]

@@ -1,5 +1,7 @@
 package formats
 
+import "encoding/binary"
+
 // longestGuarded is the length of the longest literal that has a guard worth its name.
 const longestGuarded = 3
 
@@ -8,11 +10,15 @@ const longestGuarded = 3
 // for the way v (see way), behind a byte of kind k.
 type guard [kinds]uint8
 
-// way returns how the literal is written that ends b: for each of the last three bytes whether it is a small letter, if it
-// is a letter.
-func way(b []byte) (v uint8) {
-	for i := range min(longestGuarded, len(b)) {
-		v |= b[len(b)-1-i] >> 5 & 1 << i
+// way returns how the literal is written that ends before byte end of b: for each of the last three bytes whether it is a small
+// letter, if it is a letter.
+func way(b []byte, end int) (v uint8) {
+	if end > longestGuarded { // bit 5 of the last three bytes of a word
+		w := binary.LittleEndian.Uint32(b[end-4 : end])
+		return uint8(w>>29&1 | w>>20&2 | w>>11&4)
+	}
+	for i := range end {
+		v |= b[end-1-i] >> 5 & 1 << i
 	}
 	return v
 }
@@ -34,7 +40,7 @@ func (r *rule) guard(atom string) (g guard) {
 				continue
 			}
 			for before := range 1 << (longestGuarded - len(text)) { // what is before a literal of two bytes may be anything
-				g[k] |= 1 << (way(text) | uint8(before)<<len(text))
+				g[k] |= 1 << (way(text, len(text)) | uint8(before)<<len(text))
 			}
 		}
 	}

@@ -265,7 +265,7 @@ func (st *Stream) reach() int { return st.set.reach + longestAtom }
 
 // begin opens the candidates of the literals that end before end, and follows them.
 func (st *Stream) begin(end int, state uint16) {
-	how := way(st.buf[max(0, end-longestGuarded):end])
+	how := way(st.buf, end)
 	next := st.buf[end:min(end+lookahead, len(st.buf))]
 	endings := st.set.keywords.endings(state)
 	for i := range endings {
