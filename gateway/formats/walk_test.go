@@ -52,14 +52,13 @@ func TestLanes(t *testing.T) {
 		}
 		behind := uint16(0)
 		for from := 0; from < len(text); {
-			n := 0
-			n, behind = k.find(text, from, behind, h)
+			n, after := k.find(text, from, behind, h)
 			for l := range h.at {
 				for _, x := range h.at[l][:h.n[l]] {
 					got = append(got, hit(from)<<16+x)
 				}
 			}
-			from += n
+			from, behind = from+n, after
 		}
 		if !slices.Equal(got, want) || behind != state {
 			t.Fatalf("%d bytes: %x, want %x; state %d, want %d", length, got, want, behind, state)

@@ -56,10 +56,29 @@ func (v *view) undoAtOnce(p []byte) (at int) {
 // shortTable is how undo64 knows the letters of short escapes, each by its place in keys.
 type shortTable struct {
 	keys      [16]byte
-	values    [16]byte   // what they stand for, with the highest bit for what tells
-	backslash uint64     // all bits, if a backslash tells
+	values    [16]byte // what they stand for, with the highest bit for what tells
+	backslash uint64   // all bits, if a backslash tells
+	packed    *[256][8]uint8
 	telling   *[256]bool // what the table was made of
 }
+
+// packed has for each set of bytes of a word that are dropped the places of those that stay, in order.
+var packed = func() (all [256][8]uint8) {
+	for dropped := range all {
+		places := &all[dropped]
+		n := 0
+		for i := range places {
+			places[i] = 0x80 // nothing
+		}
+		for i := range uint8(8) {
+			if dropped>>i&1 == 0 {
+				places[n] = i
+				n++
+			}
+		}
+	}
+	return all
+}()
 
 // shortKeys are the letters of short escapes in the places where undo64 looks for them.
 var shortKeys = [16]byte{0xff, 0xff, '"', 'r', 0xff, 't', 'n', 0xff, 0xff, 0xff, 'b', 0xff, 0xff, 0xff, 'f', '/'}
@@ -69,7 +88,7 @@ func (t *shortTable) tell(telling *[256]bool) {
 	if t.telling == telling {
 		return
 	}
-	*t = shortTable{keys: shortKeys, telling: telling}
+	*t = shortTable{keys: shortKeys, packed: &packed, telling: telling}
 	for i, letter := range shortKeys {
 		c := short[letter]
 		if t.values[i] = c; telling[c] {

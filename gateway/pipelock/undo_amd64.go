@@ -12,21 +12,3 @@ var hasUndo64 = features.X86.HasAVX2 && features.X86.HasBMI1 && features.X86.Has
 //
 //go:noescape
 func undo64(text, written *[blockSize]byte, t *shortTable) (dropped, long, tells uint64, n int)
-
-// packed has for each set of bytes of a word that are dropped the places of those that stay, in order.
-var packed = func() (all [256][8]uint8) {
-	for dropped := range all {
-		places := &all[dropped]
-		n := 0
-		for i := range places {
-			places[i] = 0x80 // nothing
-		}
-		for i := range uint8(8) {
-			if dropped>>i&1 == 0 {
-				places[n] = i
-				n++
-			}
-		}
-	}
-	return all
-}()

@@ -1,3 +1,4 @@
+#include "go_asm.h"
 #include "textflag.h"
 
 DATA backslash<>+0(SB)/1, $0x5c
@@ -34,47 +35,47 @@ GLOBL second<>(SB), RODATA|NOPTR, $16
 // Of the 32 bytes in text, of which before has 0xff behind backslashes: a bit for each hexadecimal digit, for each short escape's
 // letter, for each of those that tells, and for each 'u' that follows a backslash. text gets what the short escapes stand for.
 #define LETTERS(text, before, digits, shorts, tells, long) \
-	VPBROADCASTB   half<>(SB), Y7    \
-	VPSRLW         $4, text, Y8      \
-	VPAND          Y7, Y8, Y8        \
-	VBROADCASTI128 hexLow<>(SB), Y9  \
-	VBROADCASTI128 hexHigh<>(SB), Y10 \
-	VPSHUFB        text, Y9, Y9      \
-	VPSHUFB        Y8, Y10, Y10      \
-	VPAND          Y9, Y10, Y9       \
-	VPXOR          Y10, Y10, Y10     \
-	VPCMPEQB       Y10, Y9, Y9       \
-	VPMOVMSKB      Y9, digits        \
-	NOTL           digits            \
-	VPBROADCASTB   letterU<>(SB), Y9 \
-	VPCMPEQB       text, Y9, Y9      \
-	VPAND          before, Y9, Y9    \
-	VPMOVMSKB      Y9, long          \
-	VBROADCASTI128 spread<>(SB), Y9  \
-	VPSHUFB        Y8, Y9, Y9        \
-	VPXOR          text, Y9, Y9      \
-	VBROADCASTI128 (DX), Y10         \
-	VBROADCASTI128 16(DX), Y11       \
-	VPSHUFB        Y9, Y10, Y10      \
-	VPSHUFB        Y9, Y11, Y11      \
-	VPCMPEQB       text, Y10, Y10    \
-	VPAND          before, Y10, Y10  \
-	VPMOVMSKB      Y10, shorts       \
-	VPAND          Y10, Y11, Y11     \
-	VPMOVMSKB      Y11, tells        \
-	VPANDN         text, Y10, Y10    \
-	VPBROADCASTB   ascii<>(SB), Y9   \
-	VPAND          Y9, Y11, Y11      \
+	VPBROADCASTB   half<>(SB), Y7                             \
+	VPSRLW         $4, text, Y8                               \
+	VPAND          Y7, Y8, Y8                                 \
+	VBROADCASTI128 hexLow<>(SB), Y9                           \
+	VBROADCASTI128 hexHigh<>(SB), Y10                         \
+	VPSHUFB        text, Y9, Y9                               \
+	VPSHUFB        Y8, Y10, Y10                               \
+	VPAND          Y9, Y10, Y9                                \
+	VPXOR          Y10, Y10, Y10                              \
+	VPCMPEQB       Y10, Y9, Y9                                \
+	VPMOVMSKB      Y9, digits                                 \
+	NOTL           digits                                     \
+	VPBROADCASTB   letterU<>(SB), Y9                          \
+	VPCMPEQB       text, Y9, Y9                               \
+	VPAND          before, Y9, Y9                             \
+	VPMOVMSKB      Y9, long                                   \
+	VBROADCASTI128 spread<>(SB), Y9                           \
+	VPSHUFB        Y8, Y9, Y9                                 \
+	VPXOR          text, Y9, Y9                               \
+	VBROADCASTI128 shortTable_keys(DX), Y10                   \
+	VBROADCASTI128 shortTable_values(DX), Y11                 \
+	VPSHUFB        Y9, Y10, Y10                               \
+	VPSHUFB        Y9, Y11, Y11                               \
+	VPCMPEQB       text, Y10, Y10                             \
+	VPAND          before, Y10, Y10                           \
+	VPMOVMSKB      Y10, shorts                                \
+	VPAND          Y10, Y11, Y11                              \
+	VPMOVMSKB      Y11, tells                                 \
+	VPANDN         text, Y10, Y10                             \
+	VPBROADCASTB   ascii<>(SB), Y9                            \
+	VPAND          Y9, Y11, Y11                               \
 	VPOR           Y10, Y11, text
 
 // both halves of a mask in one.
 #define JOIN(low, high) \
-	SHLQ $32, high \
+	SHLQ $32, high         \
 	ORQ  high, low
 
 // Writes the 16 bytes in text without those for which the lowest bits of R8 say that they go, from at on, of what DI is behind
 // by what went before.
-#define PACK(text, at) \
+#define PACK(text, at)       \
 	MOVBLZX R8, AX              \
 	SHRQ    $8, R8              \
 	MOVBLZX R8, BX              \
@@ -162,7 +163,7 @@ TEXT ·undo64(SB), NOSPLIT, $0-56
 	ANDNQ R8, AX, AX
 	ANDNQ AX, R11, AX
 	ANDNQ R8, AX, R8
-	ANDQ  32(DX), AX
+	ANDQ  shortTable_backslash(DX), AX
 	ORQ   AX, R12
 	MOVQ  R12, tells+40(FP)
 
@@ -174,7 +175,7 @@ TEXT ·undo64(SB), NOSPLIT, $0-56
 	ORQ  AX, R8
 	MOVQ R8, dropped+24(FP)
 
-	LEAQ         ·packed(SB), R12
+	MOVQ         shortTable_packed(DX), R12
 	VMOVDQU      second<>(SB), X4
 	VEXTRACTI128 $1, Y0, X5
 	VEXTRACTI128 $1, Y1, X6
