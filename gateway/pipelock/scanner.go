@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"gatewayd/gateway/formats"
 )
@@ -58,6 +59,7 @@ type Scanner struct {
 	policy  formats.Policy
 	// asWritten says that streams are no text that anybody reads: no escape is undone.
 	asWritten bool
+	clean     atomic.Pointer[cleanTexts] // of heads
 }
 
 // New returns a scanner for tokens that stay what they are. It keeps nothing of
@@ -256,37 +258,25 @@ func (t *texts) nothing(url string, h http.Header, skip []string) bool {
 		room = new([]byte)
 	}
 	defer headRooms.Put(room)
-	all, basic := appendTexts((*room)[:0], url, h, skip)
-	if *room = all[:0]; cap(all) > largestHead {
+	l := headTexts{clean: t.s.cleanFor(t.known), all: (*room)[:0]}
+	l.target(url)
+	for name, values := range h {
+		if oneOf(skip, name) {
+			values = nil
+		}
+		l.field(name, values)
+	}
+	if *room = l.all[:0]; cap(l.all) > largestHead {
 		*room = nil
 	}
-	return !basic && bytes.IndexByte(all, '%') < 0 && !t.known.Has(all) && t.s.formats.Clean(all)
-}
-
-// appendTexts appends every text that is scanned of a head, each as a line, and tells whether basic credentials are among them,
-// which are not undone.
-func appendTexts(b []byte, url string, h http.Header, skip []string) (all []byte, basic bool) {
-	b = append(append(b, url...), '\n')
-	for _, c := range []byte(url) {
-		if isTargetPart(c) {
-			c = '\n'
-		}
-		b = append(b, c)
+	if len(l.all) == 0 {
+		return true
 	}
-	for name, values := range h {
-		b = append(append(append(b, '\n'), name...), '\n')
-		if oneOf(skip, name) {
-			continue
-		}
-		for _, v := range values {
-			b = append(append(b, v...), '\n')
-			basic = basic || basicCredentials(v) != ""
-		}
-		if len(values) > 1 {
-			b = append(b, strings.Join(values, between(name))...)
-		}
+	if l.basic || bytes.IndexByte(l.all, '%') >= 0 || t.known.Has(l.all) || !t.s.formats.Clean(l.all) {
+		return false
 	}
-	return b, basic
+	l.remember()
+	return true
 }
 
 // headRooms holds room for texts of heads that is not in use, up to largestHead bytes each.
