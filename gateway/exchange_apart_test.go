@@ -10,9 +10,16 @@ import (
 )
 
 // TestExchangesAreApart has many requests of every form under way at once, whose memory is used again and again, and holds each
-// against its own: what the server was asked, what the guest was told, and what was recorded.
+// against its own: what the server was asked, what the guest was told, and what was recorded. Every fourth guest speaks HTTP/2, all of
+// them on one connection.
 func TestExchangesAreApart(t *testing.T) {
-	s := newStage(t, nil, func(w http.ResponseWriter, r *http.Request) {
+	for _, protocols := range [][]string{nil, {alpnH1}} {
+		t.Run(fmt.Sprint("server of ", protocols), func(t *testing.T) { testApart(t, protocols) })
+	}
+}
+
+func testApart(t *testing.T, protocols []string) {
+	s := newStageOf(t, protocols, nil, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		id := r.Header.Get("X-Id")
 		if r.URL.Path != "/"+id || len(r.Header["X-Id"]) != 1 || (r.Header.Get("X-Odd") == "") != (len(id)%2 == 0) {
@@ -33,10 +40,14 @@ func TestExchangesAreApart(t *testing.T) {
 		}
 		io.WriteString(w, strings.Repeat(id, 100))
 	})
-	const guests, each = 8, 50
+	const guests, each = 16, 50
 	var all sync.WaitGroup
+	h2 := s.client(t, true)
 	for g := range guests {
-		c := s.client(t, g%4 == 3)
+		c := h2
+		if g%4 != 3 {
+			c = s.client(t, false)
+		}
 		all.Go(func() {
 			for n := range each {
 				askApart(t, s, c, g, n)

@@ -7,9 +7,16 @@ import (
 	"gatewayd/gateway/coding"
 )
 
+// noEncodings allows no coding. Nobody changes it.
+var noEncodings = []string{"identity"}
+
 // limitEncodings takes every coding out of Accept-Encoding that package coding does not know. Without the field a server may choose
 // any coding (RFC 9110 section 12.5.3), so one that allows none is set.
 func limitEncodings(h http.Header) {
+	if len(h["Accept-Encoding"]) == 0 {
+		h["Accept-Encoding"] = noEncodings[:1:1]
+		return
+	}
 	if v := h["Accept-Encoding"]; len(v) == 1 && (v[0] == "gzip" || v[0] == "gzip, deflate" || v[0] == "gzip, deflate, br" || v[0] == "gzip, deflate, br, zstd") {
 		return // as most clients have it
 	}
@@ -24,7 +31,7 @@ func limitEncodings(h http.Header) {
 		}
 	}
 	if len(kept) == 0 {
-		kept = []string{"identity"}
+		kept = noEncodings
 	}
 	h["Accept-Encoding"] = []string{strings.Join(kept, ", ")}
 }

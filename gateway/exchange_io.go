@@ -49,6 +49,15 @@ func (t *tally) adopt(h http.Header) {
 	maps.Copy(t.Header(), h)
 }
 
+// disown takes back what was adopted, and reports whether the response has let go of it.
+func (t *tally) disown() bool {
+	w, ok := t.ResponseWriter.(interface{ AdoptHeader(http.Header) })
+	if ok {
+		w.AdoptHeader(nil)
+	}
+	return ok
+}
+
 // Unwrap lets [http.ResponseController] reach the writer below.
 func (t *tally) Unwrap() http.ResponseWriter { return t.ResponseWriter }
 

@@ -31,10 +31,16 @@ type stage struct {
 // newStage serves handler as api.test and gives a bottle the route that change makes of a plain one, and others.
 func newStage(t testing.TB, change func(*routes.Route), handler http.HandlerFunc, others ...routes.Route) *stage {
 	t.Helper()
+	return newStageOf(t, nil, change, handler, others...)
+}
+
+// newStageOf is newStage with an origin that speaks these protocols alone.
+func newStageOf(t testing.TB, protocols []string, change func(*routes.Route), handler http.HandlerFunc, others ...routes.Route) *stage {
+	t.Helper()
 	w := newWorld(t, nil)
 	w.names.set("api.test", "127.0.0.1")
 	cert := w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")
-	o := newOrigin(t, &cert, handler)
+	o := newOriginOf(t, &cert, protocols, handler)
 	r := routes.Route{Host: "api.test", Port: o.port}
 	if change != nil {
 		change(&r)

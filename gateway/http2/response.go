@@ -30,7 +30,8 @@ func (r *response) Header() http.Header {
 	return r.header
 }
 
-// AdoptHeader makes h the header, in place of the one that Header returned so far. The response owns it.
+// AdoptHeader makes h the header, in place of the one that Header returned so far. The response owns it, until another
+// takes its place, which may be nil.
 func (r *response) AdoptHeader(h http.Header) { r.header = h }
 
 // WriteHeader sends an interim response if status is 1xx other than 101, at once (RFC 9110 section 15.2), or else decides on the

@@ -288,7 +288,7 @@ func (i *Injector) dummy(s string) bool {
 	if err != nil || !token.Valid {
 		return false
 	}
-	s = strings.Clone(s) // it is a part of a whole head
-	i.signed.Store(&s)
+	kept := strings.Clone(s) // it is a part of a whole head
+	i.signed.Store(&kept)
 	return true
 }
