@@ -176,6 +176,10 @@ func (x *exchange) recordable() *denial {
 // address makes sure that the request is for the host that its connection was made for: the credential that may be
 // injected, and the upstream that is verified, are that host's (RFC 9110 section 7.4).
 func (x *exchange) address() *denial {
+	if x.r.Host == x.s.host && x.s.host != "" && x.r.URL.Scheme == "" && len(x.r.Header["Host"]) == 0 {
+		x.host = x.s.host // as most requests have it
+		return nil
+	}
 	name, port := splitAuthority(x.r.Host)
 	host, err := name, error(nil)
 	if host == "" || host != x.s.host { // else it is canonical

@@ -211,7 +211,7 @@ func (x *exchange) strip(out *http.Request) *denial {
 }
 
 // endsHere tells whether a field of the request goes no further, besides those that end at any gateway.
-func (x *exchange) endsHere(key string) bool {
+func (x *exchange) endsHere(key string, _ []string) bool {
 	switch key {
 	case "Host", "Content-Length", "Http2-Settings": // the second goes by out.ContentLength
 		return true

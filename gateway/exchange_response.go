@@ -31,7 +31,14 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, detail: fmt.Sprintf("%s did not open a WebSocket.", x.host)})
 	}
 	measured := resp.ContentLength >= 0 && len(resp.Header["Content-Length"]) == 1 // then it says the same
-	if err := inject.StripHopByHop(resp.Header, func(key string) bool { return hidden(key) && !(measured && key == "Content-Length") }); err != nil {
+	strip := func(key string, values []string) (drop bool) {
+		if hidden(key) && !(measured && key == "Content-Length") {
+			return true
+		}
+		x.masker.Field(resp.Header, key, values)
+		return false
+	}
+	if err := inject.StripHopByHop(resp.Header, strip); err != nil {
 		return x.fail(&denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange, err: err, detail: fmt.Sprintf("The response of %s has a Connection field that cannot be followed.", x.host)})
 	}
 	body := responseBody{src: resp.Body}
@@ -40,9 +47,8 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 		if d != nil {
 			return x.fail(d)
 		}
-		mask := x.s.engine.masks.get(x.masker)
-		defer x.s.engine.masks.put(mask)
-		body = responseBody{src: decoded, mask: mask}
+		body = responseBody{src: decoded, masker: x.masker, masks: &x.s.engine.masks}
+		defer body.end()
 	}
 	x.w.adopt(resp.Header)
 	h := x.w.Header()
@@ -50,7 +56,7 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 		h.Add("Trailer", key)
 	}
 	x.w.WriteHeader(resp.StatusCode)
-	err := x.copyBody(resp, body)
+	err := x.copyBody(resp, &body)
 	if err == nil && x.cutOff() != nil {
 		// An upstream whose request was cut off may end its response properly before its connection is closed.
 		err = errors.New("the request was cut off")
@@ -106,10 +112,9 @@ func copyResponseHeader(dst, src http.Header) {
 	}
 }
 
-// mask hides the injected credential in a response's header, and returns its body in a form in which it can be hidden: one
-// that is encoded is decoded, since a credential cannot be seen in it otherwise; one that cannot be is not delivered.
+// mask returns a response's body in a form in which the injected credential can be hidden: one that is encoded is decoded, since
+// it cannot be seen in it otherwise; one that cannot be is not delivered.
 func (x *exchange) mask(resp *http.Response) (io.Reader, *denial) {
-	x.masker.Header(resp.Header)
 	encoding := strings.ToLower(strings.TrimSpace(strings.Join(resp.Header["Content-Encoding"], ",")))
 	bodiless := x.r.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified
 	var body io.Reader = resp.Body
@@ -158,7 +163,7 @@ func streams(h http.Header) bool {
 
 // copyBody sends the body on, piece by piece as it comes. Every piece is flushed, but for the last, which leaves with the
 // end of the response.
-func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
+func (x *exchange) copyBody(resp *http.Response, body *responseBody) error {
 	if x.r.Method == http.MethodHead || resp.StatusCode == http.StatusNoContent || resp.StatusCode == http.StatusNotModified {
 		return nil
 	}
@@ -207,20 +212,36 @@ func (x *exchange) copyBody(resp *http.Response, body responseBody) error {
 
 // responseBody is a response's body on its way to the guest.
 type responseBody struct {
-	src  io.Reader
-	mask *inject.Stream // nil if nothing has to be hidden
+	src    io.Reader
+	masker *inject.Masker // nil if nothing has to be hidden
+	masks  *maskPool
+	mask   *inject.Stream // of masks, from the first piece on that is not all and clean
 }
 
 // next reads once into buf and returns what can be sent of the body, which is valid until the next call and may be nothing.
 func (b *responseBody) next(buf []byte) ([]byte, error) {
 	n, err := b.src.Read(buf)
-	if b.mask == nil {
+	if b.masker == nil {
 		return buf[:n], err
 	}
-	if errors.Is(err, io.EOF) {
+	last := errors.Is(err, io.EOF)
+	if b.mask == nil {
+		if last && b.masker.Clean(buf[:n]) {
+			return buf[:n], err
+		}
+		b.mask = b.masks.get(b.masker)
+	}
+	if last {
 		return b.mask.End(buf[:n]), err
 	}
 	return b.mask.Push(buf[:n]), err
+}
+
+// end gives back what next took. What next returned is not valid any more.
+func (b *responseBody) end() {
+	if b.mask != nil {
+		b.masks.put(b.mask)
+	}
 }
 
 // wholeBuffered reports whether all of a response's body has come with its head, so that reading it does not block.

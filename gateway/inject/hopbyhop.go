@@ -23,13 +23,13 @@ func (e *ConnectionError) Error() string {
 // StripHopByHop removes the header fields that end at this gateway (RFC 9110
 // section 7.6.1), Upgrade and TE among them, and every field that Connection
 // names. A caller that goes on to speak WebSocket or trailers upstream sets
-// its own. It also removes the fields whose canonical names also says, which
-// may be nil, so that a caller goes over them once. It returns a
-// *ConnectionError, having changed nothing, when
+// its own. It also removes the fields that also says of those that are left,
+// which may be nil and may set the field's values, so that a caller goes over
+// them once. It returns a *ConnectionError, having changed nothing, when
 // Connection names something that is no field name, or a field that carries
 // credentials or routes, frames or describes the message: dropping it would
 // change what the request means behind the checks already made.
-func StripHopByHop(h http.Header, also func(name string) bool) error {
+func StripHopByHop(h http.Header, also func(name string, values []string) bool) error {
 	var named []string
 	for _, v := range h["Connection"] {
 		if v == "keep-alive" { // as most have it: the field of that name is removed below
@@ -49,8 +49,8 @@ func StripHopByHop(h http.Header, also func(name string) bool) error {
 	for _, name := range named {
 		h.Del(name)
 	}
-	for name := range h {
-		if hopByHop(name) || also != nil && also(name) {
+	for name, values := range h {
+		if hopByHop(name) || also != nil && also(name, values) {
 			delete(h, name)
 		}
 	}

@@ -35,7 +35,7 @@ func NewMasker(secrets ...Secret) *Masker {
 
 // String masks one string that is whole.
 func (m *Masker) String(s string) string {
-	if m == nil || !m.set.Has([]byte(s)) {
+	if m.Clean([]byte(s)) {
 		return s
 	}
 	masked := []byte(s)
@@ -51,17 +51,24 @@ func (m *Masker) String(s string) string {
 // were.
 func (m *Masker) Header(h http.Header) {
 	for name, values := range h {
-		for i, v := range values {
-			masked := m.String(v)
-			if masked == v {
-				continue
-			}
-			values = slices.Clone(values)
-			values[i] = masked
-			h[name] = values
-		}
+		m.Field(h, name, values)
 	}
 }
+
+// Field is Header for one field, whose values h has.
+func (m *Masker) Field(h http.Header, name string, values []string) {
+	for i, v := range values {
+		if m.Clean([]byte(v)) {
+			continue
+		}
+		values = slices.Clone(values)
+		values[i] = m.String(v)
+		h[name] = values
+	}
+}
+
+// Clean tells whether there is nothing to mask in b, which is whole.
+func (m *Masker) Clean(b []byte) bool { return m == nil || !m.set.Has(b) }
 
 // Stream returns a new masking stream for one body or one WebSocket message.
 func (m *Masker) Stream() *Stream {

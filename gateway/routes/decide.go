@@ -90,15 +90,17 @@ func (t *Table) DecideFlow(host string, port uint16, p Protocol) Verdict {
 // govern finds the route for a request's host, port and protocol. The entry
 // is nil exactly when the verdict's Route is.
 func (t *Table) govern(q Request) (Verdict, *entry) {
-	host, err := CanonicalHost(q.Host)
-	if err != nil {
-		return Verdict{Reason: BadName, asked: q}, nil
+	if !t.names(q.Host) { // else it is canonical
+		host, err := CanonicalHost(q.Host)
+		if err != nil {
+			return Verdict{Reason: BadName, asked: q}, nil
+		}
+		q.Host = host
 	}
-	q.Host = host
 	if t == nil {
 		return Verdict{Reason: NoRoute, asked: q}, nil
 	}
-	e, named := t.lookup(host, q.Port)
+	e, named := t.lookup(q.Host, q.Port)
 	if e == nil {
 		why := NoRoute
 		if named {

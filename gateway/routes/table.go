@@ -82,6 +82,11 @@ func (t *Table) Routes() []Route {
 // may a flow be decided without waiting for the guest's first bytes.
 func (t *Table) TCP(port uint16) bool { return t != nil && t.tcp[port] }
 
+// names tells whether some route names exactly this host, byte for byte.
+func (t *Table) names(host string) bool {
+	return t != nil && host != "" && host[0] != '.' && len(t.byHost[host]) > 0
+}
+
 // lookup returns the most specific entry for a canonical host on a port: the
 // exact one, else the wildcard with the longest suffix. named tells whether
 // any route names the host on whatever port.
