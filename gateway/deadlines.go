@@ -22,6 +22,10 @@ const (
 	DefaultUpstreamHeader = 15 * time.Minute
 	// DefaultUpstreamIdle is how long an unused upstream connection stays in its pool.
 	DefaultUpstreamIdle = 90 * time.Second
+	// DefaultUpstreamPing is how long a server over HTTP/2 may be silent before it is asked whether it is there.
+	DefaultUpstreamPing = 30 * time.Second
+	// DefaultUpstreamPingWait is how long it then has to answer.
+	DefaultUpstreamPingWait = 15 * time.Second
 	// DefaultContinue is the wait for "100 Continue" before a body is sent all the same (RFC 9110 section 10.1.1).
 	DefaultContinue = time.Second
 	// DefaultRelayIdle ends a relayed connection in which no byte has moved either way (RFC 5382 REQ-5: not less than 2 hours 4 minutes).
@@ -46,6 +50,7 @@ type Deadlines struct {
 	Lookup, Dial, AttemptDelay        time.Duration
 	UpstreamHandshake, UpstreamHeader time.Duration
 	UpstreamIdle, Continue            time.Duration
+	UpstreamPing, UpstreamPingWait    time.Duration
 	RelayIdle, HalfCloseIdle          time.Duration
 	KeepAlive, Sweep                  time.Duration
 	AcceptRetry, SelfRefresh, Drain   time.Duration
@@ -66,6 +71,8 @@ func (d Deadlines) withDefaults() Deadlines {
 		{&d.UpstreamHandshake, DefaultUpstreamHandshake},
 		{&d.UpstreamHeader, DefaultUpstreamHeader},
 		{&d.UpstreamIdle, DefaultUpstreamIdle},
+		{&d.UpstreamPing, DefaultUpstreamPing},
+		{&d.UpstreamPingWait, DefaultUpstreamPingWait},
 		{&d.Continue, DefaultContinue},
 		{&d.RelayIdle, DefaultRelayIdle},
 		{&d.HalfCloseIdle, DefaultHalfCloseIdle},

@@ -19,16 +19,14 @@ import (
 
 // Bounds of one bottle's upstream connections.
 const (
-	maxIdlePerHost       = 32               // unused connections over HTTP/1.1 kept for one host
-	maxConnsPerHost      = 512              // connections to one host at once; a request beyond it waits
-	maxConnsPerBottle    = 1024             // connections at once, over all hosts
-	maxH2PerBottle       = 32               // of these, connections over HTTP/2, each with up to upstreamConnWindow of memory
-	maxWaiting           = 1024             // requests at once that wait for a connection; one beyond it fails
-	maxPools             = 256              // pools that are kept without a connection in use
-	maxSessions          = 64               // TLS sessions that can be resumed
-	maxResponseHeadBytes = 1 << 20          // a response head larger than this is refused
-	upstreamPing         = 30 * time.Second // after this long without a frame, a server over HTTP/2 is asked whether it is there
-	upstreamPingWait     = 15 * time.Second // and has this long to answer
+	maxIdlePerHost       = 32      // unused connections over HTTP/1.1 kept for one host
+	maxConnsPerHost      = 512     // connections to one host at once; a request beyond it waits
+	maxConnsPerBottle    = 1024    // connections at once, over all hosts
+	maxH2PerBottle       = 32      // of these, connections over HTTP/2, each with up to upstreamConnWindow of memory
+	maxWaiting           = 1024    // requests at once that wait for a connection; one beyond it fails
+	maxPools             = 256     // pools that are kept without a connection in use
+	maxSessions          = 64      // TLS sessions that can be resumed
+	maxResponseHeadBytes = 1 << 20 // a response head larger than this is refused
 )
 
 // What a server may send over HTTP/2 before the guest takes it (RFC 9113 section 5.2). A stream's window bounds its rate too, to

@@ -55,7 +55,7 @@ func newH2Pool(p *upstreamPool) *h2Pool {
 		ExpectContinueTimeout:  waits.Continue,
 		MaxResponseHeaderBytes: maxResponseHeadBytes,
 		HTTP2: &http.HTTP2Config{
-			SendPingTimeout: upstreamPing, PingTimeout: upstreamPingWait,
+			SendPingTimeout: waits.UpstreamPing, PingTimeout: waits.UpstreamPingWait,
 			MaxReceiveBufferPerStream: upstreamStreamWindow, MaxReceiveBufferPerConnection: upstreamConnWindow,
 		},
 	}

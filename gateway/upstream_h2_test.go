@@ -180,6 +180,70 @@ func TestWindowThatStaysShut(t *testing.T) {
 	}
 }
 
+// TestSilentUpstream shows that a server over HTTP/2 which says nothing is asked whether it is there, and left with its requests if it
+// does not answer; one that does may take its time.
+func TestSilentUpstream(t *testing.T) {
+	for name, there := range map[string]bool{"gone": false, "there": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			w.names.set("api.test", "127.0.0.1")
+			cert := w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")
+			const enough = 3 // questions, after which the server that is there answers the request
+			port := serveEach(t, "127.0.0.1", func(raw *net.TCPConn) {
+				conn := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}})
+				defer conn.Close()
+				if _, err := io.ReadFull(conn, make([]byte, len(http2.ClientPreface))); err != nil {
+					return
+				}
+				f := http2.NewFramer(conn, conn)
+				err, stream := f.WriteSettings(), uint32(0)
+				for asked := 0; err == nil; {
+					var frame http2.Frame
+					if frame, err = f.ReadFrame(); err != nil {
+						return
+					}
+					switch frame := frame.(type) {
+					case *http2.SettingsFrame:
+						if !frame.IsAck() {
+							err = f.WriteSettingsAck()
+						}
+					case *http2.HeadersFrame:
+						stream = frame.StreamID
+					case *http2.PingFrame:
+						if there {
+							err = f.WritePing(true, frame.Data)
+						}
+						asked++
+					}
+					if there && asked == enough && stream != 0 && err == nil {
+						const status200 = 0x80 | 8 // RFC 7541 appendix A
+						err = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: []byte{status200}, EndHeaders: true, EndStream: true})
+						stream = 0
+					}
+				}
+			})
+			waits := Deadlines{UpstreamPing: 20 * time.Millisecond, UpstreamPingWait: testWait}
+			if !there {
+				waits.UpstreamPingWait = 20 * time.Millisecond
+			}
+			u := w.bare(waits)
+			defer u.close()
+			req := get("/", 2).WithContext(soon(t))
+			resp, err := u.RoundTrip(&routes.Route{Host: "api.test", Port: port, Protocol: routes.HTTPS}, "api.test", req, nobody{})
+			var ue *UpstreamError
+			switch {
+			case there && (err != nil || resp.StatusCode != http.StatusOK):
+				t.Errorf("got %v, %v", resp, err)
+			case !there && (!errors.As(err, &ue) || ue.Stage != ReasonUpstreamExchange || req.Context().Err() != nil):
+				t.Errorf("got %v, %v", resp, err)
+			}
+			if err == nil {
+				resp.Body.Close()
+			}
+		})
+	}
+}
+
 // TestNoRequestIsLostOrSentTwiceH2 has servers over HTTP/2 refuse, go away and end. A request that the server says it has not looked
 // at is sent again if it has no body (RFC 9113 section 8.7); one that may have been is not. What the server answers, it got once.
 func TestNoRequestIsLostOrSentTwiceH2(t *testing.T) {
