@@ -52,6 +52,17 @@ func TestResults(t *testing.T) {
 	}
 }
 
+// TestBounded: what a test said first and last is kept, however often more comes.
+func TestBounded(t *testing.T) {
+	said := ""
+	for i := range 10_000 {
+		said = bounded(said + fmt.Sprintf("line %d\n", i))
+	}
+	if len(said) > mostSaid+16 || !strings.HasPrefix(said, "line 0\nline 1\n") || !strings.HasSuffix(said, "\nline 9999\n") || strings.Count(said, "[...]") != 1 {
+		t.Errorf("%d bytes: %.20q ... %q", len(said), said, said[len(said)-20:])
+	}
+}
+
 func TestFollower(t *testing.T) {
 	var said []string
 	f := &follower{name: "6.1", say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }}

@@ -37,6 +37,14 @@ type event struct {
 // mostSaid bounds what is kept of one test's output.
 const mostSaid = 16 << 10
 
+// bounded takes the middle out of a text that is too long: what a test found comes before the state that it shows at its end.
+func bounded(text string) string {
+	if len(text) <= mostSaid {
+		return text
+	}
+	return text[:mostSaid/2] + "\n[...]\n" + text[len(text)-mostSaid/2:]
+}
+
 // readResults reads test2json's output to its end and returns the tests of the top level, and the subtests that were
 // skipped, in the order in which they ended. A test that began and never ended has failed.
 func readResults(in io.Reader) ([]Test, error) {
@@ -56,8 +64,7 @@ func readResults(in io.Reader) ([]Test, error) {
 		}
 		switch e.Action {
 		case "output":
-			said[name] += e.Output
-			said[name] = said[name][max(0, len(said[name])-mostSaid):]
+			said[name] = bounded(said[name] + e.Output)
 			if sub {
 				said[e.Test] += e.Output
 			}
