@@ -125,10 +125,10 @@ type ClientConn struct {
 	readBy   time.Time  // the read deadline that is set
 	answered bool       // the final head has come
 
-	live    *liveContext // the exchange's context, if it has a list, else
-	stop    func() bool  // takes its hold off the exchange
-	sending *sending     // of the request's body, nil if there is none
-	closed  sync.Once    // ends an upgraded connection
+	live    lifetime    // the exchange's context, if it is one, else
+	stop    func() bool // takes its hold off the exchange
+	sending *sending    // of the request's body, nil if there is none
+	closed  sync.Once   // ends an upgraded connection
 }
 
 // NewConn returns the client's half of conn, over which nothing was said yet, for good. raw is closed, from any goroutine, to
@@ -180,14 +180,13 @@ func (c *ClientConn) RoundTrip(ctx context.Context, req *Request) (*http.Respons
 
 // endWith has the exchange end when ctx does.
 func (c *ClientConn) endWith(ctx context.Context) {
-	if ctx.Done() == nil {
-		return
-	}
 	if c.live = liveOf(ctx); c.live != nil {
-		c.live.enter(c)
+		c.live.Enter(c)
 		return
 	}
-	c.stop = context.AfterFunc(ctx, c.Close)
+	if ctx.Done() != nil {
+		c.stop = context.AfterFunc(ctx, c.Close)
+	}
 }
 
 // letGo takes back what endWith did, and reports whether the context has not ended.
@@ -195,7 +194,7 @@ func (c *ClientConn) letGo() (before bool) {
 	before = true
 	switch {
 	case c.live != nil:
-		before = c.live.leave(c)
+		before = c.live.Leave(c)
 	case c.stop != nil:
 		before = c.stop()
 	}

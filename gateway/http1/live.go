@@ -6,13 +6,22 @@ import (
 	"sync"
 )
 
-// liveContext is the context of a guest connection's requests. The exchanges with servers that go on under it are told of its
-// end by a list: they come and go with every request, for which a registration with a context is dear.
+// lifetime is a context that is told which exchanges are to end with it, and closes them then. They come and go with every request, for
+// which a registration with a context of another kind is dear.
+type lifetime interface {
+	context.Context
+	// Enter has c closed when the context ends. If it has, c is closed at once.
+	Enter(c interface{ Close() })
+	// Leave takes back what Enter did, and reports whether it still could.
+	Leave(c interface{ Close() }) (before bool)
+}
+
+// liveContext is the context of a guest connection's requests. It is a lifetime.
 type liveContext struct {
 	context.Context
 	mu        sync.Mutex
 	over      bool
-	exchanges []*ClientConn
+	exchanges []interface{ Close() }
 }
 
 // liveKey is the context key under which a liveContext gives itself.
@@ -30,9 +39,9 @@ func newLiveContext(ctx context.Context) (*liveContext, context.CancelFunc) {
 	}
 }
 
-// liveOf returns the liveContext that ends exactly when ctx does, or nil.
-func liveOf(ctx context.Context) *liveContext {
-	if l, ok := ctx.(*liveContext); ok {
+// liveOf returns the lifetime that ends exactly when ctx does, or nil.
+func liveOf(ctx context.Context) lifetime {
+	if l, ok := ctx.(lifetime); ok {
 		return l
 	}
 	if l, ok := ctx.Value(liveKey{}).(*liveContext); ok && l.Done() == ctx.Done() {
@@ -61,8 +70,8 @@ func (l *liveContext) end() {
 	}
 }
 
-// enter has c closed when the context ends. If it has, c is closed at once.
-func (l *liveContext) enter(c *ClientConn) {
+// Enter is lifetime.Enter.
+func (l *liveContext) Enter(c interface{ Close() }) {
 	l.mu.Lock()
 	over := l.over
 	if !over {
@@ -74,8 +83,8 @@ func (l *liveContext) enter(c *ClientConn) {
 	}
 }
 
-// leave takes back what enter did, and reports whether it still could.
-func (l *liveContext) leave(c *ClientConn) bool {
+// Leave is lifetime.Leave.
+func (l *liveContext) Leave(c interface{ Close() }) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := slices.Index(l.exchanges, c)

@@ -27,7 +27,7 @@ func (c *conn) leave() {
 
 // leaveIfDone ends the reading if the connection is to end and no request is left. mu is held.
 func (c *conn) leaveIfDone() {
-	if c.leaving && c.active == 0 && !c.left && !c.finished {
+	if c.leaving && len(c.active) == 0 && !c.left && !c.finished {
 		c.left = true
 		_ = c.net.SetReadDeadline(time.Unix(1, 0)) // on a closed connection the read fails as well
 	}
@@ -98,12 +98,12 @@ func (c *conn) look() {
 		next = c.asked.Add(c.lim.PingWait)
 	}
 	switch idle := c.idle.Add(c.lim.Idle); {
-	case c.leaving && c.active == 0:
+	case c.leaving && len(c.active) == 0:
 		return
 	case !c.begun.IsZero() && !now.Before(c.begun.Add(c.lim.Head)):
 		c.abandon(connError{codeEnhanceYourCalm, "a frame or head did not end in time"})
 		return
-	case c.active == 0 && !now.Before(idle):
+	case len(c.active) == 0 && !now.Before(idle):
 		c.leave()
 		c.out.flush()
 		return
@@ -115,7 +115,7 @@ func (c *conn) look() {
 		next = now.Add(c.lim.PingWait)
 		c.out.control(append(appendFrame(nil, 8, kindPing, 0, 0), "gatewayd"...))
 	}
-	if c.active == 0 && c.idle.Add(c.lim.Idle).Before(next) {
+	if len(c.active) == 0 && c.idle.Add(c.lim.Idle).Before(next) {
 		next = c.idle.Add(c.lim.Idle)
 	}
 	if !c.begun.IsZero() && c.begun.Add(c.lim.Head).Before(next) {

@@ -21,9 +21,8 @@ type conn struct {
 	net     net.Conn
 	remote  string
 	account Account
-	ctx     context.Context // of all requests
-	cancel  context.CancelFunc
-	stops   [2]func() bool // of what waits for the end of a context
+	ctx     context.Context // whose values those of requests have
+	stops   [2]func() bool  // of what waits for the end of a context
 
 	reader  reader
 	greeted bool // the first SETTINGS came
@@ -38,7 +37,8 @@ type conn struct {
 	mu       sync.Mutex
 	streams  map[uint32]*stream
 	maxID    uint32              // the last stream that the guest opened
-	active   int                 // handlers
+	active   []*stream           // whose handlers run
+	over     bool                // their contexts have ended, and so have those of others that begin
 	late     [lateStreams]uint32 // streams that the gateway has reset
 	lateNext int
 

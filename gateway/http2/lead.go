@@ -24,7 +24,7 @@ type lead struct {
 // leads reports whether the reading goroutine may serve the request that has just come: nothing else is there to be read, and no
 // other request under way. mu is held.
 func (c *conn) leads() bool {
-	return c.active == 1 && len(c.reader.buffered()) == 0 && !c.lead.deputy && c.lead.serving == nil
+	return len(c.active) == 1 && len(c.reader.buffered()) == 0 && !c.lead.deputy && c.lead.serving == nil
 }
 
 // serveNext serves the request that the reading goroutine has kept for itself, if there is one.

@@ -128,6 +128,7 @@ type peer struct {
 	purse  *purse
 	served chan struct{} // closed when Serve returned
 	drain  context.CancelFunc
+	cut    context.CancelFunc // ends the server
 }
 
 // newPeer connects one with s, and says the preface and these settings.
@@ -137,7 +138,7 @@ func newPeer(t testing.TB, s *Server, settings ...http2.Setting) *peer {
 	p := &peer{t: t, purse: fullPurse(), served: make(chan struct{}), conn: tls.Client(near, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})}
 	ctx, cancel := context.WithCancel(context.Background())
 	closing, drain := context.WithCancel(ctx)
-	p.drain = drain
+	p.drain, p.cut = drain, cancel
 	go func() {
 		defer close(p.served)
 		s.Serve(ctx, closing, tls.Server(&waiting{Conn: far}, testConfig()), p.purse)

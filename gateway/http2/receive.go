@@ -152,7 +152,7 @@ func (c *conn) headDone() error {
 		return malformed(h.bad)
 	case h.self:
 		return malformed("a stream depends on itself")
-	case len(c.streams) >= c.lim.Streams || c.active >= handlersEach*c.lim.Streams:
+	case len(c.streams) >= c.lim.Streams || len(c.active) >= handlersEach*c.lim.Streams:
 		return streamError{id, codeRefusedStream, "more streams than may be open"}
 	case h.tooLarge:
 		return c.refuse(id, open, http.StatusRequestHeaderFieldsTooLarge, "The head is larger or has more fields than the gateway takes.")

@@ -77,8 +77,8 @@ func (s *Server) Serve(ctx, closing context.Context, conn net.Conn, account Acco
 func (s *Server) begin(ctx, closing context.Context, nc net.Conn, account Account) *conn {
 	s.once.Do(s.start)
 	c := newConn(s, nc, account)
-	c.ctx, c.cancel = context.WithCancel(ctx)
-	c.stops[0] = context.AfterFunc(ctx, func() { nc.Close() })
+	c.ctx = ctx
+	c.stops[0] = context.AfterFunc(ctx, c.cutOff)
 	c.stops[1] = context.AfterFunc(closing, c.drain)
 	return c
 }
@@ -87,15 +87,20 @@ func (s *Server) begin(ctx, closing context.Context, nc net.Conn, account Accoun
 //
 //go:noinline
 func (c *conn) finish(why error) {
-	c.cancel()
+	c.endRequests()
 	c.end(why)
 	c.handlers.Wait()
 	c.net.Close() //nolint:errcheck // it is at its end either way
 }
 
+// cutOff ends the connection at once, when its context does.
+func (c *conn) cutOff() {
+	c.endRequests()
+	c.net.Close() //nolint:errcheck // it is at its end either way
+}
+
 // forget has the contexts that Serve was given forget the connection.
 func (c *conn) forget() {
-	c.cancel()
 	for _, stop := range c.stops {
 		stop()
 	}

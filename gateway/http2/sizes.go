@@ -16,6 +16,7 @@ const (
 	readBuffer    = 32 << 10         // a frame, and as much again
 	writeBuffer   = 4*maxFrame + 128 // four TLS records and what frames a rest
 	bodyBuffer    = 16 << 10         // one piece of a body that waits
+	keptStreams   = 8                // requests that a connection without any has room for
 	keptFields    = 64               // fields of a head that the next one finds room for
 	smallBuffer   = 4 << 10          // what most heads and small answers fit in
 )

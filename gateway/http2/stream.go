@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"context"
 	"net/http"
 	"strconv"
 	"sync"
@@ -14,7 +13,8 @@ type stream struct {
 	c       *conn
 	id      uint32
 	request http.Request
-	cancel  context.CancelFunc
+	life    life // the request's context
+	place   int  // in conn.active
 	resp    response
 
 	// Of what the guest sends.
@@ -48,9 +48,8 @@ type stream struct {
 func (c *conn) open(id uint32, r *http.Request, open bool) {
 	st := &stream{c: c, id: id, declared: -1, send: c.sendStream, receive: c.lim.StreamWindow, remoteClosed: !open}
 	st.arrived.L, st.wake.L = &c.mu, &c.mu
-	ctx, cancel := context.WithCancel(c.ctx)
-	st.cancel = cancel
-	st.request = *r.WithContext(ctx)
+	st.life.Context = c.ctx
+	st.request = *r.WithContext(&st.life)
 	r = &st.request
 	r.RemoteAddr = c.remote
 	if hasContinue(r.Header["Expect"]) {
@@ -63,7 +62,7 @@ func (c *conn) open(id uint32, r *http.Request, open bool) {
 	}
 	st.resp.st, st.resp.length = st, -1
 	c.streams[id] = st
-	c.active++
+	c.enter(st)
 	c.handlers.Add(1)
 	if !open && c.leads() {
 		c.lead.next = st
@@ -112,12 +111,12 @@ func (st *stream) finish(aborted bool) {
 		st.reset(codeNo) // the guest need not send the rest (RFC 9113 section 8.1)
 	}
 	st.remove()
-	st.cancel()
-	if c.active--; c.active == 0 {
+	c.exit(st)
+	if len(c.active) == 0 {
 		c.idle = time.Now()
 		c.wakeBy(c.idle.Add(c.lim.Idle))
 	}
-	if c.active > 0 {
+	if len(c.active) > 0 {
 		c.out.flushSoon()
 	} else {
 		c.out.flush()
@@ -152,7 +151,7 @@ func (st *stream) break_(err error) {
 		st.err = err
 	}
 	st.remove()
-	st.cancel()
+	st.life.end()
 	st.arrived.Broadcast()
 	st.wake.Broadcast()
 }
