@@ -12,10 +12,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -122,6 +124,20 @@ func (l smallListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
+// drainConn reads what has come and what comes within a moment.
+func drainConn(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, c); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the connection has ended: %v", err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(testWait)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestKeyUpdateFlood has a guest ask for new keys again and again. With nothing between, its connection ends after a few; between the
 // bytes of a head it ends too, though its guest takes none of the answers, so that they cannot be written.
 func TestKeyUpdateFlood(t *testing.T) {
@@ -137,6 +153,19 @@ func TestKeyUpdateFlood(t *testing.T) {
 			}
 		}
 		w.records.wait(t, func(r Record) bool { return r.Type == RecordRequest && r.Reason == ReasonMethodRefused })
+	})
+	t.Run("long after the last answer", func(t *testing.T) {
+		k := newKeyUpdater(t, w, b, "icept.test")
+		for _, pause := range []time.Duration{0, 700 * time.Millisecond} { // longer than a write may take
+			time.Sleep(pause)
+			drainConn(t, k.conn)
+			if _, err := k.conn.Write(append(k.keyUpdate(), k.data("TRACE / HTTP/1.1\r\nHost: icept.test\r\n\r\n")...)); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := io.ReadAtLeast(k.conn, make([]byte, 4096), 200); err != nil {
+				t.Fatalf("after %s: %d bytes in answer, %v", pause, n, err)
+			}
+		}
 	})
 	t.Run("and nothing else", func(t *testing.T) {
 		const many = 100 // more than crypto/tls takes

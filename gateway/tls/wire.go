@@ -2,6 +2,7 @@ package tls
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -43,13 +44,15 @@ type Wire struct {
 	left int // of the record that begins at or before r
 	err  error
 
-	take  func(fd uintptr) bool // made once, as are those below
-	probe func(fd uintptr)
-	put   func(fd uintptr) bool
+	take    func(fd uintptr) bool // made once, as are those below
+	probe   func(fd uintptr)
+	put     func(fd uintptr) bool
+	putOnce func(fd uintptr)
 
 	gather   sync.Mutex
 	gathered *[]byte // not nil while Gather runs: what was written meanwhile, of a lent buffer
 	sending  []byte  // what send has not written yet
+	tried    bool    // to write it
 	errSend  error
 }
 
@@ -65,6 +68,7 @@ func NewWire(conn *net.TCPConn, buffers *WireBuffers, records bool, first []byte
 	w.take = w.fromSocket
 	w.probe = func(fd uintptr) { w.fromSocket(fd) }
 	w.put = w.toSocket
+	w.putOnce = func(fd uintptr) { w.toSocket(fd) }
 	if len(first) > 0 {
 		w.buf, w.w = &first, len(first)
 		w.count(in, len(first))
@@ -289,13 +293,19 @@ func (w *Wire) sendGathered() error {
 	return err
 }
 
-// send writes p to the socket. The caller holds the lock.
+// send writes p to the socket. The caller holds the lock. A write deadline bounds the waiting for room alone: one that has passed may be
+// that of an earlier write, for crypto/tls answers a KeyUpdate from within a Read (RFC 8446 section 4.6.3).
 func (w *Wire) send(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	w.sending, w.errSend = p, nil
+	w.sending, w.tried, w.errSend = p, false, nil
 	err := w.raw.Write(w.put)
+	if errors.Is(err, os.ErrDeadlineExceeded) && !w.tried {
+		if w.raw.Control(w.putOnce) == nil && len(w.sending) == 0 {
+			err = nil
+		}
+	}
 	n := len(p) - len(w.sending)
 	w.sending = nil
 	w.count(w.out, n)
@@ -307,6 +317,7 @@ func (w *Wire) send(p []byte) (int, error) {
 
 // toSocket writes what the socket takes of w.sending. It reports false if there is more, which the socket has no room for.
 func (w *Wire) toSocket(fd uintptr) bool {
+	w.tried = true
 	for len(w.sending) > 0 {
 		n, err := transfer(syscall.SYS_WRITE, fd, w.sending)
 		switch {

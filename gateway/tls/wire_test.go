@@ -289,3 +289,35 @@ func TestWireGathers(t *testing.T) {
 		t.Error("what is gathered for a closed connection is lost without an error")
 	}
 }
+
+// TestWireWritesAfterItsDeadline shows that a write deadline that has passed ends what has to wait for room, and nothing else.
+func TestWireWritesAfterItsDeadline(t *testing.T) {
+	near, far := pair(t)
+	var out atomic.Int64
+	w := wireOver(t, near, true, nil, nil, &out)
+	w.SetWriteDeadline(time.Unix(1, 0))
+	if n, err := w.Write([]byte("there is room")); n != 13 || err != nil || out.Load() != 13 {
+		t.Errorf("wrote %d bytes of 13 and counted %d, %v", n, out.Load(), err)
+	}
+	for piece, end := make([]byte, 64<<10), time.Now().Add(20*time.Second); ; {
+		n, err := w.Write(piece)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if n == len(piece) {
+				t.Error("a write that failed has written everything")
+			}
+			break
+		}
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("wrote without end, %v", err)
+		}
+	}
+	far.Close()
+	w.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	for range 100 {
+		if _, err := w.Write([]byte("nobody is there")); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("writing to a closed connection does not fail")
+}
