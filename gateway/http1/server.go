@@ -74,6 +74,7 @@ func (s *Server) ServeWith(ctx, closing context.Context, conn net.Conn, h http.H
 	if c.hijacked {
 		return nil
 	}
+	c.reader.flush()
 	conn.Close() //nolint:errcheck // it is at its end either way
 	return served(err, ctx.Err() != nil)
 }
