@@ -17,7 +17,7 @@ import (
 
 // What intercepted connections may cost.
 const (
-	idleBytes     = 22 << 10 // of heap and stacks for one that is idle: 20 KB, and what a small sample varies by
+	idleBytes     = 19 << 10 // of heap and stacks for one that is idle: 17 KB, and what a small sample varies by
 	idleH2Bytes   = 20 << 10 // the same over HTTP/2: 18 KB
 	requestAllocs = 58       // heap objects for one request, scanned, injected and masked, with the server's and the client's few
 )

@@ -26,14 +26,29 @@ func (c *connection) close() {
 
 // await blocks until the first bytes of the next request are there. It returns errGuestLeft if none comes or none is to be taken.
 func (c *connection) await() error {
+	if err := c.beginWait(); err != nil {
+		return err
+	}
+	return c.endWait(c.reader.awaitRequest())
+}
+
+// beginWait begins the wait for a request.
+//
+//go:noinline
+func (c *connection) beginWait() error {
 	c.closing.mu.Lock()
+	defer c.closing.mu.Unlock()
 	if c.closing.told.Err() != nil || c.reader.within(c.server.limits.Idle) != nil {
-		c.closing.mu.Unlock()
 		return errGuestLeft
 	}
 	c.closing.waiting = true
-	c.closing.mu.Unlock()
-	err := c.reader.awaitRequest()
+	return nil
+}
+
+// endWait ends it. err is what it has come to.
+//
+//go:noinline
+func (c *connection) endWait(err error) error {
 	c.closing.mu.Lock()
 	defer c.closing.mu.Unlock()
 	c.closing.waiting = false

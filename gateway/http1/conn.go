@@ -13,6 +13,9 @@ import (
 type connection struct {
 	server   *Server
 	handler  http.Handler
+	ctx      context.Context    // that Serve was given
+	cancel   context.CancelFunc // ends the context of the requests
+	stops    [2]func() bool     // of what waits for the end of a context
 	conn     net.Conn
 	remote   string // RemoteAddr in words
 	reader   reader
@@ -24,35 +27,35 @@ type connection struct {
 }
 
 // serve serves one request after the other. It returns nil when a response was the connection's last.
-func (c *connection) serve(ctx context.Context) error {
-	lim := &c.server.limits
-	inner, cancel := newLiveContext(ctx)
-	defer cancel()
-	c.model = modelRequest(inner, c.remote)
-	c.watch.cancel = cancel
-	for {
-		if err := c.await(); err != nil {
-			return err
+func (c *connection) serve() error {
+	for more := true; more; {
+		err := c.await()
+		if err == nil {
+			more, err = c.next()
 		}
-		t := c.server.turns.get()
-		if err := c.reader.readHead(lim, &t.head); err != nil {
-			var protocol *ProtocolError
-			if errors.As(err, &protocol) {
-				c.refuse(ctx, protocol)
-			}
-			return err
-		}
-		more, err := c.exchange(t)
-		if !more || err != nil {
+		if err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// modelRequest makes what all requests of a connection have in common. It is a function of its own so that its frame is not
-// on the stack of every idle connection, which the runtime halves only while less than a quarter of it is in use.
+// next serves the request of which something has come. more reports whether the connection can take another.
 //
 //go:noinline
+func (c *connection) next() (more bool, err error) {
+	t := c.server.turns.get()
+	if err := c.reader.readHead(&c.server.limits, &t.head); err != nil {
+		var protocol *ProtocolError
+		if errors.As(err, &protocol) {
+			c.refuse(c.ctx, protocol)
+		}
+		return false, err
+	}
+	return c.exchange(t)
+}
+
+// modelRequest makes what all requests of a connection have in common.
 func modelRequest(ctx context.Context, remote string) *http.Request {
 	return (&http.Request{ProtoMajor: 1, RemoteAddr: remote, Body: http.NoBody}).WithContext(ctx)
 }

@@ -27,13 +27,11 @@ type liveContext struct {
 // liveKey is the context key under which a liveContext gives itself.
 type liveKey struct{}
 
-// newLiveContext returns a context that ends with ctx, at the latest.
-func newLiveContext(ctx context.Context) (*liveContext, context.CancelFunc) {
+// newLiveContext returns a context that ends when end is called, which is to happen with ctx at the latest.
+func newLiveContext(ctx context.Context) (l *liveContext, end context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &liveContext{Context: ctx}
-	stop := context.AfterFunc(ctx, l.end)
+	l = &liveContext{Context: ctx}
 	return l, func() {
-		stop()
 		cancel()
 		l.end()
 	}

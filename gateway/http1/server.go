@@ -63,37 +63,62 @@ func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
 
 // ServeWith is Serve, with h in place of the server's Handler.
 func (s *Server) ServeWith(ctx, closing context.Context, conn net.Conn, h http.Handler) error {
-	c := s.newConnection(closing, conn, h)
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-	last := context.AfterFunc(closing, c.close)
-	defer last()
-	err := c.serve(ctx)
-	c.watch.stop()
-	c.reader.discard()
-	if c.hijacked {
-		return nil
-	}
-	c.reader.flush()
-	conn.Close() //nolint:errcheck // it is at its end either way
-	return served(err, ctx.Err() != nil)
+	c := &connection{server: s, handler: h, ctx: ctx, conn: conn}
+	c.closing.told = closing
+	c.start()
+	defer c.forget()
+	return c.ended(c.serve())
 }
 
-// newConnection makes the connection's state. It and served are functions of their own for the reason that modelRequest gives.
+// start makes the connection's state, which ends with its context. It is a function of its own so that its frame is not on the stack of
+// every idle connection, which the runtime halves only while less than a quarter of it is in use; so are forget and ended, and what
+// serve and await call.
 //
 //go:noinline
-func (s *Server) newConnection(closing context.Context, conn net.Conn, h http.Handler) *connection {
+func (c *connection) start() {
+	s := c.server
 	s.once.Do(s.start)
-	c := &connection{server: s, handler: h, conn: conn, remote: conn.RemoteAddr().String()}
-	c.closing.told = closing
-	c.reader = newReader(conn, &s.reads)
+	c.remote = c.conn.RemoteAddr().String()
+	live, cancel := newLiveContext(c.ctx)
+	c.cancel = cancel
+	c.model = modelRequest(live, c.remote)
+	c.reader = newReader(c.conn, &s.reads)
 	c.watch = newWatch(&c.reader, s.limits.Watch)
-	return c
+	c.watch.cancel = cancel
+	c.stops[0] = context.AfterFunc(c.ctx, c.cutOff)
+	c.stops[1] = context.AfterFunc(c.closing.told, c.close)
+}
+
+// cutOff ends the connection and what goes on under it, when its context does.
+func (c *connection) cutOff() {
+	c.cancel()
+	c.conn.Close() //nolint:errcheck // it is at its end either way
+}
+
+// forget has the contexts that ServeWith was given forget the connection, and ends its own.
+//
+//go:noinline
+func (c *connection) forget() {
+	c.cancel()
+	for _, stop := range c.stops {
+		stop()
+	}
+}
+
+// ended closes the connection that err ended, unless it is the handler's, and says what Serve returns for it.
+//
+//go:noinline
+func (c *connection) ended(err error) error {
+	c.watch.stop()
+	c.reader.discard()
+	if !c.hijacked {
+		c.reader.flush()
+		c.conn.Close() //nolint:errcheck // it is at its end either way
+	}
+	return served(err, c.ctx.Err() != nil)
 }
 
 // served is what Serve returns for what ended the connection; over says that it was to end.
-//
-//go:noinline
 func served(err error, over bool) error {
 	var protocol *ProtocolError
 	switch {
