@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"testing"
@@ -92,27 +93,29 @@ func TestH2BodyThatNeverComes(t *testing.T) {
 // TestH2DenialIsNotCutOff sends a body that nobody will read after the answer to its head: the stream ends in order, since
 // clients that are about to send report a reset in place of the answer. A body without end is reset after all.
 func TestH2DenialIsNotCutOff(t *testing.T) {
-	s := newStage(t, func(r *routes.Route) { r.Methods = []string{"GET"} }, func(http.ResponseWriter, *http.Request) { t.Error("the origin was asked") })
 	for _, endless := range []bool{false, true} {
-		s.g.engine.rest = testWait
-		if endless {
-			s.g.engine.rest = time.Millisecond
-		}
-		f := s.newFrames(t)
-		if err := f.head(&floodWorld{stage: s}, "/", false); err != nil {
-			t.Fatal(err)
-		}
-		if status := f.answered(); status != "403" {
-			t.Fatalf("answered %s, want 403", status)
-		}
-		if !endless {
-			if err := f.WriteData(1, true, []byte("what was on its way")); err != nil {
+		t.Run(fmt.Sprintf("endless %v", endless), func(t *testing.T) {
+			s := newStage(t, func(r *routes.Route) { r.Methods = []string{"GET"} }, func(http.ResponseWriter, *http.Request) { t.Error("the origin was asked") })
+			s.g.engine.rest = testWait
+			if endless {
+				s.g.engine.rest = time.Millisecond
+			}
+			f := s.newFrames(t)
+			if err := f.head(&floodWorld{stage: s}, "/", false); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if reset := f.reset(t); reset != endless {
-			t.Errorf("endless %v: reset %v", endless, reset)
-		}
+			if status := f.answered(); status != "403" {
+				t.Fatalf("answered %s, want 403", status)
+			}
+			if !endless {
+				if err := f.WriteData(1, true, []byte("what was on its way")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if reset := f.reset(t); reset != endless {
+				t.Errorf("reset %v", reset)
+			}
+		})
 	}
 }
 
