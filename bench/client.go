@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,7 +83,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) (er
 		j.load = "hold" // all but where and how many is the same
 	}
 	loads := map[string]func(context.Context, *job) (Result, error){
-		"rr": requestResponse, nearName: requestResponse, "crr": connectRequest, "up": upload, "down": download, "up" + bbrSuffix: upload, "down" + bbrSuffix: download, "first": firstConnection,
+		"rr": requestResponse, nearName: requestResponse, "crr": connectRequest, "up": upload, "down": download, "up" + bbrSuffix: upload, "down" + bbrSuffix: download, "up" + oneSuffix: upload, "down" + oneSuffix: download, "first": firstConnection,
 		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk, "h2-upload": httpUpload,
 		"tls-new": newTLS, volumeName: volume, "h1-full": newTLS, resumedName: resumedTLS, socketName: roundTrips,
 	}
@@ -235,7 +236,7 @@ func connectRequest(ctx context.Context, j *job) (Result, error) {
 }
 
 // upload sends for the duration and counts what the other side has got.
-func upload(ctx context.Context, j *job) (Result, error) {
+func upload(ctx context.Context, j *job) (r Result, err error) {
 	c, err := j.greet(ctx, j.connect, j.hello)
 	if err != nil {
 		return Result{}, err
@@ -244,42 +245,70 @@ func upload(ctx context.Context, j *job) (Result, error) {
 	if err := setCongestion(c, []byte(congestion(j.load))); err != nil {
 		return Result{}, err
 	}
-	begin := time.Now()
-	if _, err := c.Write(message(askSink)); err != nil {
-		return Result{}, err
-	}
 	data := bulk()
-	for time.Since(begin) < j.duration {
-		if _, err := c.Write(data); err != nil {
-			return Result{}, err
+	send := func(s io.ReadWriter) error {
+		ask := byte(askSink)
+		if j.pins() {
+			ask = askTaker
 		}
+		begin := time.Now()
+		if _, err := s.Write(message(ask)); err != nil {
+			return err
+		}
+		for time.Since(begin) < j.duration {
+			if _, err := s.Write(data); err != nil {
+				return err
+			}
+		}
+		if err := c.CloseWrite(); err != nil {
+			return err
+		}
+		_, payload, err := readRecord(s)
+		if err != nil || len(payload) < 8 {
+			return fmt.Errorf("read count: %d bytes: %w", len(payload), err)
+		}
+		r = Result{Units: float64(binary.BigEndian.Uint64(payload)), Seconds: time.Since(begin).Seconds(), Connections: 1}
+		return nil
 	}
-	if err := c.CloseWrite(); err != nil {
-		return Result{}, err
-	}
-	_, payload, err := readRecord(c)
-	if err != nil || len(payload) < 8 {
-		return Result{}, fmt.Errorf("read count: %d bytes: %w", len(payload), err)
-	}
-	n := binary.BigEndian.Uint64(payload)
-	return Result{Units: float64(n), Seconds: time.Since(begin).Seconds(), Connections: 1}, nil
+	err = j.bulkOver(c, send)
+	return r, err
 }
 
 // download asks for data for the duration and counts it.
-func download(ctx context.Context, j *job) (Result, error) {
+func download(ctx context.Context, j *job) (r Result, err error) {
 	c, err := j.greet(ctx, j.connect, j.hello)
 	if err != nil {
 		return Result{}, err
 	}
 	defer c.Close()
-	begin := time.Now()
-	ask := binary.BigEndian.AppendUint32([]byte{askPour}, uint32(j.duration.Milliseconds()))
-	ask = append(ask, congestion(j.load)...)
-	if _, err := c.Write(message(ask...)); err != nil {
-		return Result{}, err
+	take := func(s io.ReadWriter) error {
+		kind := byte(askPour)
+		if j.pins() {
+			kind = askPump
+		}
+		begin := time.Now()
+		ask := binary.BigEndian.AppendUint32([]byte{kind}, uint32(j.duration.Milliseconds()))
+		ask = append(ask, congestion(j.load)...)
+		if _, err := s.Write(message(ask...)); err != nil {
+			return err
+		}
+		n, err := drain(s)
+		r = Result{Units: float64(n), Seconds: time.Since(begin).Seconds(), Connections: 1}
+		return err
 	}
-	n, err := drain(c)
-	return Result{Units: float64(n), Seconds: time.Since(begin).Seconds(), Connections: 1}, err
+	err = j.bulkOver(c, take)
+	return r, err
+}
+
+// pins says whether the two ends of a bulk load are pinned to one CPU.
+func (j *job) pins() bool { return strings.HasSuffix(j.load, oneSuffix) }
+
+// bulkOver does a bulk load's work on its connection.
+func (j *job) bulkOver(c *net.TCPConn, work func(io.ReadWriter) error) error {
+	if j.pins() {
+		return pinned(c, firstCPU, clientPatience, work)
+	}
+	return work(c)
 }
 
 // drain reads to the end and counts.

@@ -227,10 +227,8 @@ func measureLoads(ctx context.Context, w *world, o *options, loads []load, t *ta
 			if l.once && round > 0 {
 				continue
 			}
-			if l.passes() {
-				if err := w.atRest(ctx); err != nil {
-					return err
-				}
+			if err := w.prepare(ctx, o, l, round); err != nil {
+				return err
 			}
 			for i := range l.paths {
 				// Each round begins with another path: what comes second finds other caches than what comes first.

@@ -20,6 +20,10 @@ const (
 	bbrSuffix = "-" + bbr
 )
 
+// oneSuffix is of the bulk loads whose two ends share a CPU. Where both are free to choose, the scheduler puts them there or apart, which
+// makes two or three times the rate or not.
+const oneSuffix = "-one"
+
 // congestion is the algorithm of a bulk load.
 func congestion(load string) string {
 	if strings.HasSuffix(load, bbrSuffix) {

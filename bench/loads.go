@@ -114,6 +114,8 @@ func allLoads() []load {
 			unit: connections, host: webName, paths: passed, scale: 1},
 		{name: "up", title: "Bulk from the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: calibrated, scale: gigabit},
 		{name: "down", title: "Bulk to the bottle", value: "Gbit/s", unit: gigabytes, host: rawName, paths: calibrated, scale: gigabit},
+		{name: "up" + oneSuffix, title: "Bulk from the bottle, both ends pinned to one CPU", value: "Gbit/s", unit: gigabytes, host: rawName, paths: forwarded, scale: gigabit},
+		{name: "down" + oneSuffix, title: "Bulk to the bottle, both ends pinned to one CPU", value: "Gbit/s", unit: gigabytes, host: rawName, paths: forwarded, scale: gigabit},
 		volumeLoad(),
 		{name: "first", title: "First connection to a name: DNS, SYN, hello, answer", value: "µs",
 			unit: tooFew, host: rawName, paths: passed, latency: true},

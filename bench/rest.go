@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -14,6 +15,19 @@ const (
 	restUsed     = restLook / 10
 	restPatience = 20 * time.Second
 )
+
+// prepare waits until gatewayd is at rest before a load that passes through, and then has the load run once over plain forwarding, so
+// that the round's first path does not find the machine colder than the others.
+func (w *world) prepare(ctx context.Context, o *options, l load, round int) error {
+	if !l.passes() {
+		return nil
+	}
+	if err := w.atRest(ctx); err != nil || !slices.Contains(l.paths, viaKernel) {
+		return err
+	}
+	_, _, err := w.load(ctx, o, l.over(viaKernel), viaKernel, round)
+	return err
+}
 
 // atRest waits until gatewayd has done what earlier loads left it to do, so that the CPU of a load's row is the load's.
 func (w *world) atRest(ctx context.Context) error {

@@ -74,11 +74,19 @@ func answer(c *net.TCPConn, hello, pour []byte) error {
 		return quiet(wait(c))
 	case askSink:
 		return quiet(sink(c))
-	case askPour:
+	case askTaker:
+		return quiet(pinned(c, firstCPU, clientPatience, sink))
+	case askPour, askPump:
 		if err := setCongestion(c, asked[5:]); err != nil {
 			return err
 		}
-		return quiet(pourInto(c, pour, time.Duration(binary.BigEndian.Uint32(asked[1:]))*time.Millisecond))
+		pourAll := func(w io.ReadWriter) error {
+			return pourInto(w, pour, time.Duration(binary.BigEndian.Uint32(asked[1:]))*time.Millisecond)
+		}
+		if asked[0] == askPump {
+			return quiet(pinned(c, firstCPU, clientPatience, pourAll))
+		}
+		return quiet(pourAll(c))
 	}
 	return fmt.Errorf("asked for %q", asked[0])
 }
@@ -104,7 +112,7 @@ func wait(c *net.TCPConn) error {
 	return err
 }
 
-func sink(c *net.TCPConn) error {
+func sink(c io.ReadWriter) error {
 	buf := make([]byte, bulkWrite)
 	var n uint64
 	for {
@@ -121,7 +129,7 @@ func sink(c *net.TCPConn) error {
 	return err
 }
 
-func pourInto(c *net.TCPConn, pour []byte, d time.Duration) error {
+func pourInto(c io.Writer, pour []byte, d time.Duration) error {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		if _, err := c.Write(pour); err != nil {
 			return err

@@ -25,11 +25,13 @@ const (
 
 // What a client asks for in the first payload byte of its first data record.
 const (
-	askEcho = 'e' // answer every request until the client closes, on a CPU of the answering end's own
-	askNear = 'n' // likewise, on the CPU that the asking end has
-	askWait = 'w' // answer once and wait for the client to close
-	askSink = 's' // count what comes until the client closes its side, then send one message
-	askPour = 'p' // send for as many milliseconds as the next four bytes say, by the algorithm that is named behind them, then close
+	askEcho  = 'e' // answer every request until the client closes, on a CPU of the answering end's own
+	askNear  = 'n' // likewise, on the CPU that the asking end has
+	askWait  = 'w' // answer once and wait for the client to close
+	askTaker = 'S' // as askSink, on the CPU that the asking end has
+	askPump  = 'P' // as askPour, likewise
+	askSink  = 's' // count what comes until the client closes its side, then send one message
+	askPour  = 'p' // send for as many milliseconds as the next four bytes say, by the algorithm that is named behind them, then close
 )
 
 var errHelloTaken = errors.New("hello taken")
