@@ -216,18 +216,10 @@ func (c *ClientConn) begin(req *Request) error {
 		return nil
 	}
 	defer c.client.writes.put(lent)
-	if err := c.ask(head); err != nil {
+	if err := c.write(head); err != nil {
 		return &LostError{err}
 	}
 	return c.awaitHead()
-}
-
-// ask writes a whole request. The caller goes on to read its answer, which may be what sends it.
-func (c *ClientConn) ask(p []byte) error {
-	if !c.reader.asks() || len(p) > recordBytes {
-		return c.write(p)
-	}
-	return c.reader.asker.Ask(func() error { return c.write(p) })
 }
 
 // write writes p within its deadline.

@@ -104,7 +104,7 @@ func (c *ClientConn) send(req *Request, lent *[]byte, head []byte, s *sending) {
 		s.err = errNotSent
 		return
 	}
-	w := &bodyWriter{c: c, near: req.Near, buf: *lent, head: head, chunked: req.Length < 0, left: req.Length, trailer: req.Trailer}
+	w := &bodyWriter{c: c, buf: *lent, head: head, chunked: req.Length < 0, left: req.Length, trailer: req.Trailer}
 	if len(head) > 0 && !req.Near {
 		t := time.AfterFunc(headDelay, w.flushHead)
 		defer w.forgetHead(t)
@@ -142,7 +142,6 @@ const lastChunk = "0\r\n"
 // bodyWriter writes a request's body, the first piece together with its head if it comes soon.
 type bodyWriter struct {
 	c       *ClientConn
-	near    bool // it is written by the goroutine that goes on to read
 	buf     []byte
 	chunked bool
 	left    int64 // if not chunked
@@ -246,7 +245,6 @@ func (w *bodyWriter) flush(n int, last bool) error {
 	if w.chunked {
 		out = w.chunk(n)
 	}
-	whole := last && len(w.head) > 0
 	w.head = nil
 	if w.chunked && last {
 		out = append(out, lastChunk...)
@@ -259,9 +257,6 @@ func (w *bodyWriter) flush(n int, last bool) error {
 	}
 	if len(out) == 0 {
 		return nil
-	}
-	if whole && w.near {
-		return w.c.ask(out)
 	}
 	return w.c.write(out)
 }

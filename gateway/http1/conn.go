@@ -86,7 +86,6 @@ func (c *connection) exchange(t *turn) (more bool, err error) {
 	if body == restStuck {
 		w.keep = false // said in the head, if that was not sent yet
 	}
-	w.awaited = body == restNone && !left
 	more = w.finish()
 	if left || w.err != nil {
 		return false, w.err

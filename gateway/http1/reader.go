@@ -22,7 +22,6 @@ type reader struct {
 	by    time.Time // the read deadline that is set
 	await awaiter   // what lies beneath a TLS connection, if it can wait for it
 	whole wholes    // the transport, if it can tell
-	asker asker     // the transport, if it can send and wait in one
 	left  bool      // the last read filled all that it was given, so that crypto/tls may hold the rest of a record
 	first [1]byte   // takes the byte that ends an idle time, so that waiting needs no buffer
 }
@@ -37,13 +36,6 @@ type wholes interface {
 	AwaitWhole() error
 }
 
-// asker is a transport that can keep what is written for the next read, which sends it and then waits, without a look whether something
-// is there already. Flush sends it if there is no such read.
-type asker interface {
-	Ask(write func() error) error
-	Flush() error
-}
-
 // newReader returns the receiving side of conn.
 func newReader(conn net.Conn, pool *buffers) reader {
 	b := reader{conn: conn, pool: pool}
@@ -53,19 +45,7 @@ func newReader(conn net.Conn, pool *buffers) reader {
 		b.await, _ = transport.(awaiter)
 	}
 	b.whole, _ = transport.(wholes)
-	b.asker, _ = transport.(asker)
 	return b
-}
-
-// asks reports whether the next read comes to the socket, and can send what is written before: neither the reader nor crypto/tls holds
-// anything.
-func (b *reader) asks() bool { return b.asker != nil && b.await != nil && b.buffered() == 0 && !b.left }
-
-// flush sends what no read has sent. The connection is at its end.
-func (b *reader) flush() {
-	if b.asker != nil {
-		_ = b.asker.Flush() // there is nobody to tell
-	}
 }
 
 // fits makes room for size bytes in the buffer, and reports whether it can have them all.

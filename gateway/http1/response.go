@@ -39,7 +39,6 @@ type response struct {
 	method     string
 	minor      int  // of the guest's version
 	keep       bool // the connection can take another request
-	awaited    bool // and that is all that is left to do
 	header     http.Header
 	status     int // 0 until WriteHeader
 	mode       bodyMode
@@ -320,17 +319,9 @@ func (r *response) finish() (keep bool) {
 		r.need()
 		r.out = append(appendTrailer(r.out, r.header, r.trailer), "\r\n"...)
 	}
-	err := r.sendLast()
+	err := r.send()
 	r.release()
 	return r.keep && err == nil
-}
-
-// sendLast is send for what is left at the end. If the next request is awaited then, that wait sends it. r.mu is held.
-func (r *response) sendLast() error {
-	if b := &r.owner.reader; r.keep && r.awaited && len(r.out) > 0 && len(r.out) <= recordBytes && b.asks() {
-		return b.asker.Ask(r.send)
-	}
-	return r.send()
 }
 
 // endUndeclared ends a body that is wholly pending: with its length, or chunked if trailers follow.

@@ -112,7 +112,6 @@ func (c *connection) ended(err error) error {
 	c.watch.stop()
 	c.reader.discard()
 	if !c.hijacked {
-		c.reader.flush()
 		c.conn.Close() //nolint:errcheck // it is at its end either way
 	}
 	return served(err, c.ctx.Err() != nil)

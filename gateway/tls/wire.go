@@ -44,17 +44,13 @@ type Wire struct {
 	left int // of the record that begins at or before r
 	err  error
 
-	take     func(fd uintptr) bool // made once, as are those below
-	probe    func(fd uintptr)
-	put      func(fd uintptr) bool
-	putOnce  func(fd uintptr)
-	exchange func(fd uintptr) bool
+	take    func(fd uintptr) bool // made once, as are those below
+	probe   func(fd uintptr)
+	put     func(fd uintptr) bool
+	putOnce func(fd uintptr)
 
-	asking   bool // what is gathered is for the next Read to send; the reading goroutine's
 	gather   sync.Mutex
-	lent     *[]byte // not nil while what is written is kept
-	gathered []byte  // that, in lent
-	spilled  bool    // some of it had no room, and was sent
+	gathered *[]byte // not nil while Gather runs: what was written meanwhile, of a lent buffer
 	sending  []byte  // what send has not written yet
 	tried    bool    // to write it
 	errSend  error
@@ -73,7 +69,6 @@ func NewWire(conn *net.TCPConn, buffers *WireBuffers, records bool, first []byte
 	w.probe = func(fd uintptr) { w.fromSocket(fd) }
 	w.put = w.toSocket
 	w.putOnce = func(fd uintptr) { w.toSocket(fd) }
-	w.exchange = w.askSocket
 	if len(first) > 0 {
 		w.buf, w.w = &first, len(first)
 		w.count(in, len(first))
@@ -123,31 +118,7 @@ func (w *Wire) header() bool {
 // fill reads once from the socket, behind what is buffered. It blocks as a Read of the connection would.
 func (w *Wire) fill() error {
 	w.makeRoom()
-	if err := w.raw.Read(w.try()); err != nil || w.asking {
-		return w.flushFirst(err)
-	}
-	return w.err
-}
-
-// try is what tries to read, and sends what Ask kept before.
-func (w *Wire) try() func(fd uintptr) bool {
-	if w.asking {
-		return w.exchange
-	}
-	return w.take
-}
-
-// flushFirst is what a try to read has come to that ended with err, or for which the socket had no room.
-func (w *Wire) flushFirst(err error) error {
-	if w.asking {
-		if errSend := w.Flush(); errSend != nil {
-			return errSend
-		}
-		if err == nil {
-			err = w.raw.Read(w.take)
-		}
-	}
-	if err != nil {
+	if err := w.raw.Read(w.take); err != nil {
 		return err
 	}
 	return w.err
@@ -222,10 +193,10 @@ func (w *Wire) release() {
 // have returned.
 func (w *Wire) Await() error {
 	if w.r < w.w {
-		return w.Flush()
+		return nil
 	}
-	if err := w.raw.Read(w.try()); err != nil || w.asking { // not fill, which makes room: less is on the stack while it waits
-		return w.flushFirst(err)
+	if err := w.raw.Read(w.take); err != nil { // there is no buffer now, as fill may have: less is on the stack while it waits
+		return err
 	}
 	return w.err
 }
@@ -266,7 +237,7 @@ func (w *Wire) AwaitWhole() error {
 // Quiet reports whether the peer has said nothing, not even that it is at its end, beyond what was read. It does not block.
 // It must not be called while a Read is under way.
 func (w *Wire) Quiet() bool {
-	if w.r != w.w || w.left > 0 || w.asking {
+	if w.r != w.w || w.left > 0 {
 		return false
 	}
 	w.err = nil
@@ -276,117 +247,50 @@ func (w *Wire) Quiet() bool {
 	return w.err == nil && w.r == w.w
 }
 
-// Write writes p to the socket, or keeps it for the end of a Gather that is under way, or the Read after an Ask. See [net.Conn].
+// Write writes p to the socket, or keeps it for the end of a Gather that is under way. See [net.Conn].
 func (w *Wire) Write(p []byte) (int, error) {
 	w.gather.Lock()
 	defer w.gather.Unlock()
-	if w.lent == nil {
+	if w.gathered == nil {
 		return w.send(p)
 	}
-	if len(w.gathered)+len(p) > cap(w.gathered) {
-		w.spilled = true
+	if len(*w.gathered)+len(p) > cap(*w.gathered) {
 		if err := w.sendGathered(); err != nil {
 			return 0, err
 		}
 	}
-	if len(p) > cap(w.gathered) {
+	if len(p) > cap(*w.gathered) {
 		return w.send(p)
 	}
-	w.gathered = append(w.gathered, p...)
+	*w.gathered = append(*w.gathered, p...)
 	return len(p), nil
 }
 
 // Gather writes what write does in as few system calls as the buffer allows: crypto/tls makes one for each record otherwise.
 // It blocks as Write does. The error is write's, else that of the socket, after which the connection is of no use.
 func (w *Wire) Gather(write func() error) error {
-	w.keep()
-	err := write()
-	if errSend := w.sendKept(); err == nil {
-		err = errSend
-	}
-	return err
-}
-
-// Ask keeps what write writes for the next Read or Await, which sends it and then waits, without a look before: an answer cannot be there
-// yet. It is for the goroutine that reads, if that does so next, and has read all that crypto/tls holds; else Flush sends it. What goes
-// wrong with the socket is for the Read to tell. The error is write's.
-func (w *Wire) Ask(write func() error) error {
-	if w.asking {
-		if err := w.Flush(); err != nil {
-			return err
-		}
-	}
-	w.keep()
-	if err := write(); err != nil {
-		return errors.Join(err, w.sendKept())
-	}
+	buf := w.buffers.get()
+	defer w.buffers.pool.Put(buf)
+	kept := (*buf)[:0]
 	w.gather.Lock()
-	w.asking = !w.spilled
+	w.gathered = &kept
 	w.gather.Unlock()
-	if w.asking {
-		return nil
-	}
-	return w.sendKept() // what was sent may have an answer already
-}
-
-// Flush sends what Ask kept, if no Read has. It blocks as Write does, and is for the goroutine that reads.
-func (w *Wire) Flush() error {
-	if !w.asking {
-		return nil
-	}
-	w.asking = false
-	return w.sendKept()
-}
-
-// keep has what is written kept from now on.
-func (w *Wire) keep() {
+	err := write()
 	w.gather.Lock()
 	defer w.gather.Unlock()
-	w.lent, w.spilled = w.buffers.get(), false
-	w.gathered = (*w.lent)[:0]
-}
-
-// sendKept ends that, and sends it.
-func (w *Wire) sendKept() error {
-	w.gather.Lock()
-	defer w.gather.Unlock()
-	defer w.endKeep()
-	return w.sendGathered()
-}
-
-// endKeep gives back what keep took. The caller holds the lock.
-func (w *Wire) endKeep() {
-	w.buffers.pool.Put(w.lent)
-	w.lent, w.gathered = nil, nil
+	errSend := w.sendGathered()
+	w.gathered = nil
+	if err != nil {
+		return err
+	}
+	return errSend
 }
 
 // sendGathered writes what is kept to the socket. The caller holds the lock.
 func (w *Wire) sendGathered() error {
-	_, err := w.send(w.gathered)
-	w.gathered = w.gathered[:0]
+	_, err := w.send(*w.gathered)
+	*w.gathered = (*w.gathered)[:0]
 	return err
-}
-
-// askSocket sends what Ask kept, at its first try, and reads at those that follow. The runtime forgets, before the first, that the socket
-// was ready, and is told anew of whatever comes from then on. It reports true if there is something to be told, or more to be sent.
-func (w *Wire) askSocket(fd uintptr) bool {
-	if !w.asking {
-		return w.take(fd)
-	}
-	w.gather.Lock()
-	defer w.gather.Unlock()
-	w.sending, w.errSend = w.gathered, nil
-	whole := w.toSocket(fd)
-	w.count(w.out, len(w.gathered)-len(w.sending))
-	w.gathered = w.sending
-	w.sending = nil
-	if !whole {
-		return true
-	}
-	w.asking = false
-	w.endKeep()
-	w.err = w.errSend
-	return w.err != nil
 }
 
 // send writes p to the socket. The caller holds the lock. A write deadline bounds the waiting for room alone: one that has passed may be
