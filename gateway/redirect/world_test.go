@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -304,13 +305,15 @@ func (s *stage) listenTCP(at netip.AddrPort) *net.TCPListener {
 
 // catcher keeps every frame that an interface receives.
 type catcher struct {
-	mu   sync.Mutex
-	seen [][]byte
+	mu     sync.Mutex
+	socket syscall.RawConn
+	buf    []byte
+	seen   [][]byte
 }
 
 func newCatcher(t testing.TB, ns *os.File, name string) *catcher {
 	t.Helper()
-	c := &catcher{}
+	c := &catcher{buf: make([]byte, 1<<16)}
 	var file *os.File
 	must(t, inNetns(ns, func() error {
 		dev, err := netlink.LinkByName(name)
@@ -325,26 +328,41 @@ func newCatcher(t testing.TB, ns *os.File, name string) *catcher {
 		file = os.NewFile(uintptr(fd), "packet socket")
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: dev.Attrs().Index})
 	}))
+	var err error
+	c.socket, err = file.SyscallConn()
+	must(t, err)
 	var reading sync.WaitGroup
 	reading.Go(func() {
-		buf := make([]byte, 1<<16)
-		for {
-			n, err := file.Read(buf)
-			if err != nil {
-				return
-			}
+		_ = c.socket.Read(func(fd uintptr) bool { // until the file is closed
 			c.mu.Lock()
-			c.seen = append(c.seen, append([]byte(nil), buf[:n]...))
-			c.mu.Unlock()
-		}
+			defer c.mu.Unlock()
+			c.take(fd)
+			return false
+		})
 	})
 	t.Cleanup(func() { file.Close(); reading.Wait() })
 	return c
 }
 
+// take takes what the socket holds. c.mu is held.
+func (c *catcher) take(fd uintptr) {
+	for {
+		n, err := unix.Read(int(fd), c.buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		c.seen = append(c.seen, append([]byte(nil), c.buf[:n]...))
+	}
+}
+
+// frames are those until now, whether or not the reader has come to them.
 func (c *catcher) frames() [][]byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	_ = c.socket.Control(c.take) // the file may be closed
 	return append([][]byte(nil), c.seen...)
 }
 
@@ -371,9 +389,11 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// forget forgets them.
 func (c *catcher) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	_ = c.socket.Control(c.take) // the file may be closed
 	c.seen = nil
 }
 
