@@ -1,7 +1,6 @@
 package inject
 
 import (
-	"crypto/subtle"
 	"fmt"
 	"log/slog"
 )
@@ -30,7 +29,7 @@ func NewSecret(value string) Secret {
 }
 
 // Reveal returns the value itself. It is to be called where the bytes are put
-// on the wire, and nowhere else.
+// on the wire, or compared with others of the host's, and nowhere else.
 func (s Secret) Reveal() string {
 	if s.reveal == nil {
 		return ""
@@ -40,12 +39,6 @@ func (s Secret) Reveal() string {
 
 // IsZero tells whether the Secret is empty.
 func (s Secret) IsZero() bool { return s.reveal == nil }
-
-// Equal tells whether both hold the same value, in time that depends on
-// nothing but the lengths.
-func (s Secret) Equal(o Secret) bool {
-	return subtle.ConstantTimeCompare([]byte(s.Reveal()), []byte(o.Reveal())) == 1
-}
 
 // String returns the placeholder.
 func (s Secret) String() string { return redacted }

@@ -70,14 +70,11 @@ func TestSecretNeverShows(t *testing.T) {
 	}
 }
 
-func TestSecretZeroAndEqual(t *testing.T) {
+func TestSecretZero(t *testing.T) {
 	if !(Secret{}).IsZero() || !NewSecret("").IsZero() || NewSecret("x").IsZero() || (Secret{}).Reveal() != "" {
 		t.Error("IsZero")
 	}
 	if (Secret{}).String() != redacted {
 		t.Error("the zero secret shows that it is empty")
-	}
-	if !NewSecret("ab").Equal(NewSecret("ab")) || NewSecret("ab").Equal(NewSecret("ac")) || NewSecret("ab").Equal(Secret{}) {
-		t.Error("Equal")
 	}
 }

@@ -389,10 +389,11 @@ func (t *fastTable) expire() error {
 	soonest := uint64(0)
 	for at, here := range t.pins {
 		for k, p := range here {
-			if p.Expires > now {
-				live[at.destination(k)] = p.Expires
+			if p.Expires <= now {
+				continue
 			}
-			if p.Expires > now && (soonest == 0 || p.Expires < soonest) {
+			live[at.destination(k)] = p.Expires
+			if soonest == 0 || p.Expires < soonest {
 				soonest = p.Expires
 			}
 		}
