@@ -187,7 +187,7 @@ func (x *exchange) pump(guest guestEnd, fromGuest io.Reader, up io.ReadWriteClos
 	outward, inward := x.pumps(t, fromGuest, up, &down)
 	ends, over := make(chan error, 2), make(chan struct{})
 	go func() {
-		ends <- inward.run(nil)
+		ends <- t.fault(inward.run(nil))
 		if !t.toGuest.isClosed() || t.bothClosed() {
 			guest.Close()
 		} else {
@@ -196,7 +196,7 @@ func (x *exchange) pump(guest guestEnd, fromGuest io.Reader, up io.ReadWriteClos
 		close(over)
 	}()
 	err := outward.run(t.alive)
-	ends <- err // before anything is closed, which would end the other direction with an error of its own
+	ends <- t.fault(err) // before anything is closed, which would end the other direction with an error of its own
 	x.refusedMessage(err, t.toGuest)
 	if t.bothClosed() {
 		guest.Close()
@@ -209,9 +209,6 @@ func (x *exchange) pump(guest guestEnd, fromGuest io.Reader, up io.ReadWriteClos
 	first = <-ends
 	<-over
 	x.rec.BytesDown += down.Load()
-	if errors.Is(first, io.EOF) {
-		first = nil
-	}
 	return t.toGuest.isClosed(), first
 }
 
@@ -278,6 +275,15 @@ type tunnelEnds struct {
 
 // bothClosed reports whether close frames went both ways, after which nothing follows (RFC 6455 section 7.1.1).
 func (t *tunnelEnds) bothClosed() bool { return t.toGuest.isClosed() && t.toUp.isClosed() }
+
+// fault returns what was wrong with the end err of a direction: nil for an end of the stream between messages, and for any once
+// close frames went both ways, since a side that has its close frame may leave in whatever way it likes, such as by a reset.
+func (t *tunnelEnds) fault(err error) error {
+	if errors.Is(err, io.EOF) || t.bothClosed() {
+		return nil
+	}
+	return err
+}
 
 // alive gives the guest time for its next frame, unless the connection is closing and its deadline set.
 func (t *tunnelEnds) alive() error {

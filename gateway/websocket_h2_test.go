@@ -276,6 +276,42 @@ func TestStreamStalls(t *testing.T) {
 	}
 }
 
+// TestStreamResetAfterClose has a guest answer the close frame of a stop by a reset, before the origin has answered its own: the
+// WebSocket ended in order.
+func TestStreamResetAfterClose(t *testing.T) {
+	over := make(chan struct{})
+	defer close(over)
+	s := newStage(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		if c, err := websocket.Accept(w, r, nil); err == nil {
+			<-over // without reading, so that no close is answered
+			c.CloseNow()
+		}
+	})
+	f := s.newFrames(t)
+	s.connectHead(t, f, "/ws", false)
+	if got := f.answered(); got != "200" {
+		t.Fatalf("got %s", got)
+	}
+	done := s.stopping(soon(t), t)
+	for told := false; !told; {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatalf("%v; want a close frame", err)
+		}
+		data, ok := frame.(*http2.DataFrame)
+		told = ok && strings.Contains(string(data.Data()), "gatewayd stops")
+	}
+	if err := f.WriteRSTStream(f.id-2, http2.ErrCodeCancel); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if r := s.request(t, func(r Record) bool { return r.Path == "/ws" }); r.Status != http.StatusOK || r.Error != "" {
+		t.Errorf("record %+v; want an end in order", r)
+	}
+}
+
 // TestStreamIsRevoked has a new plan that denies an open WebSocket's path.
 func TestStreamIsRevoked(t *testing.T) {
 	overBoth(t, func(t *testing.T, streams bool) {
