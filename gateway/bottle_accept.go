@@ -37,6 +37,7 @@ func (b *bottle) accept(l net.Listener) {
 		b.log.Warn("accept failed; trying again", slog.Any("error", err))
 		select {
 		case <-b.taking.Done():
+			return
 		case <-time.After(b.g.waits.AcceptRetry):
 		}
 	}
