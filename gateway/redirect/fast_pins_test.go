@@ -126,7 +126,9 @@ func TestLeavesByTheUplink(t *testing.T) {
 		}
 	}
 	blocked := netip.MustParseAddr("93.184.216.35")
-	must(t, netlink.RouteAdd(&netlink.Route{Dst: netlink.NewIPNet(blocked.AsSlice()), Type: unix.RTN_BLACKHOLE}))
+	hole := &netlink.Route{Dst: netlink.NewIPNet(blocked.AsSlice()), Type: unix.RTN_BLACKHOLE}
+	must(t, netlink.RouteAdd(hole))
+	defer func() { must(t, netlink.RouteDel(hole)) }()
 	if s.r.routes.leavesBy(blocked, up) {
 		t.Error("an address leaves that has no way")
 	}
