@@ -181,6 +181,9 @@ func (x *exchange) copyBody(resp *http.Response, body *responseBody) error {
 		defer d.end()
 	}
 	pool := x.s.engine.pieces // a guest that takes nothing of many answers has no more than that of each here
+	if come(resp) > pool.size {
+		pool = x.s.engine.bodies // but what has come is here already
+	}
 	buf := pool.get()
 	defer func() { pool.put(buf) }()
 	left := resp.ContentLength
@@ -253,6 +256,14 @@ func wholeBuffered(resp *http.Response) bool {
 func buffered(resp *http.Response) int {
 	if b, ok := resp.Body.(interface{ Buffered() int }); ok {
 		return b.Buffered()
+	}
+	return 0
+}
+
+// come returns about how much has come of a response's body that is held beneath it, as far as that can be told.
+func come(resp *http.Response) int {
+	if b, ok := resp.Body.(interface{ Come() int }); ok {
+		return b.Come()
 	}
 	return 0
 }

@@ -166,7 +166,7 @@ func (p *pieces) SetReadDeadline(time.Time) error { return nil }
 // TestBodyNear shows when a body is taken to be there: whole, small, of known length, and not waited for with 100 Continue.
 func TestBodyNear(t *testing.T) {
 	lim := Limits{}.withDefaults()
-	long := strings.Repeat("b", requestBuffer-1)
+	long := strings.Repeat("b", recordBuffer-1)
 	for _, tt := range []struct {
 		name   string
 		come   []string // what has come, the first of it in the buffer
@@ -185,14 +185,14 @@ func TestBodyNear(t *testing.T) {
 		{"in pieces", []string{"heada", "b", "cGET"}, nil, 4, framing{length: 3}, false, true},
 		{"a part in pieces", []string{"heada", "b"}, nil, 4, framing{length: 3}, false, false},
 		{"waited for behind the head", []string{"head", "abc"}, nil, 4, framing{length: 3}, true, false},
-		{"as much as the buffer holds", []string{"head", "a" + long}, nil, 4, framing{length: requestBuffer}, false, true},
-		{"more than that", []string{"head", "a" + long, "b"}, nil, 4, framing{length: requestBuffer + 1}, false, false},
+		{"as much as the buffer holds", []string{"head", "a" + long}, nil, 4, framing{length: recordBuffer}, false, true},
+		{"more than that", []string{"head", "a" + long, "b"}, nil, 4, framing{length: recordBuffer + 1}, false, false},
 		{"a moment later", []string{"head"}, []string{"a", "bcGET"}, 4, framing{length: 3}, false, true},
 		{"a part a moment later", []string{"head"}, []string{"a", "b"}, 4, framing{length: 3}, false, false},
 	} {
 		all := strings.Join(append(tt.come, tt.late...), "")[tt.head:]
 		conn := &pieces{come: tt.come, late: tt.late}
-		r := &reader{conn: conn, whole: conn, pool: &buffers{size: requestBuffer}}
+		r := &reader{conn: conn, whole: conn, pool: &buffers{size: recordBuffer}}
 		if err := r.fill(); err != nil {
 			t.Fatal(err)
 		}
@@ -217,7 +217,7 @@ func TestBodyNear(t *testing.T) {
 func TestBodyNearBreaksOff(t *testing.T) {
 	lim := Limits{}.withDefaults()
 	conn := &pieces{come: []string{"head", ""}} // there is something to read, and reading it fails
-	r := &reader{conn: conn, whole: conn, pool: &buffers{size: requestBuffer}}
+	r := &reader{conn: conn, whole: conn, pool: &buffers{size: recordBuffer}}
 	if err := r.fill(); err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,11 @@ package http1
 import "sync"
 
 const (
-	// readBuffer holds nearly every head whole. A larger head takes one of Limits.HeadBytes. Reads of at least as much go past the
-	// buffer.
+	// readBuffer is the size of a read from which on it goes past a connection's buffer.
 	readBuffer = 4 << 10
-	// requestBuffer is readBuffer of the server's side: a TLS record's content, so that a small request is whole at once.
-	requestBuffer = 16 << 10
+	// recordBuffer is what a connection is read into: a TLS record's content, so that a small message is whole at once, and of a larger
+	// one crypto/tls holds nothing back.
+	recordBuffer = 16 << 10
 	// writeBuffer is one TLS record's content (RFC 8446 section 5.1), so that a full buffer leaves as one record and one
 	// write.
 	writeBuffer = 16 << 10

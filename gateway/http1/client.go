@@ -67,7 +67,7 @@ type Client struct {
 func NewClient(lim ClientLimits) *Client {
 	return &Client{
 		lim: lim.withDefaults(), body: Limits{}.withDefaults(),
-		reads: buffers{size: readBuffer}, writes: buffers{size: writeBuffer},
+		reads: buffers{size: recordBuffer}, writes: buffers{size: writeBuffer},
 	}
 }
 
@@ -132,8 +132,8 @@ type ClientConn struct {
 }
 
 // NewConn returns the client's half of conn, over which nothing was said yet, for good. raw is closed, from any goroutine, to
-// end an exchange; it may be conn itself. If it has a method Whole() bool, that tells whether a read of conn has all that it
-// needs, and a body's pieces are read together as far as they are there. release is called when an exchange is over, by the goroutine that ended it; if
+// end an exchange; it may be conn itself. If it has methods Whole() bool and Buffered() int, they tell whether a read of conn
+// has all that it needs, and how much is there; then a body's pieces are read together as far as they are there. release is called when an exchange is over, by the goroutine that ended it; if
 // the connection cannot be used again, it has been closed.
 func (c *Client) NewConn(conn net.Conn, raw io.Closer, release func(reusable bool)) *ClientConn {
 	cc := &ClientConn{client: c, conn: conn, raw: raw, reader: newReader(conn, &c.reads), release: release}
@@ -142,8 +142,11 @@ func (c *Client) NewConn(conn net.Conn, raw io.Closer, release func(reusable boo
 }
 
 // ahead is a transport that can tell whether another piece, such as a TLS record, has come whole, so that a read does not
-// block.
-type ahead interface{ Whole() bool }
+// block, and how many bytes have come.
+type ahead interface {
+	Whole() bool
+	Buffered() int
+}
 
 // Close ends the connection. It may be called from any goroutine, and during an exchange, which then fails.
 func (c *ClientConn) Close() {

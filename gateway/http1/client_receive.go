@@ -164,6 +164,15 @@ func (b *responseBody) Buffered() int {
 	return b.c.reader.buffered()
 }
 
+// Come returns about how many bytes have come of the body and of what follows it, with their framing and TLS's, that were not read.
+func (b *responseBody) Come() int {
+	n := b.Buffered()
+	if b.c != nil && b.c.ahead != nil {
+		n += b.c.ahead.Buffered()
+	}
+	return n
+}
+
 // next reads at most len(p) bytes and says whether they were the last.
 func (b *responseBody) next(p []byte) (n int, ended bool, err error) {
 	switch {
@@ -199,10 +208,11 @@ func (b *responseBody) data(p []byte) (n int, err error) {
 // bulkPiece is the size of a read from which on a body is taken for bulk, in which a piece may wait for the next one.
 const bulkPiece = 8 << 10
 
-// gather reads what has come whole behind a large piece of n bytes. Small ones, such as events, go on at once: what comes
-// behind them may be a record of TLS's own, behind which a read would wait.
+// gather reads what has come whole behind a large piece of n bytes, as long as there is room for much of it or p takes all that is left.
+// Small pieces, such as events, go on at once: what comes behind them may be a record of TLS's own, behind which a read would wait.
 func (b *responseBody) gather(p []byte, n int, err error) (int, error) {
-	for last := n; err == nil && last >= bulkPiece && len(p)-n >= readBuffer; n += last {
+	ends := int64(len(p)) == b.left
+	for last := n; err == nil && last >= bulkPiece && (len(p)-n >= readBuffer || ends && n < len(p)); n += last {
 		if b.c.ahead == nil || b.c.reader.buffered() > 0 || !b.c.ahead.Whole() {
 			break
 		}

@@ -210,32 +210,53 @@ func (r *response) emit(p []byte) (int, error) {
 	}
 	r.written += int64(len(p))
 	if r.mode != modeChunked {
-		r.push(p)
+		r.push("", p, "")
 		return len(p), r.err
 	}
-	var size [18]byte
-	line := append(strconv.AppendInt(size[:0], int64(len(p)), 16), "\r\n"...)
-	r.push(line)
-	r.push(p)
-	r.push([]byte("\r\n"))
+	r.push(strconv.FormatInt(int64(len(p)), 16)+"\r\n", p, "\r\n")
 	return len(p), r.err
 }
 
-// push appends p to the buffer and writes whenever that is full. What would fill an empty buffer is written as it is. r.mu is
-// held.
-func (r *response) push(p []byte) {
-	for len(p) > 0 && r.err == nil {
-		if len(r.out) == 0 && len(p) >= writeBuffer {
-			r.write(p)
-			return
+// push appends a piece of the body to the buffer, between what frames it. If there is no room for all of that, it is written with what
+// is in the buffer, in one system call where the connection can. r.mu is held.
+func (r *response) push(before string, p []byte, behind string) {
+	r.need()
+	if len(r.out)+len(before)+len(p)+len(behind) < writeBuffer {
+		r.out = append(append(append(r.out, before...), p...), behind...)
+		return
+	}
+	if !r.inTime() {
+		return
+	}
+	r.err = gather(r.conn, func() error {
+		r.out = append(r.out, before...)
+		if err := r.pour(p); err != nil {
+			return err
 		}
-		r.need()
+		r.out = append(r.out, behind...)
+		return write(r.conn, r.out)
+	})
+	r.out = r.out[:0]
+}
+
+// pour appends p to the buffer and writes whenever that is full. What would fill it again is written as it is. r.mu is held.
+func (r *response) pour(p []byte) error {
+	if len(r.out) > 0 {
 		n := min(len(p), max(writeBuffer-len(r.out), 0))
-		r.out = append(r.out, p[:n]...)
-		if p = p[n:]; len(r.out) >= writeBuffer {
-			_ = r.send() // kept in r.err
+		r.out, p = append(r.out, p[:n]...), p[n:]
+		if len(r.out) < writeBuffer {
+			return nil
+		}
+		if err := write(r.conn, r.out); err != nil {
+			return err
 		}
 	}
+	whole := len(p) - len(p)%writeBuffer
+	r.out = append(r.out[:0], p[whole:]...)
+	if whole == 0 {
+		return nil
+	}
+	return write(r.conn, p[:whole])
 }
 
 // need makes sure that there is a buffer. r.mu is held.
@@ -248,25 +269,24 @@ func (r *response) need() {
 
 // send writes the buffer to the connection. r.mu is held.
 func (r *response) send() error {
-	if len(r.out) > 0 {
-		r.write(r.out)
+	if len(r.out) > 0 && r.inTime() {
+		r.err = writeAll(r.conn, r.out)
 	}
 	r.out = r.out[:0]
 	return r.err
 }
 
-// write writes p to the connection, unless a write has failed before. r.mu is held.
-func (r *response) write(p []byte) {
+// inTime gives the next write its time, and reports whether there is to be one: none has failed. r.mu is held.
+func (r *response) inTime() bool {
 	if r.err != nil {
-		return
+		return false
 	}
-	if by, due := Deadline(r.owner.writeBy, r.lim.Write); due {
-		if r.err = r.conn.SetWriteDeadline(by); r.err != nil {
-			return
-		}
+	by, due := Deadline(r.owner.writeBy, r.lim.Write)
+	if due {
 		r.owner.writeBy = by
+		r.err = r.conn.SetWriteDeadline(by)
 	}
-	r.err = writeAll(r.conn, p)
+	return r.err == nil
 }
 
 // release gives the buffer back. r.mu is held, and the buffer is empty or of no more use.
@@ -315,9 +335,8 @@ func (r *response) finish() (keep bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.mode == modeChunked {
-		r.push([]byte("0\r\n"))
 		r.need()
-		r.out = append(appendTrailer(r.out, r.header, r.trailer), "\r\n"...)
+		r.out = append(appendTrailer(append(r.out, "0\r\n"...), r.header, r.trailer), "\r\n"...)
 	}
 	err := r.send()
 	r.release()

@@ -46,7 +46,7 @@ type Server struct {
 // start sets up what the fields imply.
 func (s *Server) start() {
 	s.limits = s.Limits.withDefaults()
-	s.reads.size = requestBuffer
+	s.reads.size = recordBuffer
 	s.writes.size = writeBuffer
 }
 

@@ -213,6 +213,9 @@ func (w *Wire) Whole() bool {
 	return have >= recordHeaderSize && have >= recordHeaderSize+int(binary.BigEndian.Uint16((*w.buf)[w.r+3:]))
 }
 
+// Buffered returns how many bytes have come that were not read.
+func (w *Wire) Buffered() int { return w.w - w.r }
+
 // Ready is Whole, but takes what has come meanwhile into account. It does not block. It must not be called while a Read is under
 // way. What goes wrong is for the next Read to tell.
 func (w *Wire) Ready() bool {
