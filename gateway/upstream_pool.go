@@ -36,7 +36,6 @@ type upstreamConn struct {
 	http   *http1.ClientConn
 	wire   *gwtls.Wire
 	remote netip.AddrPort
-	used   bool      // it has carried an exchange
 	since  time.Time // unused since then
 }
 
@@ -49,9 +48,12 @@ func (p *upstreamPool) roundTrip(req *http.Request, on observer) (*http.Response
 			return nil, err
 		}
 		on.connected(c.remote)
-		again := c.used
-		c.used = true
+		again := c.http.Used()
 		resp, err := c.http.RoundTrip(req.Context(), out)
+		if errors.Is(err, http1.ErrStale) && req.Context().Err() == nil {
+			on.connected(netip.AddrPort{})
+			continue
+		}
 		if err == nil || !again || !repeatable(out) || !lost(err) || req.Context().Err() != nil {
 			return resp, err
 		}
@@ -103,8 +105,7 @@ func target(u *url.URL) string {
 	return path
 }
 
-// take returns a connection for one exchange: an idle one that the server has not closed, else a new one. It waits while the
-// bottle has as many as it may.
+// take returns a connection for one exchange: an idle one, else a new one. It waits while the bottle has as many as it may.
 func (p *upstreamPool) take(ctx context.Context) (*upstreamConn, error) {
 	var until time.Time
 	for {
@@ -112,11 +113,8 @@ func (p *upstreamPool) take(ctx context.Context) (*upstreamConn, error) {
 		switch {
 		case err != nil:
 			return nil, err
-		case c != nil && c.wire.Quiet():
-			return c, nil
 		case c != nil:
-			p.u.closeConn(c)
-			continue
+			return c, nil
 		case wait == nil:
 			return p.make(ctx)
 		}
@@ -213,14 +211,6 @@ func (u *upstream) wake() {
 		close(u.freed)
 		u.freed = make(chan struct{})
 	}
-}
-
-// closeConn closes a connection that nobody uses.
-func (u *upstream) closeConn(c *upstreamConn) {
-	c.http.Close()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.uncount(c.pool)
 }
 
 // make makes the connection that try made room for.

@@ -114,11 +114,15 @@ type ClientConn struct {
 	conn   net.Conn
 	raw    io.Closer // what aborting closes: the transport beneath, which does not wait for a peer
 	ahead  ahead     // raw, if it can tell
+	asker  asker     // raw, if it can look and wait
 	reader reader
 	// release is called when an exchange is over, once for each; reusable says that the connection can take another one.
 	release func(reusable bool)
 
-	writeBy time.Time // the write deadline that is set
+	used    bool         // it has carried an exchange
+	asked   *Request     // without a body, to be sent
+	say     func() error // sends it; made once
+	writeBy time.Time    // the write deadline that is set
 	aborted atomic.Bool
 
 	waiting  sync.Mutex // guards the two below: the wait for the head begins when the request was sent, by whoever sent it
@@ -138,6 +142,8 @@ type ClientConn struct {
 func (c *Client) NewConn(conn net.Conn, raw io.Closer, release func(reusable bool)) *ClientConn {
 	cc := &ClientConn{client: c, conn: conn, raw: raw, reader: newReader(conn, &c.reads), release: release}
 	cc.ahead, _ = raw.(ahead)
+	cc.asker, _ = raw.(asker)
+	cc.say = cc.sayAsked
 	return cc
 }
 
@@ -147,6 +153,20 @@ type ahead interface {
 	Whole() bool
 	Buffered() int
 }
+
+// asker is a transport that can tell whether the peer has said nothing that was not read (Quiet), and that can look for that, call say
+// and wait for an answer in one (Ask): asked reports whether it called say.
+type asker interface {
+	Quiet() bool
+	Ask(say func() error) (asked bool, err error)
+}
+
+// ErrStale says that nothing was sent: the server has closed the connection since its last exchange, or has said something that was not
+// asked for. The request may be sent on another connection.
+var ErrStale = errors.New("connection is of no use any more")
+
+// Used reports whether the connection has carried an exchange.
+func (c *ClientConn) Used() bool { return c.used }
 
 // Close ends the connection. It may be called from any goroutine, and during an exchange, which then fails.
 func (c *ClientConn) Close() {
@@ -158,7 +178,7 @@ func (c *ClientConn) Close() {
 // or closed, which the caller must do; then, or before an error is returned, release is called. ctx ends the exchange, even
 // while the body is read. A 101 response has an [io.ReadWriteCloser] as its body, and the connection is that one's.
 //
-// Errors are *[LostError], *[ProtocolError] for a response that breaks the protocol, ErrAborted, or the connection's.
+// Errors are [ErrStale], *[LostError], *[ProtocolError] for a response that breaks the protocol, ErrAborted, or the connection's.
 func (c *ClientConn) RoundTrip(ctx context.Context, req *Request) (*http.Response, error) {
 	c.endWith(ctx)
 	c.answered = false
@@ -205,24 +225,57 @@ func (c *ClientConn) letGo() (before bool) {
 	return before
 }
 
-// begin sends the request, or has its body sent while the response is awaited.
+// begin sends the request, or has its body sent while the response is awaited. A connection that was used before is looked at first.
 func (c *ClientConn) begin(req *Request) error {
+	again := c.used && c.asker != nil // a new server may say something at once, such as TLS's tickets
+	c.used = true
+	if req.Body == nil {
+		return c.ask(req, again)
+	}
+	if again && !c.asker.Quiet() {
+		return ErrStale
+	}
 	lent := c.client.writes.get()
 	head := appendRequestHead((*lent)[:0], req)
-	if req.Body != nil {
-		c.sending = newSending(hasToken(req.Header["Expect"], "100-continue"))
-		if req.Near && !c.sending.expects {
-			c.send(req, lent, head, c.sending)
-		} else {
-			go c.send(req, lent, head, c.sending)
-		}
-		return nil
+	c.sending = newSending(hasToken(req.Header["Expect"], "100-continue"))
+	if req.Near && !c.sending.expects {
+		c.send(req, lent, head, c.sending)
+	} else {
+		go c.send(req, lent, head, c.sending)
 	}
+	return nil
+}
+
+// ask sends a request without a body. Where again says so, it is the wait for the answer that looks and sends.
+func (c *ClientConn) ask(req *Request, again bool) error {
+	if err := c.awaitHead(); err != nil {
+		return err
+	}
+	c.asked = req
+	if !again {
+		return c.sayAsked()
+	}
+	asked, err := c.asker.Ask(c.say)
+	var lost *LostError
+	switch {
+	case !asked:
+		return ErrStale
+	case err == nil, isTimeout(err), errors.As(err, &lost):
+		return err
+	}
+	return &LostError{err}
+}
+
+// sayAsked writes the head that is the request to ask. It holds its buffer no longer.
+func (c *ClientConn) sayAsked() error {
+	lent := c.client.writes.get()
 	defer c.client.writes.put(lent)
+	head := appendRequestHead((*lent)[:0], c.asked)
+	c.asked = nil
 	if err := c.write(head); err != nil {
 		return &LostError{err}
 	}
-	return c.awaitHead()
+	return nil
 }
 
 // write writes p within its deadline.

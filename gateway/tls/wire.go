@@ -48,6 +48,8 @@ type Wire struct {
 	probe   func(fd uintptr)
 	put     func(fd uintptr) bool
 	putOnce func(fd uintptr)
+	ask     func(fd uintptr) bool
+	say     func() error // what Ask has not called yet
 
 	gather   sync.Mutex
 	gathered *[]byte // not nil while Gather runs: what was written meanwhile, of a lent buffer
@@ -69,6 +71,7 @@ func NewWire(conn *net.TCPConn, buffers *WireBuffers, records bool, first []byte
 	w.probe = func(fd uintptr) { w.fromSocket(fd) }
 	w.put = w.toSocket
 	w.putOnce = func(fd uintptr) { w.toSocket(fd) }
+	w.ask = w.askSocket
 	if len(first) > 0 {
 		w.buf, w.w = &first, len(first)
 		w.count(in, len(first))
@@ -248,6 +251,39 @@ func (w *Wire) Quiet() bool {
 		return false
 	}
 	return w.err == nil && w.r == w.w
+}
+
+// Ask calls say, which is to ask the peer for something, if the peer has said nothing beyond what was read, as Quiet tells it, and then
+// blocks until there is an answer to read, as Await does. asked reports whether say was called; if it was, err is its error, or what a
+// Read would have returned. It must not be called while a Read is under way, and say must not close the connection, which waits for
+// whoever reads.
+//
+// The look, what is sent and the wait are one read of the runtime's, which forgets when it begins that the socket was ready: what comes
+// after the look ends the wait, however soon.
+func (w *Wire) Ask(say func() error) (asked bool, err error) {
+	if w.r != w.w || w.left > 0 {
+		return false, nil
+	}
+	w.say = say
+	err = w.raw.Read(w.ask)
+	asked, w.say = w.say == nil, nil
+	if err == nil {
+		err = w.err
+	}
+	return asked, err
+}
+
+// askSocket is one try to read an answer. The first asks, if it finds nothing.
+func (w *Wire) askSocket(fd uintptr) bool {
+	if w.fromSocket(fd) {
+		return true
+	}
+	if say := w.say; say != nil {
+		w.say = nil
+		w.err = say()
+		return w.err != nil
+	}
+	return false
 }
 
 // Write writes p to the socket, or keeps it for the end of a Gather that is under way. See [net.Conn].
