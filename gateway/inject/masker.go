@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync"
 
 	"gatewayd/gateway/needle"
 )
@@ -164,38 +165,58 @@ func fill(b []byte) {
 // Reader returns a reader of r's bytes, masked. A Read returns as soon as
 // there is anything to let go, so that event streams stay live; it blocks as r
 // does. After an error of r other than io.EOF, what was held back is lost.
-func (m *Masker) Reader(r io.Reader) io.Reader { return &reader{r: r, stream: m.Stream()} }
+func (m *Masker) Reader(r io.Reader) io.Reader {
+	lent := readerMemories.Get().(*readerMemory)
+	lent.stream.Reset(m)
+	return &reader{r: r, lent: lent}
+}
 
 type reader struct {
-	r      io.Reader
-	stream *Stream
-	ready  []byte
-	err    error
-	buf    []byte
+	r     io.Reader
+	lent  *readerMemory // nil once a Read has returned err
+	ready []byte        // in it
+	err   error
 }
 
 // readSize is how much is asked of the source at a time, in bytes.
 const readSize = 16 << 10
 
+// readerMemory is the memory of a reader, which is another's after its end: a
+// message of a few bytes would cost as much as a long one otherwise.
+type readerMemory struct {
+	stream *Stream
+	buf    [readSize]byte
+}
+
+var readerMemories = sync.Pool{New: func() any { return &readerMemory{stream: new(Masker).Stream()} }}
+
 func (r *reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if r.buf == nil {
-		r.buf = make([]byte, readSize)
-	}
 	for len(r.ready) == 0 {
 		if r.err != nil {
+			r.giveBack()
 			return 0, r.err
 		}
 		var n int
-		n, r.err = r.r.Read(r.buf)
-		r.ready = r.stream.Push(r.buf[:n])
+		n, r.err = r.r.Read(r.lent.buf[:])
 		if errors.Is(r.err, io.EOF) {
-			r.ready = append(slices.Clone(r.ready), r.stream.Flush()...)
+			r.ready = r.lent.stream.End(r.lent.buf[:n])
+		} else {
+			r.ready = r.lent.stream.Push(r.lent.buf[:n])
 		}
 	}
 	n := copy(p, r.ready)
 	r.ready = r.ready[n:]
 	return n, nil
+}
+
+// giveBack gives the memory back, nothing of which is needed any more.
+func (r *reader) giveBack() {
+	if r.lent != nil {
+		r.lent.stream.Reset(nil)
+		readerMemories.Put(r.lent)
+		r.lent, r.ready = nil, nil
+	}
 }

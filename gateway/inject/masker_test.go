@@ -109,6 +109,32 @@ func TestMaskerReader(t *testing.T) {
 	}
 }
 
+// TestMaskerReadersAreApart reads messages one after the other that end within a secret or right behind one, each with another masker:
+// what one held back or hid is nothing to the next, which may have its memory.
+func TestMaskerReadersAreApart(t *testing.T) {
+	const real2 = "another-secret-9876543210"
+	first, second := NewMasker(NewSecret(real1)), NewMasker(NewSecret(real2))
+	hidden := func(secret string) string { return strings.Repeat("*", len(secret)) }
+	for range 100 {
+		for _, tt := range []struct {
+			m         *Masker
+			say, want string
+		}{
+			{first, "one " + real1[:10], "one " + real1[:10]},
+			{second, real1[10:] + real2, real1[10:] + hidden(real2)},
+			{first, real2 + real1, real2 + hidden(real1)},
+			{nil, real1, real1},
+			{first, real1[1:] + real1, real1[1:] + hidden(real1)},
+			{second, "", ""},
+		} {
+			got, err := io.ReadAll(tt.m.Reader(iotest.DataErrReader(strings.NewReader(tt.say))))
+			if err != nil || string(got) != tt.want {
+				t.Fatalf("%q, %v; want %q", got, err, tt.want)
+			}
+		}
+	}
+}
+
 // TestMaskerReaderIsLive reads an event before the next one is written.
 func TestMaskerReaderIsLive(t *testing.T) {
 	pr, pw := io.Pipe()
