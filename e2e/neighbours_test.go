@@ -53,6 +53,7 @@ var greedyWays = []greedyWay{
 	{"HTTP/2: SETTINGS", []string{"SETTINGS", greedyHost, "COUNT"}, 100, 0},
 	{"HTTP/2: CONTINUATION", []string{"CONTINUATION", greedyHost, "COUNT"}, 100, 0},
 	{"HTTP/2: header bombs", []string{"header bomb", greedyHost, "COUNT"}, 100, 0},
+	{"HTTP/2: requests that are left", []string{"left requests", greedyHost, "COUNT"}, 100, 0},
 	{"HTTP/2: tiny windows", []string{"tiny windows", greedyHost, "COUNT"}, 100, 0},
 }
 

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -81,8 +82,8 @@ type meter struct {
 	handshakes slots
 	h2         slots // connections
 	streams    slots // requests on them
-	frames     *rate.Limiter
-	resets     *rate.Limiter
+	frames     allowance
+	resets     allowance
 	rate       *rate.Limiter
 	denials    *rate.Limiter
 }
@@ -95,11 +96,23 @@ func newMeter(b Budget) *meter {
 		handshakes: make(slots, b.Handshakes),
 		h2:         make(slots, b.H2Connections),
 		streams:    make(slots, b.Streams),
-		frames:     rate.NewLimiter(rate.Limit(b.FramesPerSecond), b.FrameBurst),
-		resets:     rate.NewLimiter(rate.Limit(b.ResetsPerSecond), b.ResetBurst),
+		frames:     allowance{rate.NewLimiter(rate.Limit(b.FramesPerSecond), b.FrameBurst)},
+		resets:     allowance{rate.NewLimiter(rate.Limit(b.ResetsPerSecond), b.ResetBurst)},
 		rate:       rate.NewLimiter(rate.Limit(b.FlowsPerSecond), b.FlowBurst),
 		denials:    rate.NewLimiter(rate.Limit(b.DenialsPerSecond), b.DenialBurst),
 	}
+}
+
+// allowance is a rate that can be overdrawn, by as much as can be saved up: what was done is charged, and who did it waits.
+type allowance struct{ limiter *rate.Limiter }
+
+// charge takes n and returns how long it is until nothing is owed.
+func (a allowance) charge(n int) time.Duration {
+	now := time.Now()
+	if a.limiter.TokensAt(now) <= -float64(a.limiter.Burst()) {
+		n = 0
+	}
+	return a.limiter.ReserveN(now, n).DelayFrom(now)
 }
 
 // slots is a counting semaphore: as many holders at once as its capacity.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+	"golang.org/x/time/rate"
 
 	engine2 "gatewayd/gateway/http2"
 	"gatewayd/gateway/routes"
@@ -22,6 +23,9 @@ import (
 
 // floodGrowth is what a flood may leave behind of heap and stacks, with all that the test itself keeps.
 const floodGrowth = 8 << 20
+
+// floodSlow is how long a connection may wait for a budget that is used up. The budgets of these tests take longer to give anything.
+const floodSlow = 50 * time.Millisecond
 
 // floodWorld is a stage with small budgets and a second bottle, whose requests go on.
 type floodWorld struct {
@@ -167,6 +171,7 @@ func TestFloods(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newFloodWorld(t, Budget{FramesPerSecond: 1, FrameBurst: burst, ResetsPerSecond: 1, ResetBurst: burst})
+			w.g.engine.h2.Limits.Slow = floodSlow
 			w.fine(t)
 			before := inUse()
 			f := w.newFrames(t)
@@ -202,6 +207,7 @@ func TestFloods(t *testing.T) {
 // TestFloodBudgetIsTheBottles spreads resets over connections: the next one of the bottle ends at its first.
 func TestFloodBudgetIsTheBottles(t *testing.T) {
 	w := newFloodWorld(t, Budget{ResetsPerSecond: 1, ResetBurst: 4})
+	w.g.engine.h2.Limits.Slow = floodSlow
 	for range 8 {
 		f := w.newFrames(t)
 		if err := f.head(w, "/", false); err != nil {
@@ -228,6 +234,97 @@ func TestFloodBudgetIsTheBottles(t *testing.T) {
 		}
 	}
 	t.Error("eight resets on eight connections were let pass by a budget of four")
+}
+
+// TestRequestsThatAreLeft leaves a connection with more requests unfinished than may be reset: the next one of the bottle waits for what
+// they cost, before its first request.
+func TestRequestsThatAreLeft(t *testing.T) {
+	w := newFloodWorld(t, Budget{ResetsPerSecond: 1, ResetBurst: 4})
+	w.g.engine.h2.Limits.Slow = floodSlow
+	f := w.newFrames(t)
+	for range 8 {
+		if err := f.head(w, "/wait", true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for len(w.bottle("dev").meter.streams) < 8 {
+		w.fine(t) // until they are under way, or the test's deadline
+	}
+	f.conn.Close()
+	w.records.wait(t, func(r Record) bool { return r.Type == RecordFlow && r.Bottle == "dev" })
+	f = w.newFrames(t)
+	if err := f.head(w, "/", true); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := frame.(*http2.MetaHeadersFrame); ok {
+			t.Fatal("the next connection's request was served")
+		}
+		if g, ok := frame.(*http2.GoAwayFrame); ok {
+			if g.ErrCode != http2.ErrCodeEnhanceYourCalm {
+				t.Errorf("ended by %s", g.ErrCode)
+			}
+			break
+		}
+	}
+	w.fine(t)
+}
+
+// TestSlowedGuests goes beyond a budget that gives again soon: nothing ends, and all is done in the end.
+func TestSlowedGuests(t *testing.T) {
+	w := newFloodWorld(t, Budget{FramesPerSecond: 1000, FrameBurst: 4, ResetsPerSecond: 200, ResetBurst: 4})
+	c := w.client(t, true)
+	f := w.newFrames(t)
+	for i := range 100 {
+		if err := f.WritePing(false, [8]byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.head(w, "/wait", true); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.WriteRSTStream(f.id-2, http2.ErrCodeCancel); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if status, body := fetch(t, c, w.url("/"), nil); status != http.StatusOK || len(body) != 64<<10 {
+		t.Errorf("another connection of the bottle got %d with %d bytes", status, len(body))
+	}
+	for i := 0; i < 100; {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatalf("after %d pings: %v", i, err)
+		}
+		if p, ok := frame.(*http2.PingFrame); ok && p.IsAck() {
+			if p.Data[0] != byte(i) {
+				t.Fatalf("ping %d is answered in place of %d", p.Data[0], i)
+			}
+			i++
+		}
+	}
+	w.fine(t)
+}
+
+// TestAllowance overdraws one: who is charged waits for what is owed, and that is bounded.
+func TestAllowance(t *testing.T) {
+	a := allowance{rate.NewLimiter(1, 4)}
+	for i := range 4 {
+		if wait := a.charge(1); wait != 0 {
+			t.Errorf("charge %d waits %s", i, wait)
+		}
+	}
+	if wait := a.charge(1); wait <= 0 || wait > time.Second {
+		t.Errorf("the first beyond waits %s", wait)
+	}
+	for range 1000 {
+		a.charge(1)
+	}
+	if wait := a.charge(0); wait <= 3*time.Second || wait > 5*time.Second {
+		t.Errorf("after very many, %s are owed", wait)
+	}
 }
 
 // TestHeadsAreRequests makes sure that no request of an ordinary client is taken for a head that http2 answered itself: none, with

@@ -29,6 +29,7 @@ func (c *conn) leave() {
 func (c *conn) leaveIfDone() {
 	if c.leaving && len(c.active) == 0 && !c.left && !c.finished {
 		c.left = true
+		c.roles.Broadcast()
 		_ = c.net.SetReadDeadline(time.Unix(1, 0)) // on a closed connection the read fails as well
 	}
 }
@@ -41,15 +42,18 @@ func (c *conn) goAway(why code) {
 	c.out.control(p)
 }
 
-// fail ends every stream: nothing more can be read or written. mu is held.
+// fail ends every stream: nothing more can be read or written. Those that are unfinished cost what a reset does, or who only leaves
+// would have had them for nothing. mu is held.
 func (c *conn) fail(err error) {
 	if c.err == nil {
 		c.err = err
 	}
 	for _, st := range c.streams {
+		c.account.Reset()
 		st.break_(err)
 	}
 	c.out.room.Broadcast()
+	c.roles.Broadcast()
 }
 
 // abandon is fail for one that finds the connection unusable while another goroutine reads it. mu is held.

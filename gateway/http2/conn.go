@@ -49,7 +49,8 @@ type conn struct {
 	consumed   int   // what was taken of that and not yet given back
 
 	lead  lead
-	roles sync.Cond // who reads has changed
+	roles sync.Cond // who reads has changed, or whether the connection goes on
+	pace  pace
 
 	out     out
 	encoder encoder
@@ -223,6 +224,11 @@ func (c *conn) setPartial(partial bool) {
 // parse goes over everything that has come, as far as it is whole.
 func (c *conn) parse() error {
 	for {
+		if c.pace.owed > 0 {
+			if err := c.settleUp(); err != nil {
+				return err
+			}
+		}
 		if c.data.left > 0 {
 			n := min(len(c.reader.buffered()), c.data.left)
 			if n == 0 {
@@ -270,7 +276,7 @@ func (c *conn) settle(err error) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.resetByID(broken)
+	c.owe(c.resetByID(broken))
 	return c.err
 }
 

@@ -127,6 +127,7 @@ func (c *conn) endRequests() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
+	c.roles.Broadcast()
 	for _, st := range c.active {
 		st.life.end()
 	}

@@ -24,6 +24,8 @@ const (
 	DefaultPingWait = 15 * time.Second
 	// DefaultWrite is how long a write of the connection may wait for a guest that does not read, and one of a stream for its window.
 	DefaultWrite = 5 * time.Minute
+	// DefaultSlow is how much longer a connection may wait for what its guest cannot pay than it goes on without, before it ends.
+	DefaultSlow = 10 * time.Second
 	// maxCreditBytes is how many bytes of bodies, either way, a connection may have saved up to pay for frames that carry nothing, 256
 	// bytes for each.
 	maxCreditBytes = 1 << 20
@@ -39,7 +41,7 @@ type Limits struct {
 	StreamWindow, ConnWindow   int
 	Head, Idle                 time.Duration
 	Ping, PingWait             time.Duration
-	Write, Linger              time.Duration
+	Write, Slow, Linger        time.Duration
 }
 
 // withDefaults returns l with every unset field at its default.
@@ -67,6 +69,7 @@ func (l Limits) withDefaults() Limits {
 		{&l.Ping, DefaultPing},
 		{&l.PingWait, DefaultPingWait},
 		{&l.Write, DefaultWrite},
+		{&l.Slow, DefaultSlow},
 		{&l.Linger, DefaultLinger},
 	} {
 		if *f.field <= 0 {

@@ -166,12 +166,35 @@ func TestAccount(t *testing.T) {
 		})
 	}
 	t.Run("nothing left", func(t *testing.T) {
+		s := serverOf(s.Handler.ServeHTTP)
+		s.Limits.Slow = 50 * time.Millisecond
 		p := newPeer(t, s)
 		next[*http2.SettingsFrame](p)
 		p.purse.frames.Store(0)
 		p.must(0, p.WritePing(false, [8]byte{}))
 		if f := next[*http2.GoAwayFrame](p); f.ErrCode != http2.ErrCodeEnhanceYourCalm {
 			t.Errorf("ended by %v", f)
+		}
+		if <-p.served; p.purse.flooded.Load() != 1 {
+			t.Error("the connection did not end as a flood")
+		}
+	})
+	t.Run("a connection that is left", func(t *testing.T) {
+		p := newPeer(t, serverOf(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/wait" {
+				<-r.Context().Done()
+			}
+		}))
+		p.ask(1, "GET", "/", true)
+		p.answers(1)
+		for id := uint32(3); id < 13; id += 2 {
+			p.ask(id, "GET", "/wait", true)
+		}
+		p.ping()
+		p.conn.Close()
+		<-p.served
+		if resets := full - p.purse.resets.Load(); resets != 5 {
+			t.Errorf("%d resets were paid for, want those of the 5 requests that are unfinished", resets)
 		}
 	})
 }

@@ -27,21 +27,29 @@ import (
 // testWait is how long a test waits for something that ought to happen at once.
 const testWait = 10 * time.Second
 
-// purse is an [Account] with so many frames and resets in it, and counts.
-type purse struct{ frames, resets, refused, flooded atomic.Int64 }
+// purse is an [Account] with so many frames and resets in it, and counts. Beyond, each takes wait.
+type purse struct{ frames, resets, refused, flooded, wait atomic.Int64 }
 
 // fullPurse never gets empty.
 func fullPurse() *purse {
 	p := new(purse)
 	p.frames.Store(1 << 40)
 	p.resets.Store(1 << 40)
+	p.wait.Store(int64(time.Hour))
 	return p
 }
 
-func (p *purse) Frame() bool { return p.frames.Add(-1) >= 0 }
-func (p *purse) Reset() bool { return p.resets.Add(-1) >= 0 }
-func (p *purse) Refused()    { p.refused.Add(1) }
-func (p *purse) Flooded()    { p.flooded.Add(1) }
+func (p *purse) take(from *atomic.Int64) time.Duration {
+	if from.Add(-1) >= 0 {
+		return 0
+	}
+	return time.Duration(p.wait.Load())
+}
+
+func (p *purse) Frame() time.Duration { return p.take(&p.frames) }
+func (p *purse) Reset() time.Duration { return p.take(&p.resets) }
+func (p *purse) Refused()             { p.refused.Add(1) }
+func (p *purse) Flooded()             { p.flooded.Add(1) }
 
 // testConfig is that of a TLS server for tests.
 var testConfig = sync.OnceValue(func() *tls.Config {
@@ -76,23 +84,33 @@ func loopbackPair(t testing.TB) (near, far net.Conn) {
 	return near, far
 }
 
-// waiting is a connection that gives one TLS record at a time and can be waited for, as what the gateway has beneath TLS.
+// waiting is a connection that gives one TLS record at a time and can be waited for, as what the gateway has beneath TLS. A deadline
+// loses nothing of a record that has come in part.
 type waiting struct {
 	net.Conn
+	part   bytes.Buffer // of the next one
 	record bytes.Buffer // what is left of one
 }
 
 // Read gives bytes of one record.
 func (w *waiting) Read(p []byte) (int, error) {
 	if w.record.Len() == 0 {
-		if _, err := io.CopyN(&w.record, w.Conn, 5); err != nil {
-			return 0, err
+		for missing := w.missing(); missing > 0; missing = w.missing() {
+			if _, err := io.CopyN(&w.part, w.Conn, missing); err != nil {
+				return 0, err
+			}
 		}
-		if _, err := io.CopyN(&w.record, w.Conn, int64(binary.BigEndian.Uint16(w.record.Bytes()[3:]))); err != nil {
-			return 0, err
-		}
+		w.record, w.part = w.part, w.record
 	}
 	return w.record.Read(p)
+}
+
+// missing is how much is known to be missing of the next record.
+func (w *waiting) missing() int64 {
+	if have := w.part.Len(); have >= 5 {
+		return int64(5 + int(binary.BigEndian.Uint16(w.part.Bytes()[3:])) - have)
+	}
+	return int64(5 - w.part.Len())
 }
 
 // Await blocks until something is there to be read, and leaves it there.

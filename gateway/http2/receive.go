@@ -19,9 +19,7 @@ func (c *conn) frame(f frame, p []byte) error {
 	if c.head.stream != 0 && (f.kind != kindContinuation || f.stream != c.head.stream) {
 		return connError{codeProtocol, "another frame within a head"}
 	}
-	if err := c.pay(f); err != nil {
-		return err
-	}
+	c.pay(f)
 	switch f.kind {
 	case kindData:
 		return c.paddedData(f, p)
@@ -52,29 +50,15 @@ func (c *conn) frame(f frame, p []byte) error {
 	return nil // RFC 9113 section 5.5: frames of unknown types are ignored
 }
 
-// pay accounts for a frame of the guest's. A request has a record and a budget of its own.
-func (c *conn) pay(f frame) error {
-	var allowed bool
-	switch f.kind {
-	case kindHeaders:
-		return nil
-	case kindReset:
-		allowed = c.account.Reset()
-	case kindData:
-		if f.length == 0 && f.has(flagEndStream) {
-			return nil
-		}
-		fallthrough
-	default:
-		allowed = c.fare(f) || c.account.Frame()
+// pay charges a frame of the guest's. A request has a record and a budget of its own.
+func (c *conn) pay(f frame) {
+	switch {
+	case f.kind == kindHeaders, f.kind == kindData && f.length == 0 && f.has(flagEndStream):
+	case f.kind == kindReset:
+		c.owe(c.account.Reset())
+	case !c.fare(f):
+		c.owe(c.account.Frame())
 	}
-	if allowed {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.flood()
-	return c.err
 }
 
 // fare pays for a frame with bytes of bodies that were moved, either way, and reports whether they were enough.

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // Server serves connections. Its fields are set before the first call of Serve and not changed afterwards; it may serve any
@@ -41,15 +42,18 @@ type Server struct {
 	dates  dates
 }
 
-// Account is what a guest pays with for what only costs. Its methods are called with locks held, and must not block.
+// Account is what a guest pays with for what only costs, whether it can or not. Its methods are called with locks held, and must not
+// block.
 type Account interface {
-	// Frame pays for a frame that carries nothing and that no bytes of bodies pay for. If it reports false the connection ends.
-	Frame() bool
-	// Reset pays for a stream that either side resets, or a head that is no request. If it reports false the connection ends.
-	Reset() bool
+	// Frame charges a frame that carries nothing and that no bytes of bodies pay for. It returns how long its connection is to wait
+	// before it reads on.
+	Frame() time.Duration
+	// Reset charges a stream that either side resets or that its connection leaves unfinished, or a head that is no request. It
+	// returns how long the connection is to wait before it reads on, if what came on it was the cause.
+	Reset() time.Duration
 	// Refused notes a head that is answered without the handler, since it is too large or breaks HTTP.
 	Refused()
-	// Flooded notes that the connection ends because the guest could not pay.
+	// Flooded notes that the connection ends because the guest could not pay for too long, or took none of what it asked for.
 	Flooded()
 }
 

@@ -159,17 +159,15 @@ func (st *stream) break_(err error) {
 // reset resets the stream. mu is held.
 func (st *stream) reset(why code) { st.c.resetByID(streamError{st.id, why, ""}) }
 
-// resetByID resets a stream, which may be none that is open. mu is held.
-func (c *conn) resetByID(e streamError) {
+// resetByID resets a stream, which may be none that is open, and returns how long the guest has to wait for that. mu is held.
+func (c *conn) resetByID(e streamError) (wait time.Duration) {
 	c.out.control(appendNumber(nil, kindReset, e.stream, uint32(e.code)))
 	c.late[c.lateNext%lateStreams] = e.stream
 	c.lateNext++
 	if st := c.streams[e.stream]; st != nil {
 		st.break_(ErrStreamReset)
 	}
-	if !c.account.Reset() {
-		c.flood()
-	}
+	return c.account.Reset()
 }
 
 // isLate reports whether the gateway has reset the stream itself, so that the guest may not know yet. mu is held.
@@ -189,9 +187,9 @@ func (c *conn) refuse(id uint32, open bool, status int, why string) error {
 	c.encoder.head(status, h, nil, c.server.date())
 	p := appendFrame(c.encoder.frames(nil, id, 0), len(why)+1, kindData, flagEndStream, id)
 	if c.out.control(append(append(p, why...), '\n')); open {
-		c.resetByID(streamError{id, codeNo, why})
-	} else if !c.account.Reset() {
-		c.flood()
+		c.owe(c.resetByID(streamError{id, codeNo, why}))
+	} else {
+		c.owe(c.account.Reset())
 	}
 	return c.err
 }
