@@ -24,7 +24,7 @@ const (
 	ReasonH2Budget       routes.Reason = "h2_budget"          // too many HTTP/2 connections for one that speaks nothing else
 	ReasonStreamBudget   routes.Reason = "stream_budget"      // too many HTTP/2 requests at once
 	ReasonH2Head         routes.Reason = "h2_head"            // an HTTP/2 head that is too large or breaks HTTP, so that it is no request
-	ReasonH2Flood        routes.Reason = "h2_flood"           // more resets, such heads, or frames that carry nothing, than a bottle may send
+	ReasonH2Flood        routes.Reason = "h2_flood"           // more resets, such heads, or frames that carry nothing, than a bottle may send, for ten seconds
 	ReasonAuditFull      routes.Reason = "audit_full"         // records are required and cannot be taken
 	ReasonNotTLS         routes.Reason = "not_tls"            // the first bytes are no TLS
 	ReasonNoName         routes.Reason = "no_name"            // a ClientHello without a server name

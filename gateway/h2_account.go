@@ -14,6 +14,9 @@ func (a *h2Account) Frame() time.Duration {
 // Reset is [http2.Account].Reset. A guest can have the gateway reset streams, by what it sends on them.
 func (a *h2Account) Reset() time.Duration { return a.meter.resets.charge(1) }
 
+// Left is [http2.Account].Left. It costs what a reset does, or who only leaves would have had the request for nothing.
+func (a *h2Account) Left() { a.meter.resets.charge(1) }
+
 // Refused is [http2.Account].Refused.
 func (a *h2Account) Refused() { a.over(ReasonH2Head) }
 

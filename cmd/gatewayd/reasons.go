@@ -21,7 +21,7 @@ func reasonWords(r routes.Reason) string {
 		"h2_budget":                "too many HTTP/2 connections, and the client speaks nothing else",
 		"stream_budget":            "too many HTTP/2 requests at once",
 		"h2_head":                  "an HTTP/2 head that is too large or breaks HTTP; it was answered, and is no request",
-		"h2_flood":                 "more HTTP/2 resets, such heads, or frames that carry nothing, than a bottle may send",
+		"h2_flood":                 "more HTTP/2 resets, such heads, or frames that carry nothing, than a bottle may send, for ten seconds",
 		"denial_budget":            "denied, and too many denials to explain this one",
 		"audit_full":               "records are required and cannot be taken",
 		"not_tls":                  "the first bytes are no TLS",

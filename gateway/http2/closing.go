@@ -42,14 +42,13 @@ func (c *conn) goAway(why code) {
 	c.out.control(p)
 }
 
-// fail ends every stream: nothing more can be read or written. Those that are unfinished cost what a reset does, or who only leaves
-// would have had them for nothing. mu is held.
+// fail ends every stream: nothing more can be read or written. mu is held.
 func (c *conn) fail(err error) {
 	if c.err == nil {
 		c.err = err
 	}
 	for _, st := range c.streams {
-		c.account.Reset()
+		c.account.Left()
 		st.break_(err)
 	}
 	c.out.room.Broadcast()

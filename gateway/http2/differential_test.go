@@ -90,9 +90,11 @@ func (s *script) SetDeadline(time.Time) error      { return nil }
 func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
-// served returns what a Server takes from raw, and whether a stream was reset.
+// served returns what a Server takes from raw, and whether a stream was reset. The guest can pay for few frames, and is slowed beyond.
 func served(raw []byte, step int, patient bool) (seen []said, reset bool) {
 	l, p := &listener{patient: patient}, fullPurse()
+	p.frames.Store(int64(step % 8))
+	p.wait.Store(1)
 	s := &Server{Handler: l}
 	s.Serve(context.Background(), context.Background(), &script{in: bytes.NewReader(raw), step: step}, p)
 	return l.seen, p.resets.Load() != fullPurse().resets.Load()

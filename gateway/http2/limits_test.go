@@ -193,8 +193,8 @@ func TestAccount(t *testing.T) {
 		p.ping()
 		p.conn.Close()
 		<-p.served
-		if resets := full - p.purse.resets.Load(); resets != 5 {
-			t.Errorf("%d resets were paid for, want those of the 5 requests that are unfinished", resets)
+		if left := p.purse.left.Load(); left != 5 {
+			t.Errorf("%d requests were paid for as left, want the 5 that are unfinished", left)
 		}
 	})
 }

@@ -28,7 +28,7 @@ import (
 const testWait = 10 * time.Second
 
 // purse is an [Account] with so many frames and resets in it, and counts. Beyond, each takes wait.
-type purse struct{ frames, resets, refused, flooded, wait atomic.Int64 }
+type purse struct{ frames, resets, left, refused, flooded, wait atomic.Int64 }
 
 // fullPurse never gets empty.
 func fullPurse() *purse {
@@ -48,6 +48,7 @@ func (p *purse) take(from *atomic.Int64) time.Duration {
 
 func (p *purse) Frame() time.Duration { return p.take(&p.frames) }
 func (p *purse) Reset() time.Duration { return p.take(&p.resets) }
+func (p *purse) Left()                { p.left.Add(1) }
 func (p *purse) Refused()             { p.refused.Add(1) }
 func (p *purse) Flooded()             { p.flooded.Add(1) }
 

@@ -48,9 +48,11 @@ type Account interface {
 	// Frame charges a frame that carries nothing and that no bytes of bodies pay for. It returns how long its connection is to wait
 	// before it reads on.
 	Frame() time.Duration
-	// Reset charges a stream that either side resets or that its connection leaves unfinished, or a head that is no request. It
-	// returns how long the connection is to wait before it reads on, if what came on it was the cause.
+	// Reset charges a stream that either side resets, or a head that is no request. It returns how long the connection is to wait
+	// before it reads on, if what came on it was the cause.
 	Reset() time.Duration
+	// Left charges a stream that its connection leaves unfinished.
+	Left()
 	// Refused notes a head that is answered without the handler, since it is too large or breaks HTTP.
 	Refused()
 	// Flooded notes that the connection ends because the guest could not pay for too long, or took none of what it asked for.
