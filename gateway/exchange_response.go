@@ -172,13 +172,12 @@ func (x *exchange) copyBody(resp *http.Response, body *responseBody) error {
 	}
 	d := &x.delivery
 	d.w = x.w
+	defer d.end()
 	switch {
 	case streams(resp.Header) && buffered(resp) == 0:
 		d.flushHead()
-	case !wholeBuffered(resp):
-		t := time.AfterFunc(headDelay, d.flushHead)
-		defer func() { d.late = !t.Stop() }()
-		defer d.end()
+	case !wholeBuffered(resp) && !(body.src == io.Reader(resp.Body) && ready(resp)):
+		d.flushLater()
 	}
 	pool := x.s.engine.pieces // a guest that takes nothing of many answers has no more than that of each here
 	if come(resp) > pool.size {
@@ -194,6 +193,8 @@ func (x *exchange) copyBody(resp *http.Response, body *responseBody) error {
 			if werr := d.write(p, !last); werr != nil {
 				return fmt.Errorf("write to guest: %w", werr)
 			}
+		} else if err == nil {
+			d.flushLater() // all that came is held back
 		}
 		if bodies := x.s.engine.bodies; pool != bodies && len(p) > len(*buf)/2 {
 			pool.put(buf)
@@ -260,6 +261,12 @@ func buffered(resp *http.Response) int {
 	return 0
 }
 
+// ready reports whether something has come of a response's body, so that reading it once does not block.
+func ready(resp *http.Response) bool {
+	b, ok := resp.Body.(interface{ Ready() bool })
+	return ok && b.Ready()
+}
+
 // come returns about how much has come of a response's body that is held beneath it, as far as that can be told.
 func come(resp *http.Response) int {
 	if b, ok := resp.Body.(interface{ Come() int }); ok {
@@ -274,6 +281,15 @@ type delivery struct {
 	w     *tally
 	begun bool // the head has left, or must be left alone
 	late  bool // a flush of the head has begun, and may not be over
+	timer *time.Timer
+}
+
+// flushLater has the head sent in a moment, if nothing has been sent by then. A timer wakes a thread, which costs more than what
+// it waits for when that is there.
+func (d *delivery) flushLater() {
+	if d.timer == nil && !d.begun {
+		d.timer = time.AfterFunc(headDelay, d.flushHead)
+	}
 }
 
 // flushHead sends the head if nothing has been sent yet.
@@ -302,9 +318,13 @@ func (d *delivery) write(p []byte, flush bool) error {
 
 // end makes a late flushHead do nothing.
 func (d *delivery) end() {
+	if d.timer == nil {
+		return
+	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.begun = true
+	d.mu.Unlock()
+	d.late = !d.timer.Stop()
 }
 
 // copyTrailer sends the trailers on, announced or not (RFC 9110 section 6.5).

@@ -224,6 +224,50 @@ func TestHeadDoesNotWaitForItsBody(t *testing.T) {
 	})
 }
 
+// TestHeadDoesNotWaitForTheRestOfAPiece: a head whose body has begun to come, but so that nothing of it can be given out, is seen before
+// there is more: the line of a chunk, or a part of one, and what may become the credential.
+func TestHeadDoesNotWaitForTheRestOfAPiece(t *testing.T) {
+	begin := canarySecret[:10]
+	size := fmt.Sprintf("%x\r\n", len(begin)+1)
+	const chunked, length = "Transfer-Encoding: chunked\r\n\r\n", "Content-Length: 11\r\n\r\n"
+	proceed := make(chan struct{})
+	for name, tt := range map[string]struct{ first, rest, body string }{
+		"nothing of chunks":       {chunked, "1\r\na\r\n0\r\n\r\n", "a"},
+		"half a line":             {chunked + "1", "\r\na\r\n0\r\n\r\n", "a"},
+		"a line":                  {chunked + "1\r\n", "a\r\n0\r\n\r\n", "a"},
+		"half the end":            {chunked + "0\r\n", "\r\n", ""},
+		"half a trailer":          {chunked + "0\r\nX-Sum: 1", "2\r\n\r\n", ""},
+		"a secret's, in a chunk":  {chunked + size + begin, ".\r\n0\r\n\r\n", begin + "."},
+		"a secret's, of a length": {length + begin, ".", begin + "."},
+		"nothing of a length":     {length, begin + ".", begin + "."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStageOf(t, []string{alpnH1}, withAuth(t), func(w http.ResponseWriter, r *http.Request) {
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				io.WriteString(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n"+tt.first)
+				<-proceed
+				io.WriteString(conn, tt.rest)
+			})
+			bothVersions(t, func(t *testing.T, h2 bool) {
+				resp, err := s.client(t, h2).Do(s.ask(t, "GET", "/", nil))
+				proceed <- struct{}{}
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close()
+				if b, err := io.ReadAll(resp.Body); string(b) != tt.body || err != nil {
+					t.Errorf("got %q, %v; want %q", b, err, tt.body)
+				}
+			})
+		})
+	}
+}
+
 func TestInterimResponses(t *testing.T) {
 	s := newStage(t, withAuth(t), func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Link", "</"+canarySecret+">; rel=preload")

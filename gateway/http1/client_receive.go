@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"maps"
@@ -162,6 +163,20 @@ func (b *responseBody) Buffered() int {
 		return 0
 	}
 	return b.c.reader.buffered()
+}
+
+// Ready reports whether a Read gives some of the body, as far as that is sure, without waiting for the server. A large piece is not
+// sure: Read waits for what has come behind it.
+func (b *responseBody) Ready() bool {
+	if b.c == nil {
+		return false
+	}
+	have := b.c.reader.peek()
+	if b.chunks != nil && b.chunks.left == 0 { // the line of a chunk, which is not the last, and a byte of its data
+		line := bytes.IndexByte(have, '\n') + 1
+		return !b.chunks.inside && line > 0 && line < len(have) && have[0] != '0' && len(have) < bulkPiece
+	}
+	return len(have) > 0 && len(have) < bulkPiece
 }
 
 // Come returns about how many bytes have come of the body and of what follows it, with their framing and TLS's, that were not read.

@@ -188,6 +188,40 @@ func FuzzResponse(f *testing.F) {
 	})
 }
 
+// TestReadyDoesNotWait cuts responses off at every point: where a body is said to be ready, a Read gives some of it without asking the
+// connection for more.
+func TestReadyDoesNotWait(t *testing.T) {
+	for _, raw := range []string{
+		"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde",
+		"HTTP/1.1 200 OK\r\n\r\nabcde",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 1\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 16000\r\n\r\n" + strings.Repeat("a", 16000),
+	} {
+		said := 0
+		for end := strings.Index(raw, "\r\n\r\n") + 4; end <= len(raw); end++ {
+			asked := 0
+			in := strings.NewReader(raw[:end])
+			c, _, _ := answers(readerFunc(func(p []byte) (int, error) { asked++; return in.Read(p) }))
+			resp, err := c.RoundTrip(t.Context(), ask("GET"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !resp.Body.(interface{ Ready() bool }).Ready() {
+				continue
+			}
+			said++
+			before := asked
+			if n, err := resp.Body.Read(make([]byte, 64<<10)); n == 0 || asked != before {
+				t.Errorf("%.60q, of which %d bytes had come: read %d bytes, %v, and asked for more %d times", raw, end, n, err, asked-before)
+			}
+		}
+		if want := strings.Contains(raw, "abc") || len(raw) > 16000; want != (said > 0) {
+			t.Errorf("%.60q: ready at %d points", raw, said)
+		}
+	}
+}
+
 // TestClientAgainstNetHTTP sends every form of a request to net/http's server over one connection.
 func TestClientAgainstNetHTTP(t *testing.T) {
 	type seen struct{ line, host, body, length, trailer, expect string }

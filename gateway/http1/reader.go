@@ -70,6 +70,9 @@ func (b *reader) receive(p []byte) (int, error) {
 // buffered returns the number of bytes that came and were not used.
 func (b *reader) buffered() int { return b.w - b.r }
 
+// peek returns the bytes that came and were not used.
+func (b *reader) peek() []byte { return b.buf[b.r:b.w] }
+
 // until sets the read deadline.
 func (b *reader) until(t time.Time) error {
 	b.by = t
