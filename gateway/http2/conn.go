@@ -224,7 +224,7 @@ func (c *conn) setPartial(partial bool) {
 // parse goes over everything that has come, as far as it is whole.
 func (c *conn) parse() error {
 	for {
-		if c.pace.owed > 0 {
+		if c.pace.owed.Load() > 0 {
 			if err := c.settleUp(); err != nil {
 				return err
 			}
@@ -276,7 +276,7 @@ func (c *conn) settle(err error) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.owe(c.resetByID(broken))
+	c.resetByID(broken)
 	return c.err
 }
 

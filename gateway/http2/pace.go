@@ -1,17 +1,24 @@
 package http2
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // pace is how a connection is slowed whose guest's account is overdrawn: what came is done, and nothing more is read for as long as the
-// account says. It is for the goroutine that reads.
+// account says. All but what is owed is for the goroutine that reads.
 type pace struct {
-	owed   time.Duration // before anything more is looked at
+	owed   atomic.Int64  // nanoseconds before anything more is looked at
 	slowed time.Duration // how much longer it waited so than it went on without, lately
 	since  time.Time     // it last waited
 }
 
-// owe has the connection wait before it goes on.
-func (c *conn) owe(wait time.Duration) { c.pace.owed = max(c.pace.owed, wait) }
+// owe has the connection wait before it goes on. It may be called by whoever has done what is to be paid for.
+func (c *conn) owe(wait time.Duration) {
+	for owed := c.pace.owed.Load(); int64(wait) > owed && !c.pace.owed.CompareAndSwap(owed, int64(wait)); {
+		owed = c.pace.owed.Load()
+	}
+}
 
 // settleUp waits for as long as the connection owes, or until it is at its end. One that has waited for too long ends.
 func (c *conn) settleUp() error {
@@ -25,8 +32,8 @@ func (c *conn) settleUp() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.out.flushControl()
-	c.waitFor(min(p.owed, c.lim.Slow-p.slowed))
-	p.owed, p.since = 0, time.Now()
+	c.waitFor(min(time.Duration(p.owed.Swap(0)), c.lim.Slow-p.slowed))
+	p.since = time.Now()
 	if p.slowed += p.since.Sub(begun); p.slowed >= c.lim.Slow {
 		c.flood()
 	}

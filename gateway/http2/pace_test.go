@@ -79,6 +79,19 @@ func TestSlowedReadsNothing(t *testing.T) {
 	}
 }
 
+// TestSlowedByResetsOfTheServer has requests reset that broke no rule, as those beyond a bottle's budget are.
+func TestSlowedByResetsOfTheServer(t *testing.T) {
+	s := serverOf(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	s.Limits.Slow = 50 * time.Millisecond
+	p := newSlowPeer(t, s, time.Hour)
+	p.ask(1, "GET", "/", true)
+	next[*http2.RSTStreamFrame](p)
+	p.ask(3, "GET", "/", true)
+	if f := next[*http2.GoAwayFrame](p); f.ErrCode != http2.ErrCodeEnhanceYourCalm || f.LastStreamID != 1 {
+		t.Errorf("ended by %v", f)
+	}
+}
+
 // TestSlowedEnds ends a connection in every way that does not come from its guest, while that is made to wait without an end.
 func TestSlowedEnds(t *testing.T) {
 	for name, end := range map[string]func(p *peer){

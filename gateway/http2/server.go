@@ -49,7 +49,7 @@ type Account interface {
 	// before it reads on.
 	Frame() time.Duration
 	// Reset charges a stream that either side resets, or a head that is no request. It returns how long the connection is to wait
-	// before it reads on, if what came on it was the cause.
+	// before it reads on.
 	Reset() time.Duration
 	// Left charges a stream that its connection leaves unfinished.
 	Left()

@@ -159,15 +159,15 @@ func (st *stream) break_(err error) {
 // reset resets the stream. mu is held.
 func (st *stream) reset(why code) { st.c.resetByID(streamError{st.id, why, ""}) }
 
-// resetByID resets a stream, which may be none that is open, and returns how long the guest has to wait for that. mu is held.
-func (c *conn) resetByID(e streamError) (wait time.Duration) {
+// resetByID resets a stream, which may be none that is open. mu is held.
+func (c *conn) resetByID(e streamError) {
 	c.out.control(appendNumber(nil, kindReset, e.stream, uint32(e.code)))
 	c.late[c.lateNext%lateStreams] = e.stream
 	c.lateNext++
 	if st := c.streams[e.stream]; st != nil {
 		st.break_(ErrStreamReset)
 	}
-	return c.account.Reset()
+	c.owe(c.account.Reset())
 }
 
 // isLate reports whether the gateway has reset the stream itself, so that the guest may not know yet. mu is held.
@@ -187,7 +187,7 @@ func (c *conn) refuse(id uint32, open bool, status int, why string) error {
 	c.encoder.head(status, h, nil, c.server.date())
 	p := appendFrame(c.encoder.frames(nil, id, 0), len(why)+1, kindData, flagEndStream, id)
 	if c.out.control(append(append(p, why...), '\n')); open {
-		c.owe(c.resetByID(streamError{id, codeNo, why}))
+		c.resetByID(streamError{id, codeNo, why})
 	} else {
 		c.owe(c.account.Reset())
 	}
