@@ -144,11 +144,11 @@ type socketCloser struct{ *websocket.Conn }
 // Close is [io.Closer].Close.
 func (c socketCloser) Close() error { return c.CloseNow() }
 
-// hold measures how much memory open connections take.
+// hold measures how much memory open connections take that have been idle for heldSettle.
 func (w *world) hold(ctx context.Context, o *options, l load, via string) (Result, int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, clientPatience, fmt.Errorf("not done after %s", clientPatience))
 	defer cancel()
-	_, before, err := w.spent(via)
+	before, err := w.settled(ctx, via)
 	if err != nil {
 		return Result{}, 0, err
 	}
@@ -172,7 +172,7 @@ func (w *world) hold(ctx context.Context, o *options, l load, via string) (Resul
 	}
 	var r Result
 	errRead := json.NewDecoder(result).Decode(&r)
-	_, during, errSpent := w.spent(via)
+	during, errSpent := w.settled(ctx, via)
 	release.Close()
 	if err := p.Wait(); err != nil {
 		return r, 0, errors.Join(fmt.Errorf("%w: %s", err, bytes.TrimSpace(errOut.Bytes())), context.Cause(ctx))
@@ -202,15 +202,21 @@ func (w *world) holdMore(ctx context.Context, o *options, l load, via string) (R
 			total.Units += r.Units
 			total.Connections += r.Connections
 		}
-		if err := settle(ctx); err != nil {
-			return Result{}, 0, err
-		}
 		var err error
-		if _, resident[i], err = w.spent(via); err != nil {
+		if resident[i], err = w.settled(ctx, via); err != nil {
 			return Result{}, 0, err
 		}
 	}
 	return total, resident[1] - resident[0], nil
+}
+
+// settled is what works for a path has in memory when nothing was asked of it for heldSettle.
+func (w *world) settled(ctx context.Context, via string) (resident int64, err error) {
+	if err := settle(ctx); err != nil {
+		return 0, err
+	}
+	_, resident, err = w.spent(via)
+	return resident, err
 }
 
 // settle lets pass what a program may take to give memory back.

@@ -48,7 +48,7 @@ func (w *world) startIdleBottles(ctx context.Context, o *options) error {
 func (w *world) holdMany(ctx context.Context, o *options, l load, via string) (Result, int64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 4*clientPatience, fmt.Errorf("not done after %s", 4*clientPatience))
 	defer cancel()
-	_, before, err := w.spent(via)
+	before, err := w.settled(ctx, via)
 	if err != nil {
 		return Result{}, 0, err
 	}
@@ -67,7 +67,7 @@ func (w *world) holdMany(ctx context.Context, o *options, l load, via string) (R
 		total.Units += r.Units
 		total.Connections += r.Connections
 	}
-	_, during, errSpent := w.spent(via)
+	during, errSpent := w.settled(ctx, via)
 	errs = append(errs, errSpent)
 	for _, h := range holders {
 		errs = append(errs, h.release())
