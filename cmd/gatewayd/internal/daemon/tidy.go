@@ -14,8 +14,8 @@ const (
 	tidyEvery  = 500 * time.Millisecond // how often it is looked
 	tidyBytes  = 8 << 20                // what has to be made since the last collection for another to be worth it: some 150 handshakes
 	tidyShare  = 2                      // and that part of what is in use, one in so many, so that a large heap is not collected for little
-	quietBytes = 1 << 20                // what may be made from one look to the next if the daemon is to count as quiet
-	quietLooks = 4                      // how many such looks in a row have freed memory given back to the system
+	quietLooks = 4                      // how many looks apart little must have been made for freed memory to be given back to the system
+	quietBytes = 4 << 20                // how little: more than the datapath's watcher, which looks at everything every three seconds
 	keptBytes  = 4 << 20                // what has to be made since that was done last
 )
 
@@ -53,22 +53,24 @@ const (
 // tidiness is what was seen at the last look, and the decisions since.
 type tidiness struct {
 	seen      heapUse
-	collected uint64 // bytes made until the last collection
-	given     uint64 // bytes made until memory was given back last
-	quiet     int    // looks in a row
+	collected uint64             // bytes made until the last collection
+	given     uint64             // bytes made until memory was given back last
+	made      [quietLooks]uint64 // bytes made until the last looks, of which looks%quietLooks is the oldest
+	looks     int
 }
 
 // look decides what is to be done.
 func (t *tidiness) look(now heapUse) tidying {
-	if t.quiet++; now.made-t.seen.made > quietBytes {
-		t.quiet = 0
-	}
+	before := &t.made[t.looks%quietLooks]
+	t.looks++
+	quiet := t.looks >= quietLooks && now.made-*before <= quietBytes
+	*before = now.made
 	if now.cycles != t.seen.cycles {
 		t.collected = now.made
 	}
 	t.seen = now
 	switch {
-	case t.quiet >= quietLooks && now.made-t.given >= max(keptBytes, now.live/tidyShare):
+	case quiet && now.made-t.given >= max(keptBytes, now.live/tidyShare):
 		t.collected, t.given = now.made, now.made
 		return giveBack
 	case now.made-t.collected >= max(tidyBytes, now.live/tidyShare):

@@ -22,6 +22,10 @@ func TestTidiness(t *testing.T) {
 		"little, but for long": {
 			{mb, 0, leave, 0}, {mb, 0, leave, 0}, {mb, 0, leave, 0}, {mb, 0, giveBack, 0}, {mb, 1, leave, 0}, {mb, 0, leave, 0}, {mb, 0, leave, 0}, {mb, 0, giveBack, 0},
 		},
+		"a burst, then the watcher's looks alone": {
+			{40 * mb, 1, leave, 0}, {2 * mb, 0, leave, 0}, {0, 0, leave, 0}, {0, 0, leave, 0}, {0, 0, giveBack, 0},
+			{0, 1, leave, 0}, {0, 0, leave, 0}, {2 * mb, 0, leave, 0}, {0, 0, leave, 0}, {0, 0, leave, 0},
+		},
 		"never quiet": {
 			{2 * mb, 0, leave, 0}, {2 * mb, 0, leave, 0}, {2 * mb, 0, leave, 0}, {2 * mb, 0, collect, 0}, {2 * mb, 1, leave, 0}, {2 * mb, 0, leave, 0},
 		},
