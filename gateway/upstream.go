@@ -177,6 +177,7 @@ func (u *upstream) pool(route *routes.Route, host string) (*upstreamPool, error)
 		u.boundPools()
 		p = &upstreamPool{u: u, key: key, authority: authority(host, route)}
 		if route.Protocol != routes.HTTP {
+			p.tls = u.tlsConfig(key, alpnH1)
 			p.h2 = newH2Pool(p)
 		}
 		u.pools[key] = p
@@ -205,18 +206,23 @@ func (u *upstream) connect(ctx context.Context, key poolKey) (*net.TCPConn, erro
 	return u.dial.dialName(ctx, key.host, key.port, key.allowPrivate)
 }
 
-// handshake makes TLS on raw and verifies chain and name of the upstream, always, before a byte of a request goes out. On an
-// error raw has been closed.
-func (u *upstream) handshake(ctx context.Context, key poolKey, raw *net.TCPConn, wire net.Conn, alpn ...string) (*tls.Conn, error) {
+// tlsConfig returns the configuration of the connections of key that offer alpn.
+func (u *upstream) tlsConfig(key poolKey, alpn ...string) *tls.Config {
 	config := gwtls.UpstreamConfig(u.roots, key.host, alpn)
 	config.ClientSessionCache = &poolSessions{u.sessions, key.sessionPrefix()}
 	config.DynamicRecordSizingDisabled = true
+	return config
+}
+
+// handshake makes TLS by config on raw and verifies chain and name of the upstream, always, before a byte of a request goes out.
+// On an error raw has been closed.
+func (u *upstream) handshake(ctx context.Context, config *tls.Config, raw *net.TCPConn, wire net.Conn) (*tls.Conn, error) {
 	conn := tls.Client(wire, config)
 	hctx, cancel := context.WithTimeout(ctx, u.waits.UpstreamHandshake)
 	defer cancel()
 	if err := conn.HandshakeContext(hctx); err != nil {
 		reset(raw)
-		return nil, &UpstreamError{ReasonUpstreamTLS, key.host, err}
+		return nil, &UpstreamError{ReasonUpstreamTLS, config.ServerName, err}
 	}
 	return conn, nil
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -29,6 +30,7 @@ var errSpeaksH1 = errors.New("the server speaks HTTP/1.1")
 // GOAWAY that does not cover it, or REFUSED_STREAM (RFC 9113 section 8.7), if none of its body was sent.
 type h2Pool struct {
 	pool      *upstreamPool
+	tls       *tls.Config // of all connections
 	transport *http2.Transport
 	speaksH1  atomic.Bool
 
@@ -46,7 +48,7 @@ type h2Dial struct {
 // newH2Pool returns the HTTP/2 side of p. Its transport has no proxy, no compression of its own and no cookie or redirect
 // logic, and it makes no connections.
 func newH2Pool(p *upstreamPool) *h2Pool {
-	h := &h2Pool{pool: p}
+	h := &h2Pool{pool: p, tls: p.u.tlsConfig(p.key, alpnH2, alpnH1)}
 	waits := p.u.waits
 	base := &http.Transport{ // limits that http2.Transport takes from there
 		DisableCompression:     true,
@@ -145,7 +147,7 @@ func (h *h2Pool) dial(ctx context.Context) (*http2.ClientConn, error) {
 		return nil, &UpstreamError{ReasonUpstreamDial, p.key.host, err}
 	}
 	counted := &h2Wire{Wire: wire, pool: p}
-	conn, err := p.u.handshake(ctx, p.key, raw, counted, alpnH2, alpnH1)
+	conn, err := p.u.handshake(ctx, h.tls, raw, counted)
 	if err != nil {
 		counted.Close()
 		return nil, err

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,6 @@ import (
 	"time"
 
 	"gatewayd/gateway/http1"
-	"gatewayd/gateway/routes"
 	gwtls "gatewayd/gateway/tls"
 )
 
@@ -21,8 +21,9 @@ import (
 type upstreamPool struct {
 	u         *upstream
 	key       poolKey
-	authority string  // the Host of requests
-	h2        *h2Pool // nil without TLS
+	authority string      // the Host of requests
+	tls       *tls.Config // of all connections that offer HTTP/1.1 alone; nil without TLS
+	h2        *h2Pool     // likewise
 
 	// Guarded by u.mu.
 	idle    []*upstreamConn // the last one used is the last
@@ -231,7 +232,7 @@ func (p *upstreamPool) dial(ctx context.Context) (*upstreamConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	encrypted := p.key.protocol != routes.HTTP
+	encrypted := p.tls != nil
 	wire, err := gwtls.NewWire(raw, &p.u.buffers, encrypted, nil, nil, nil)
 	if err != nil {
 		reset(raw)
@@ -240,7 +241,7 @@ func (p *upstreamPool) dial(ctx context.Context) (*upstreamConn, error) {
 	if !encrypted {
 		return p.newConn(wire, wire), nil
 	}
-	conn, err := p.u.handshake(ctx, p.key, raw, wire, alpnH1)
+	conn, err := p.u.handshake(ctx, p.tls, raw, wire)
 	if err != nil {
 		return nil, err
 	}

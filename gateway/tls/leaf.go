@@ -4,9 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"gatewayd/gateway/routes"
@@ -21,15 +19,16 @@ const (
 	leafLife = 31 * 24 * time.Hour
 	// leafRenew is how long before its end a leaf is replaced: a guest's clock may also run ahead.
 	leafRenew = 10 * 24 * time.Hour
-	// maxLeaves bounds the leaves that one authority keeps. A leaf has about 5 KB.
+	// maxLeaves bounds the leaves that one authority keeps. A leaf has about 5 KB, and 1 KB for each offer of protocols.
 	maxLeaves = 512
 )
 
 // leaf is a certificate in the cache.
 type leaf struct {
-	name  string
-	cert  *tls.Certificate
-	renew time.Time
+	name    string
+	cert    *tls.Certificate
+	renew   time.Time
+	configs serverConfigs // guarded by the authority's lock
 }
 
 // Leaf returns a server certificate for name, which must be canonical (routes.CanonicalHost); otherwise the error holds a
@@ -39,27 +38,35 @@ type leaf struct {
 //
 // Leaf asks no policy: call it only for names that the plan has, or, at a limited rate, to explain a denial.
 func (c *CA) Leaf(name string) (*tls.Certificate, error) {
+	l, err := c.leaf(name)
+	if err != nil {
+		return nil, err
+	}
+	return l.cert, nil
+}
+
+// leaf is Leaf, as it is kept.
+func (c *CA) leaf(name string) (*leaf, error) {
 	if err := checkCanonical(name); err != nil {
 		return nil, fmt.Errorf("mint leaf: %w", err)
 	}
-	if cert := c.cached(name); cert != nil {
-		return cert, nil
+	if l := c.cached(name); l != nil {
+		return l, nil
 	}
 	v, err, _ := c.minting.Do(name, func() (any, error) {
-		if cert := c.cached(name); cert != nil {
-			return cert, nil
+		if l := c.cached(name); l != nil {
+			return l, nil
 		}
 		cert, err := c.mint(name)
 		if err != nil {
 			return nil, fmt.Errorf("mint leaf for %s: %w", name, err)
 		}
-		c.keep(name, cert)
-		return cert, nil
+		return c.keep(name, cert), nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return v.(*tls.Certificate), nil
+	return v.(*leaf), nil
 }
 
 // checkCanonical returns a *routes.NameError unless name is what the canonicaliser makes of it.
@@ -95,7 +102,7 @@ func (c *CA) mint(name string) (*tls.Certificate, error) {
 }
 
 // cached returns the leaf kept for name unless it is due for renewal.
-func (c *CA) cached(name string) *tls.Certificate {
+func (c *CA) cached(name string) *leaf {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.leaves[name]
@@ -107,18 +114,18 @@ func (c *CA) cached(name string) *tls.Certificate {
 		return nil
 	}
 	c.recent.MoveToFront(e)
-	return l.cert
+	return l
 }
 
 // keep puts a leaf into the cache, and the least recently used one out when there are too many.
-func (c *CA) keep(name string, cert *tls.Certificate) {
+func (c *CA) keep(name string, cert *tls.Certificate) *leaf {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := &leaf{name: name, cert: cert, renew: cert.Leaf.NotAfter.Add(-leafRenew)}
 	if e, ok := c.leaves[name]; ok {
 		e.Value = l
 		c.recent.MoveToFront(e)
-		return
+		return l
 	}
 	c.leaves[name] = c.recent.PushFront(l)
 	if c.recent.Len() > maxLeaves {
@@ -126,37 +133,5 @@ func (c *CA) keep(name string, cert *tls.Certificate) {
 		c.recent.Remove(oldest)
 		delete(c.leaves, oldest.Value.(*leaf).name)
 	}
-}
-
-// errHelloName is what a handshake ends with when its hello asks for another name than the one that was decided on.
-var errHelloName = errors.New("hello asks for another server name than the flow was judged by")
-
-// ServerConfig returns the configuration of one connection of a guest to name, with the leaf of name (see Leaf, also for
-// errors) and alpn as the protocols that may be chosen, best first; nil offers none. The caller owns it.
-//
-// TLS 1.2 and 1.3. Sessions are resumed under the name alone that their ticket was issued under, by this authority, for two
-// days at the most and until the process ends. There is no 0-RTT: crypto/tls has none over TCP.
-// The handshake fails when the hello's name is not name: the flow was judged by it. Key exchange is X25519 or a NIST curve,
-// without a post-quantum hybrid: the link ends on this host, and crypto/tls orders the groups itself.
-func (c *CA) ServerConfig(name string, alpn []string) (*tls.Config, error) {
-	cert, err := c.Leaf(name)
-	if err != nil {
-		return nil, err
-	}
-	cfg := &tls.Config{
-		Certificates:     []tls.Certificate{*cert},
-		NextProtos:       slices.Clone(alpn),
-		MinVersion:       tls.VersionTLS12,
-		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384},
-		// Small records at the beginning help where segments are lost; this link does not leave the host.
-		DynamicRecordSizingDisabled: true,
-		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if got, err := routes.CanonicalHost(hello.ServerName); err != nil || got != name {
-				return nil, errHelloName
-			}
-			return nil, nil
-		},
-	}
-	cfg.SetSessionTicketKeys(c.tickets.of(name, c.now()))
-	return cfg, nil
+	return l
 }

@@ -77,8 +77,16 @@ func TestLeafCache(t *testing.T) {
 		}
 		return cert
 	}
+	served := func() *x509.Certificate {
+		t.Helper()
+		cfg, err := ca.ServerConfig("a.example.test", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cfg.Certificates[0].Leaf
+	}
 	first := leafOf("a.example.test")
-	if leafOf("a.example.test") != first {
+	if leafOf("a.example.test") != first || served() != first.Leaf {
 		t.Error("minted twice")
 	}
 	now = first.Leaf.NotAfter.Add(-leafRenew - time.Second)
@@ -87,7 +95,7 @@ func TestLeafCache(t *testing.T) {
 	}
 	now = first.Leaf.NotAfter.Add(-leafRenew)
 	second := leafOf("a.example.test")
-	if second == first || !second.Leaf.NotAfter.After(first.Leaf.NotAfter) {
+	if second == first || !second.Leaf.NotAfter.After(first.Leaf.NotAfter) || served() != second.Leaf {
 		t.Error("not replaced before its end")
 	}
 	for i := range maxLeaves {
@@ -210,6 +218,14 @@ func TestServerConfig(t *testing.T) {
 			if serverErr, clientErr, _ := handshake(t, server(), other); !errors.Is(serverErr, errHelloName) || clientErr == nil {
 				t.Errorf("%s: server %v, client %v", sni, serverErr, clientErr)
 			}
+		}
+	})
+	t.Run("shared by offer", func(t *testing.T) {
+		if server("h2") != server("h2") || server() != server() {
+			t.Error("connections with one offer have configurations of their own")
+		}
+		if server("h2") == server() || server("h2", "http/1.1") == server("http/1.1", "h2") {
+			t.Error("another offer got the same configuration")
 		}
 	})
 	t.Run("caller's ALPN is not kept", func(t *testing.T) {

@@ -137,7 +137,7 @@ func (r *Roots) PEM() []byte {
 	return slices.Clone(r.pem)
 }
 
-// UpstreamConfig returns the client configuration for one connection to the upstream called name, which must be canonical, and
+// UpstreamConfig returns the client configuration for connections to the upstream called name, which must be canonical, and
 // with alpn as the protocols to offer, best first. The caller owns it. Chain and name are always verified against r: without
 // roots or a name no handshake succeeds, and it still fails if somebody sets InsecureSkipVerify on it. TLS 1.2 and 1.3, no
 // session cache, no renegotiation.

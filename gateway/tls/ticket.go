@@ -24,8 +24,13 @@ func newTicketKeys() (k ticketKeys) {
 
 // of returns the key that tickets under name are issued with at the time now, and that of the time before.
 func (k *ticketKeys) of(name string, now time.Time) [][32]byte {
-	period := uint64(now.Unix()) / uint64(ticketAge/time.Second) //nolint:gosec // no clock is before 1970
+	period := ticketPeriod(now)
 	return [][32]byte{k.derive(name, period), k.derive(name, period-1)}
+}
+
+// ticketPeriod is the number of the time now, for which there is one key of each name.
+func ticketPeriod(now time.Time) uint64 {
+	return uint64(now.Unix()) / uint64(ticketAge/time.Second) //nolint:gosec // no clock is before 1970
 }
 
 // derive returns the key of one name and period.

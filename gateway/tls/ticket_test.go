@@ -32,7 +32,7 @@ func TestTicketsAreOfOneName(t *testing.T) {
 		}
 		return cfg
 	}
-	careless := server(ca, other) // what would be resumed without a key for each name
+	careless := server(ca, other).Clone() // what would be resumed without a key for each name
 	careless.SetSessionTicketKeys(ca.tickets.of(name, now))
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		for what, c := range map[string]struct {
