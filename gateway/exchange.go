@@ -33,11 +33,7 @@ type exchange struct {
 	paced *bodyWatch // the request's body, over HTTP/2
 	start time.Time
 	rec   Record
-
-	out  http.Request  // what goes upstream, once it is prepared
-	url  url.URL       // its
-	ask  http1.Request // the same, as it is sent over HTTP/1.1
-	told http1.Answer  // what came back
+	*carried
 
 	host     string // canonical
 	asked    string // path and query in one
@@ -53,8 +49,9 @@ type exchange struct {
 	injector *inject.Injector
 	masker   *inject.Masker // hides what was injected; nil if nothing was
 
-	delivery delivery // of the response's body
-	alone    bool     // it is over, and nobody else has its memory
+	alone   bool // it is over, and nobody else has its memory
+	entered bool // it is among those that are under way
+	handed  bool // its connection goes on after the handler has returned, and so does it
 
 	sent   atomic.Int64 // bytes of the request's body that went on
 	leak   atomic.Pointer[pipelock.Finding]
@@ -63,6 +60,15 @@ type exchange struct {
 
 	beginning sync.Mutex // held while a 1xx response is written
 	final     bool       // the final response has begun; guarded by beginning
+}
+
+// carried is the memory of a request as it goes upstream, and of its response.
+type carried struct {
+	out      http.Request  // once it is prepared
+	url      url.URL       // its
+	ask      http1.Request // the same, as it is sent over HTTP/1.1
+	told     http1.Answer  // what came back
+	delivery delivery      // of its body
 }
 
 // newExchange returns the exchange of one request.
@@ -91,7 +97,7 @@ func ownMethod(method string) string {
 // serve runs the exchange and records it. It reports false if the response is to be cut off, so that the guest does not
 // take it for whole.
 func (x *exchange) serve() (whole bool) {
-	defer x.finish()
+	defer x.end()
 	if d := x.admit(); d != nil {
 		x.deny(d)
 		return true
@@ -100,7 +106,6 @@ func (x *exchange) serve() (whole bool) {
 		x.deny(d)
 		return true
 	}
-	defer x.s.running.leave(x)
 	if x.verdict.Route.Answer != "" {
 		x.answer()
 		return true
@@ -126,6 +131,7 @@ func (x *exchange) enter() *denial {
 		x.s.running.enter(x)
 		now := x.s.snapshot()
 		if now == x.snap && !x.s.tripped() {
+			x.entered = true
 			return nil
 		}
 		x.s.running.leave(x)
@@ -134,6 +140,25 @@ func (x *exchange) enter() *denial {
 			return d
 		}
 	}
+}
+
+// end ends the exchange, unless it goes on after the handler.
+func (x *exchange) end() {
+	if x.handed {
+		return
+	}
+	if x.entered {
+		x.s.running.leave(x)
+	}
+	x.finish()
+}
+
+// lean has the exchange go on without what was its handler's, and without memory that it needs no more.
+func (x *exchange) lean() {
+	x.handed = true
+	x.r, x.paced, x.carried, x.offers = nil, nil, nil, nil
+	x.tally.ResponseWriter = nil
+	x.asked, x.path, x.query = "", "", "" // parts of the request's head
 }
 
 // finish completes the record and hands it over.

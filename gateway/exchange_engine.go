@@ -53,12 +53,23 @@ func sessionOf(ctx context.Context) *session { return ctx.Value(sessionKey{}).(*
 
 // serve serves s on conn until the connection ends or ctx does. It closes conn.
 func (e *engine) serve(ctx context.Context, conn net.Conn, s *session) {
-	ctx = context.WithValue(ctx, sessionKey{}, s)
 	if s.h2 {
-		e.h2.Serve(ctx, s.closing, conn, (*h2Account)(s))
+		e.serveH2(ctx, conn, s)
 		return
 	}
-	_ = e.h1.ServeWith(ctx, s.closing, conn, s) // the flow's record tells how it ended, and refusals have records of their own
+	_ = e.begin(ctx, conn, s).Serve() // the flow's record tells how it ended, and refusals have records of their own
+}
+
+// begin is the first part of serve over HTTP/1.1. What is but arguments is no longer on the stack when the connection is idle.
+//
+//go:noinline
+func (e *engine) begin(ctx context.Context, conn net.Conn, s *session) http1.Serving {
+	return e.h1.Begin(context.WithValue(ctx, sessionKey{}, s), s.closing, conn, s)
+}
+
+// serveH2 is serve over HTTP/2.
+func (e *engine) serveH2(ctx context.Context, conn net.Conn, s *session) {
+	e.h2.Serve(context.WithValue(ctx, sessionKey{}, s), s.closing, conn, (*h2Account)(s))
 }
 
 // serveIntercept answers the requests on a connection whose flow is intercepted. It blocks until the connection ends, and

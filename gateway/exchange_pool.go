@@ -35,15 +35,15 @@ func (p *exchangePool) get() *exchange {
 	if x, ok := p.pool.Get().(*exchange); ok {
 		return x
 	}
-	return new(exchange)
+	return &exchange{carried: new(carried)}
 }
 
 // put takes back what get lent, and forgets what was in it. Nobody else may hold any of it.
 func (p *exchangePool) put(x *exchange) {
 	x.told.Reset()
-	kept := x.told
-	*x = exchange{}
-	x.told = kept
+	kept := x.carried
+	*kept = carried{told: kept.told}
+	*x = exchange{carried: kept}
 	p.pool.Put(x)
 }
 

@@ -57,7 +57,9 @@ type session struct {
 	told atomic.Bool // the log was told of a credential that is not there
 }
 
-// session returns the session of the flow. denied, if not nil, answers every request.
+// session returns the session of the flow. denied, if not nil, answers every request. It is not inlined, for the stack of idle connections.
+//
+//go:noinline
 func (f *flow) session(denied *routes.Verdict) *session {
 	return &session{
 		snapshot: f.b.current, tripped: f.b.isTripped, upstream: f.b.up, engine: f.b.engine, log: f.b.log, record: f.b.record, running: f,
@@ -104,11 +106,16 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *session) serve(x *exchange) (whole bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("request ended by a defect", "request", x.rec.ID, "panic", p, "stack", string(debug.Stack()))
+			s.defect(x, p)
 			whole = false
 		}
 	}()
 	return x.serve()
+}
+
+// defect logs that p ended x.
+func (s *session) defect(x *exchange, p any) {
+	s.log.Error("request ended by a defect", "request", x.rec.ID, "panic", p, "stack", string(debug.Stack()))
 }
 
 // refused records a request that was refused before it became one, and returns what the guest is told.

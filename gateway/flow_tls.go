@@ -30,37 +30,44 @@ const clockRemedy = "the guest's clock is more than two years behind or weeks ah
 // decides: not the address that the guest called, and nothing that comes later.
 func (f *flow) serveTLS(ctx context.Context) {
 	f.protocol = routes.HTTPS
-	v, alpn, read, ok := f.judgeHello(ctx)
+	h := f.judgeHello(ctx)
 	switch {
-	case !ok:
-	case v.Decision == routes.Passthrough:
-		f.relayName(ctx, v, read)
-	case v.Decision == routes.Intercept:
-		f.intercept(ctx, v, alpn, read)
+	case h == nil:
+	case h.verdict.Decision == routes.Passthrough:
+		f.relayName(ctx, &h.verdict, h.read)
+	case h.verdict.Decision == routes.Intercept:
+		f.intercept(ctx, h)
 	default:
-		f.explain(ctx, v, alpn, read)
+		f.explain(ctx, h)
 	}
 }
 
-// judgeHello reads the ClientHello and decides by its name. When it reports false the flow is done. It is a function of its own so
+// judgedHello is a ClientHello that was decided on. It is handed on as one, since arguments stay on the stack of an idle connection.
+type judgedHello struct {
+	verdict routes.Verdict
+	alpn    []string // that the guest offers
+	read    []byte   // the hello, and what came with it
+}
+
+// judgeHello reads the ClientHello and decides by its name. When it returns nil the flow is done. It is a function of its own so
 // that its frame is not on the stack of every connection that goes on.
 //
 //go:noinline
-func (f *flow) judgeHello(ctx context.Context) (v *routes.Verdict, alpn []string, read []byte, ok bool) {
+func (f *flow) judgeHello(ctx context.Context) *judgedHello {
 	hello, read, ok := f.peek(ctx)
 	if !ok {
-		return nil, nil, nil, false
+		return nil
 	}
 	host, err := routes.CanonicalHost(hello.ServerName)
 	if err != nil {
 		f.refuse(routes.BadName, err)
-		return nil, nil, nil, false
+		return nil
 	}
 	decided := f.decide(host, routes.HTTPS)
 	if f.leakyName(decided) {
-		return nil, nil, nil, false
+		return nil
 	}
-	return &decided, hello.ALPN, read, true
+	return &judgedHello{decided, hello.ALPN, read}
 }
 
 // peek reads the ClientHello within its deadline and budget. When it reports false the flow has been refused, or handed
@@ -142,9 +149,9 @@ func helloReason(err error) routes.Reason {
 }
 
 // intercept terminates the guest's TLS with a leaf for the decided name and hands the connection to the HTTP lane.
-func (f *flow) intercept(ctx context.Context, v *routes.Verdict, alpn []string, read []byte) {
-	f.verdict(v, LaneIntercept)
-	conn, ok := f.handshake(ctx, alpn, read)
+func (f *flow) intercept(ctx context.Context, h *judgedHello) {
+	f.verdict(&h.verdict, LaneIntercept)
+	conn, ok := f.handshake(ctx, h)
 	if !ok {
 		return
 	}
@@ -156,7 +163,8 @@ func (f *flow) intercept(ctx context.Context, v *routes.Verdict, alpn []string, 
 
 // explain terminates the TLS of a denied flow, so that each of its requests can be answered with the reason. The number
 // of leaves minted for names outside the plan is limited for each bottle; beyond it the flow is just refused.
-func (f *flow) explain(ctx context.Context, v *routes.Verdict, alpn []string, read []byte) {
+func (f *flow) explain(ctx context.Context, h *judgedHello) {
+	v := &h.verdict
 	f.verdict(v, LaneNone)
 	remedy := v.Remedy()
 	f.note(func(r *Record) { r.Decision, r.Remedy = routes.Deny, remedy })
@@ -164,7 +172,7 @@ func (f *flow) explain(ctx context.Context, v *routes.Verdict, alpn []string, re
 		f.refuse(ReasonDenialBudget, nil)
 		return
 	}
-	conn, ok := f.handshake(ctx, alpn, read)
+	conn, ok := f.handshake(ctx, h)
 	if !ok {
 		return
 	}
@@ -199,7 +207,7 @@ func (f *flow) closeTLS(conn *tls.Conn) {
 }
 
 // handshake makes the TLS connection with the guest, for the flow's host. When it reports false the flow was refused.
-func (f *flow) handshake(ctx context.Context, alpn []string, read []byte) (*tls.Conn, bool) {
+func (f *flow) handshake(ctx context.Context, h *judgedHello) (*tls.Conn, bool) {
 	hctx, cancel := context.WithTimeout(ctx, f.b.g.waits.Handshake)
 	defer cancel()
 	if !f.b.meter.handshakes.take(hctx) {
@@ -211,7 +219,7 @@ func (f *flow) handshake(ctx context.Context, alpn []string, read []byte) (*tls.
 		f.refuse(ReasonNoLeaf, errors.New("the bottle has no CA"))
 		return nil, false
 	}
-	offer, room := f.offerH2(offerALPN(alpn))
+	offer, room := f.offerH2(offerALPN(h.alpn))
 	if !room {
 		f.refuse(ReasonH2Budget, nil)
 		return nil, false
@@ -221,8 +229,8 @@ func (f *flow) handshake(ctx context.Context, alpn []string, read []byte) (*tls.
 		f.refuse(ReasonNoLeaf, err)
 		return nil, false
 	}
-	f.upBytes.Add(int64(-len(read))) // the wire counts them again
-	wire, err := gwtls.NewWire(f.conn, &f.b.engine.wires, true, read, &f.upBytes, &f.downBytes)
+	f.upBytes.Add(int64(-len(h.read))) // the wire counts them again
+	wire, err := gwtls.NewWire(f.conn, &f.b.engine.wires, true, h.read, &f.upBytes, &f.downBytes)
 	if err != nil {
 		f.refuse(ReasonGuestClosed, err)
 		return nil, false

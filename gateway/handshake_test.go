@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -14,8 +13,6 @@ import (
 	"hash"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"os"
 	"strings"
@@ -253,17 +250,6 @@ func TestHandshakesAreBounded(t *testing.T) {
 	waitFor(t, func() bool { return len(meter.handshakes) == 0 && len(meter.hellos) == 0 })
 }
 
-// hijackable is a response whose connection can be taken over.
-type hijackable struct {
-	http.ResponseWriter
-	conn *timedConn
-}
-
-// Hijack is [http.Hijacker].Hijack.
-func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
-}
-
 // timedConn remembers its write deadline.
 type timedConn struct {
 	net.Conn
@@ -279,11 +265,15 @@ func (c *timedConn) SetWriteDeadline(t time.Time) error {
 // TestTakenOverConnectionsHaveADeadline: a WebSocket's connection has a write deadline before anything is written, for the same
 // reason.
 func TestTakenOverConnectionsHaveADeadline(t *testing.T) {
-	conn := &timedConn{}
-	x := &exchange{s: &session{engine: newWorld(t, nil).g.engine}, w: &tally{ResponseWriter: hijackable{httptest.NewRecorder(), conn}}}
-	if _, _, err := x.takeOver(http.Header{}); err != nil {
-		t.Fatal(err)
+	near, _ := net.Pipe()
+	up, _ := net.Pipe()
+	conn := &timedConn{Conn: near}
+	x := &exchange{s: &session{engine: newWorld(t, nil).g.engine, closing: t.Context()}}
+	ws := &tunnel{x: x, ctx: t.Context(), up: up}
+	if !ws.take(conn, nil) {
+		t.Fatal(x.rec.Error)
 	}
+	defer func() { ws.close(); <-ws.inOver }()
 	if left := time.Until(conn.writeBy); left <= 0 || left > websocketWrite {
 		t.Errorf("%v are left", left)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"reflect"
 	"runtime"
@@ -17,8 +18,8 @@ import (
 
 // What intercepted connections may cost.
 const (
-	idleBytes     = 19 << 10 // of heap and stacks for one that is idle: 17 KB, and what a small sample varies by
-	idleH2Bytes   = 20 << 10 // the same over HTTP/2: 18 KB
+	idleBytes     = 17 << 10 // of heap and stacks for one that is idle: 16 KB, and what a small sample varies by
+	idleH2Bytes   = 18 << 10 // the same over HTTP/2: 17 KB
 	requestAllocs = 58       // heap objects for one request, scanned, injected and masked, with the server's and the client's few
 )
 
@@ -136,11 +137,18 @@ func TestIdleH2Costs(t *testing.T) {
 	}
 }
 
-// inUse is what heap and stacks hold after everything that nobody needs is gone.
+// inUse is what heap and stacks hold after everything that nobody needs is gone. That takes some collections: a stack is halved by each,
+// and pools are emptied by the second.
 func inUse() int {
-	runtime.GC()
-	runtime.GC() // pools are emptied by the second
 	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int(m.HeapAlloc + m.StackInuse)
+	least := math.MaxInt
+	for again := 4; again > 0; again-- {
+		time.Sleep(10 * time.Millisecond) // for those that are on their way to where they wait
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		if now := int(m.HeapAlloc + m.StackInuse); now < least-4<<10 {
+			least, again = now, 4
+		}
+	}
+	return least
 }

@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"bytes"
-	"context"
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/binary"
@@ -12,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"gatewayd/gateway/http1"
@@ -32,35 +29,33 @@ const (
 	websocketGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 )
 
-// tunnel carries a WebSocket connection whose upstream has agreed to it, until either side ends it. It reports false if the
-// guest's side is to be cut off.
+// tunnel has a WebSocket, whose upstream has agreed to it, go on until either side ends it: at once on a stream of HTTP/2, else when the
+// handler has returned. It reports false if the guest's side is to be cut off.
 func (x *exchange) tunnel(resp *http.Response) (whole bool) {
-	defer resp.Body.Close()
 	if d := x.refusedTunnel(resp); d != nil {
+		_ = resp.Body.Close() // the exchange is over either way
 		return x.fail(d)
 	}
-	up := resp.Body.(io.ReadWriteCloser)
-	guest, in, err := x.openGuest(resp)
+	t := &tunnel{x: x, ctx: x.r.Context(), up: resp.Body.(io.ReadWriteCloser)}
+	h := x.w.Header()
+	copyResponseHeader(h, resp.Header)
+	if x.masker != nil {
+		x.masker.Header(h)
+	}
+	if x.stream == nil {
+		return t.handOver(h)
+	}
+	defer t.close()
+	guest, in, err := x.openStream(h)
 	if err != nil {
 		x.rec.Error = err.Error()
 		return false
 	}
-	defer guest.end()
-	defer guest.Close()
-	closed, err := x.pump(guest, in, up)
-	if d := x.cutOff(); d != nil {
-		x.note(d)
-	} else if err != nil {
-		x.rec.Error = err.Error()
-	}
-	return x.stream == nil || closed || err == nil // a stream that broke off is reset
+	t.begin(guest, in)
+	return t.end(t.outward.run())
 }
 
-// refusedTunnel is the denial of a handshake whose answer is not as it has to be, or nil. It and openGuest are functions of their own so
-// that their frames are not on the stack of every WebSocket, which the runtime halves only while less than a quarter of it is in
-// use.
-//
-//go:noinline
+// refusedTunnel is the denial of a handshake whose answer is not as it has to be, or nil.
 func (x *exchange) refusedTunnel(resp *http.Response) *denial {
 	d := &denial{status: http.StatusBadGateway, reason: ReasonUpstreamExchange}
 	if _, ok := resp.Body.(io.ReadWriteCloser); !ok {
@@ -78,19 +73,56 @@ func (x *exchange) refusedTunnel(resp *http.Response) *denial {
 	return nil
 }
 
-// openGuest answers the guest's handshake as the upstream did, and returns its side and what it says.
+// handover is the writer of a response whose connection can go on as another protocol's, see package http1.
+type handover interface {
+	Handover(next func(conn net.Conn, rest []byte)) error
+}
+
+// handOver answers the guest's handshake over HTTP/1.1, and has its connection go on when the handler has returned.
+func (t *tunnel) handOver(h http.Header) (whole bool) {
+	x := t.x
+	h.Set("Connection", "Upgrade")
+	h.Set("Upgrade", "websocket")
+	x.w.WriteHeader(http.StatusSwitchingProtocols)
+	err := errors.ErrUnsupported
+	if w, ok := x.w.ResponseWriter.(handover); ok {
+		err = w.Handover(func(conn net.Conn, rest []byte) {
+			defer t.over()
+			if t.take(conn, rest) {
+				t.end(t.outward.run())
+			}
+		})
+	}
+	if err != nil {
+		_ = t.up.Close() // the exchange is over either way
+		x.rec.Error = fmt.Sprintf("take over connection: %v", err)
+		return false
+	}
+	x.lean()
+	return true
+}
+
+// take begins to carry messages on the guest's connection, of which rest was read already, or notes why it cannot.
 //
 //go:noinline
-func (x *exchange) openGuest(resp *http.Response) (guestEnd, io.Reader, error) {
-	h := x.w.Header()
-	copyResponseHeader(h, resp.Header)
-	if x.masker != nil {
-		x.masker.Header(h)
+func (t *tunnel) take(conn net.Conn, rest []byte) bool {
+	guest := &guestConn{Conn: conn}
+	if err := guest.inTime(); err != nil { // TLS itself may write before the first message does
+		t.x.rec.Error = fmt.Sprintf("take over connection: %v", err)
+		return false
 	}
-	if x.stream != nil {
-		return x.openStream(h)
+	t.begin(guest, t.x.s.engine.h1.Patient(conn, rest))
+	return true
+}
+
+// over ends an exchange whose connection went on after the handler. A panic below is a defect: it ends this connection and nothing else.
+func (t *tunnel) over() {
+	if p := recover(); p != nil {
+		t.x.s.defect(t.x, p)
 	}
-	return x.takeOver(h)
+	t.close()
+	t.x.handed = false
+	t.x.end()
 }
 
 // guestEnd is the guest's side of a WebSocket connection. Each write is bounded in time.
@@ -98,27 +130,6 @@ type guestEnd interface {
 	io.ReadWriteCloser
 	SetReadDeadline(t time.Time) error
 	end() // nothing touches it any more
-}
-
-// takeOver answers a handshake whose upstream has agreed, and returns the guest's connection and what was read from it.
-func (x *exchange) takeOver(h http.Header) (guestEnd, io.Reader, error) {
-	h.Set("Connection", "Upgrade")
-	h.Set("Upgrade", "websocket")
-	x.w.WriteHeader(http.StatusSwitchingProtocols)
-	conn, buffered, err := http.NewResponseController(x.w).Hijack()
-	if err != nil {
-		return nil, nil, fmt.Errorf("take over connection: %w", err)
-	}
-	rest, err := buffered.Peek(buffered.Reader.Buffered())
-	if err != nil {
-		return nil, nil, fmt.Errorf("take over connection: %w", err)
-	}
-	in := x.s.engine.h1.Patient(conn)
-	if len(rest) > 0 {
-		in = io.MultiReader(bytes.NewReader(bytes.Clone(rest)), in)
-	}
-	guest := &guestConn{Conn: conn}
-	return guest, in, guest.inTime() // TLS itself may write before the first message does
 }
 
 // guestConn is a connection of a guest's that has become a WebSocket's.
@@ -162,78 +173,6 @@ func (x *exchange) checkHandshake(resp *http.Response) error {
 	return err
 }
 
-// messageFilter returns a reader of one message, r, that scans or masks it. same says that it reads as many bytes as r,
-// compressed if r was.
-type messageFilter func(r io.Reader, compressed bool) (filtered io.Reader, same bool, err error)
-
-// messagePump carries the messages of one side to the other.
-type messagePump struct {
-	in     *messageReader
-	out    *frameWriter
-	filter messageFilter // nil if messages are neither scanned nor masked
-	pool   *bytePool
-	count  *atomic.Int64
-}
-
-// pump runs both directions until they have ended, and returns whether the guest was sent a close frame, and why the first
-// one did; nil if by a close frame or an end of the stream between messages.
-func (x *exchange) pump(guest guestEnd, fromGuest io.Reader, up io.ReadWriteCloser) (closed bool, first error) {
-	stop := context.AfterFunc(x.r.Context(), func() { guest.Close(); up.Close() })
-	defer stop()
-	var down atomic.Int64
-	t := &tunnelEnds{x: x, guest: guest, toGuest: &frameWriter{out: guest}, toUp: &frameWriter{out: up, masked: true}}
-	last := context.AfterFunc(x.s.closing, t.goAway)
-	defer last()
-	outward, inward := x.pumps(t, fromGuest, up, &down)
-	ends, over := make(chan error, 2), make(chan struct{})
-	go func() {
-		ends <- t.fault(inward.run(nil))
-		if !t.toGuest.isClosed() || t.bothClosed() {
-			guest.Close()
-		} else {
-			_ = guest.SetReadDeadline(time.Now().Add(websocketClosing)) // its answer to the close may still come
-		}
-		close(over)
-	}()
-	err := outward.run(t.alive)
-	ends <- t.fault(err) // before anything is closed, which would end the other direction with an error of its own
-	x.refusedMessage(err, t.toGuest)
-	if t.bothClosed() {
-		guest.Close()
-	}
-	if !t.toUp.isClosed() {
-		up.Close()
-	}
-	closing := time.AfterFunc(websocketClosing, func() { up.Close() })
-	defer closing.Stop()
-	first = <-ends
-	<-over
-	x.rec.BytesDown += down.Load()
-	return t.toGuest.isClosed(), first
-}
-
-// pumps returns the two directions of a tunnel: what the guest says is scanned, what the upstream says is masked.
-func (x *exchange) pumps(t *tunnelEnds, fromGuest, up io.Reader, down *atomic.Int64) (outward, inward *messagePump) {
-	outward = &messagePump{
-		in:  &messageReader{in: fromGuest, masked: true, compresses: x.deflate != nil, control: t.controlOut},
-		out: t.toUp, pool: x.s.engine.pieces, count: &x.sent,
-	}
-	if x.verdict.Scan {
-		messages := x.scanner().Messages(x.host, x.deflate != nil && !x.deflate.clientAlone)
-		outward.filter = func(r io.Reader, compressed bool) (io.Reader, bool, error) {
-			return &scannedMessage{x, messages.Next(r, compressed)}, true, nil
-		}
-	}
-	inward = &messagePump{
-		in:  &messageReader{in: up, compresses: x.deflate != nil, control: t.controlIn},
-		out: t.toGuest, pool: x.s.engine.pieces, count: down,
-	}
-	if x.masker != nil {
-		inward.filter = x.inflateAndMask()
-	}
-	return outward, inward
-}
-
 // scannedMessage notes, at a message's end, what was found in it and let go.
 type scannedMessage struct {
 	x    *exchange
@@ -264,166 +203,9 @@ func (x *exchange) refusedMessage(err error, toGuest *frameWriter) {
 	}
 }
 
-// tunnelEnds is what the two directions of one WebSocket connection know of each other.
-type tunnelEnds struct {
-	x       *exchange
-	guest   guestEnd
-	toGuest *frameWriter
-	toUp    *frameWriter
-	readBy  time.Time // the guest's read deadline, as alive set it
-}
-
-// bothClosed reports whether close frames went both ways, after which nothing follows (RFC 6455 section 7.1.1).
-func (t *tunnelEnds) bothClosed() bool { return t.toGuest.isClosed() && t.toUp.isClosed() }
-
-// fault returns what was wrong with the end err of a direction: nil for an end of the stream between messages, and for any once
-// close frames went both ways, since a side that has its close frame may leave in whatever way it likes, such as by a reset.
-func (t *tunnelEnds) fault(err error) error {
-	if errors.Is(err, io.EOF) || t.bothClosed() {
-		return nil
-	}
-	return err
-}
-
-// alive gives the guest time for its next frame, unless the connection is closing and its deadline set.
-func (t *tunnelEnds) alive() error {
-	if t.toGuest.isClosed() {
-		return nil
-	}
-	by, due := http1.Deadline(t.readBy, websocketIdle)
-	if !due {
-		return nil
-	}
-	t.readBy = by
-	return t.guest.SetReadDeadline(by)
-}
-
-// goAway tells both sides that the connection ends, because the gateway does, and gives the guest time to answer. A side that is
-// within a frame cannot be told, and goes on until the stop's deadline.
-func (t *tunnelEnds) goAway() {
-	reason := append(binary.BigEndian.AppendUint16(nil, closeGoingAway), "gatewayd stops"...)
-	_ = t.toUp.control(opClose, reason)
-	if t.toGuest.control(opClose, reason) == nil {
-		_ = t.guest.SetReadDeadline(time.Now().Add(websocketClosing)) // the read fails as well
-	}
-}
-
-// controlOut sends the guest's control frames on, scanned like its messages.
-func (t *tunnelEnds) controlOut(op byte, payload []byte) error {
-	if t.x.verdict.Scan {
-		if leak := t.x.worst(t.x.scanner().Scan(t.x.host, "websocket control frame", payload)); leak != nil {
-			return &pipelock.LeakError{Finding: *leak}
-		}
-	}
-	if err := t.alive(); err != nil {
-		return err
-	}
-	return t.passed(t.toUp.control(op, payload))
-}
-
-// controlIn sends the upstream's control frames on, masked like its messages.
-func (t *tunnelEnds) controlIn(op byte, payload []byte) error {
-	if t.x.masker != nil {
-		payload = []byte(t.x.masker.String(string(payload)))
-	}
-	return t.passed(t.toGuest.control(op, payload))
-}
-
-// passed ends a direction when a control frame that was passed on, which err tells, closed the second of the two.
-func (t *tunnelEnds) passed(err error) error {
-	if err == nil && t.bothClosed() {
-		return io.EOF
-	}
-	return err
-}
-
 // closeFor tells the guest why its connection ends, if that can be said between frames.
 func (x *exchange) closeFor(why string, to *frameWriter) {
 	reason := "gatewayd: " + why + ", request " + x.rec.ID
 	payload := append(binary.BigEndian.AppendUint16(nil, closeViolation), reason...)
 	_ = to.control(opClose, payload[:min(len(payload), maxControl)]) // within a frame, or to a guest that left, there is no way to say it
-}
-
-// isClosed reports whether a close frame was written.
-func (w *frameWriter) isClosed() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.closed
-}
-
-// run carries messages until the side that sends them ends. before, if not nil, is called before waiting for each.
-func (d *messagePump) run(before func() error) error {
-	for {
-		if before != nil {
-			if err := before(); err != nil {
-				return err
-			}
-		}
-		head, err := d.in.next()
-		if err != nil {
-			return err
-		}
-		if err := d.message(head); err != nil {
-			return err
-		}
-	}
-}
-
-// message carries one message. One that came in a single frame leaves in a single frame of the same length: scanning and
-// masking change none. A fragmented one, and one that is decompressed on its way, leaves in fragments of the gateway's own
-// (RFC 6455 section 5.4).
-func (d *messagePump) message(head frameHeader) error {
-	var src io.Reader = d.in
-	whole := head.fin
-	if d.filter != nil {
-		filtered, same, err := d.filter(src, head.compressed)
-		if err != nil {
-			return err
-		}
-		src, whole, head.compressed = filtered, whole && same, head.compressed && same
-	}
-	buf := d.pool.get()
-	defer d.pool.put(buf)
-	next := &head
-	for {
-		n, err := d.fill(src, (*buf)[frameHead:])
-		end := errors.Is(err, io.EOF)
-		if err != nil && !end {
-			return err
-		}
-		d.count.Add(int64(n))
-		if !whole {
-			next = &frameHeader{op: head.op, fin: end, length: int64(n), compressed: head.compressed}
-			head.op, head.compressed = opContinuation, false
-		}
-		if err := d.out.write(*buf, n, next); err != nil {
-			return err
-		}
-		if next = nil; end {
-			return d.out.complete()
-		}
-	}
-}
-
-// fill reads until p is full, the message has ended, or reading on would wait for the peer. The last returns nil.
-func (d *messagePump) fill(src io.Reader, p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		var m int
-		m, err = src.Read(p[n:])
-		n += m
-		if n > 0 && !d.in.ended() {
-			break
-		}
-	}
-	return n, err
-}
-
-// complete makes sure that the open frame has all the bytes that its head announced.
-func (w *frameWriter) complete() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.left != 0 {
-		return errors.New("write frame: fewer bytes than its head announced")
-	}
-	return nil
 }

@@ -301,3 +301,20 @@ func (w *frameWriter) write(buf []byte, payload int, head *frameHeader) error {
 	_, err := w.out.Write(buf[from : frameHead+payload])
 	return err
 }
+
+// complete makes sure that the open frame has all the bytes that its head announced.
+func (w *frameWriter) complete() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left != 0 {
+		return errors.New("write frame: fewer bytes than its head announced")
+	}
+	return nil
+}
+
+// isClosed reports whether a close frame was written.
+func (w *frameWriter) isClosed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closed
+}

@@ -414,7 +414,7 @@ func FuzzFrames(f *testing.F) {
 		} {
 			var out bytes.Buffer
 			to := &frameWriter{out: &out, masked: true}
-			d := &messagePump{in: &messageReader{in: bufio.NewReader(bytes.NewReader(raw)), masked: true, compresses: true}, out: to, pool: pool, count: &(&exchange{}).sent}
+			d := &messagePump{in: messageReader{in: bufio.NewReader(bytes.NewReader(raw)), masked: true, compresses: true}, out: to, pool: pool, count: &(&exchange{}).sent}
 			d.in.control = func(op byte, p []byte) error {
 				err := to.control(op, p)
 				if err != nil && to.left == 0 {
@@ -423,7 +423,7 @@ func FuzzFrames(f *testing.F) {
 				return err
 			}
 			d.filter = of
-			if err := d.run(nil); err == nil {
+			if err := d.run(); err == nil {
 				t.Fatal("a direction ended without an end")
 			}
 			got, err := messages(out.Bytes(), true)

@@ -101,6 +101,7 @@ func (c *ClientConn) response(req *Request, a *Answer) *http.Response {
 	}
 	if h.status == http.StatusSwitchingProtocols {
 		resp.ContentLength = -1
+		_ = c.patient() // the read fails as well
 		resp.Body = &upgraded{c}
 		return resp
 	}
@@ -284,14 +285,11 @@ func (b *responseBody) Close() error {
 type upgraded struct{ c *ClientConn }
 
 // Read reads what the server says after its head.
-func (u *upgraded) Read(p []byte) (int, error) {
-	for {
-		n, err := u.c.reader.readPatiently(p)
-		if n > 0 || err == nil || !isTimeout(err) || u.c.aborted.Load() || u.c.patient() != nil {
-			return n, err
-		}
-	}
-}
+func (u *upgraded) Read(p []byte) (int, error) { return u.c.reader.readPatiently(p) }
+
+// Await blocks until there is something to read, or Read has an error to tell, if the connection can be waited for. It takes less of the
+// stack than a Read that waits.
+func (u *upgraded) Await() { u.c.reader.Await() }
 
 // Write writes to the server within the deadline of a request's write.
 func (u *upgraded) Write(p []byte) (int, error) {

@@ -11,19 +11,20 @@ import (
 
 // connection is one guest connection while Serve runs.
 type connection struct {
-	server   *Server
-	handler  http.Handler
-	ctx      context.Context    // that Serve was given
-	cancel   context.CancelFunc // ends the context of the requests
-	stops    [2]func() bool     // of what waits for the end of a context
-	conn     net.Conn
-	remote   string // RemoteAddr in words
-	reader   reader
-	watch    *watch
-	hijacked bool
-	model    *http.Request // with what all requests have in common
-	writeBy  time.Time     // the write deadline that is set
-	closing  closing
+	server  *Server
+	handler http.Handler
+	ctx     context.Context    // that Serve was given
+	cancel  context.CancelFunc // ends the context of the requests
+	stops   [2]func() bool     // of what waits for the end of a context
+	conn    net.Conn
+	remote  string // RemoteAddr in words
+	reader  reader
+	watch   *watch
+	model   *http.Request                    // with what all requests have in common
+	goesOn  func(conn net.Conn, rest []byte) // goes on with the connection when the handler has returned; nil for the server
+	rest    []byte                           // for goesOn
+	writeBy time.Time                        // the write deadline that is set
+	closing closing
 }
 
 // serve serves one request after the other. It returns nil when a response was the connection's last.
@@ -72,7 +73,10 @@ func (c *connection) exchange(t *turn) (more bool, err error) {
 	aborted := c.handle(w, r)
 
 	left := c.watch.end()
-	if c.hijacked {
+	if aborted {
+		c.goesOn = nil
+	}
+	if c.goesOn != nil {
 		return false, nil
 	}
 	body := restNone
@@ -197,29 +201,8 @@ func (c *connection) linger() {
 	}
 }
 
-// hijack takes the connection away from the server: no deadline is set any more and nobody reads from it. It returns the
-// bytes that the guest has sent beyond the request.
-func (c *connection) hijack(b *body) (net.Conn, []byte, error) {
-	c.watch.end()
-	if b != nil && b.end() != restNone {
-		return nil, nil, errors.New("hijack connection: the request's body has not been read")
-	}
-	c.hijacked = true
-	if err := c.conn.SetDeadline(time.Time{}); err != nil {
-		return nil, nil, err
-	}
-	return c.conn, c.reader.take(), nil
-}
-
 // discard gives the buffer back with whatever is in it.
 func (b *reader) discard() {
 	b.r = b.w
 	b.release()
-}
-
-// take returns a copy of what is buffered and gives the buffer back.
-func (b *reader) take() []byte {
-	rest := append([]byte(nil), b.buf[b.r:b.w]...)
-	b.discard()
-	return rest
 }

@@ -24,7 +24,7 @@ const (
 	modeUpgrade // 101: the connection becomes another protocol's
 )
 
-// response is the [http.ResponseWriter] of one request. It also has Flush, FlushError and Hijack. It is the handler's
+// response is the [http.ResponseWriter] of one request. It also has Flush, FlushError and Handover. It is the handler's
 // goroutine's, but for the interim 100 Continue, which the body's reader sends; mu orders the two on the connection.
 type response struct {
 	owner *connection
@@ -46,8 +46,8 @@ type response struct {
 	written    int64 // body bytes taken from the handler
 	pending    []byte
 	trailer    []string // announced by the handler before its head was sent
-	hijacked   bool
-	interimOff bool // a final head was serialised: no 1xx any more
+	handed     bool     // the connection was handed over
+	interimOff bool     // a final head was serialised: no 1xx any more
 
 	mu   sync.Mutex
 	lent *[]byte
@@ -72,7 +72,7 @@ func (r *response) AdoptHeader(h http.Header) { r.header = h }
 // is ignored, as is one outside 100–999.
 func (r *response) WriteHeader(status int) {
 	switch {
-	case r.status != 0 || r.hijacked || status < 100 || status > 999:
+	case r.status != 0 || r.handed || status < 100 || status > 999:
 	case status < 200 && status != http.StatusSwitchingProtocols:
 		r.interim(status)
 	default:
@@ -157,7 +157,7 @@ func (r *response) commit(mode bodyMode) {
 // [http.ErrContentLength] or [http.ErrHijacked] for a handler's mistake, or the connection's error. It blocks while the
 // guest does not read, at most Limits.Write for each record.
 func (r *response) Write(p []byte) (int, error) {
-	if r.hijacked {
+	if r.handed {
 		return 0, http.ErrHijacked
 	}
 	if r.status == 0 {
@@ -301,7 +301,7 @@ func (r *response) Flush() { _ = r.FlushError() }
 // FlushError writes everything that the handler has sent so far to the connection, the head included. A body of unknown
 // length becomes chunked with it. It returns the connection's error.
 func (r *response) FlushError() error {
-	if r.hijacked {
+	if r.handed {
 		return http.ErrHijacked
 	}
 	if r.status == 0 {

@@ -23,7 +23,7 @@ import (
 // number of connections at once, which share its buffers.
 type Server struct {
 	// Handler answers every request that is well-formed. The ResponseWriter that it is given also implements
-	// [http.Flusher], FlushError and [http.Hijacker]; interim responses are sent by WriteHeader(1xx). A handler that panics
+	// [http.Flusher], FlushError and Handover(next func(conn net.Conn, rest []byte)) error; interim responses are sent by WriteHeader(1xx). A handler that panics
 	// with [http.ErrAbortHandler] ends the connection, so that the guest sees an incomplete response; any other panic does
 	// the same and is logged. It must not use writer, request or body after it returned, their memory being another request's then,
 	// but another goroutine may still be in a Read of the body: that Read then ends with [ErrBodyClosed].
@@ -51,33 +51,31 @@ func (s *Server) start() {
 }
 
 // Serve serves conn until the guest leaves, a request asks for an end, ctx ends, or a request is refused, and closes it;
-// but if a handler hijacks the connection, it is the handler's, and Serve returns when the handler does. When closing ends,
+// but if a handler hands the connection over, it is that function's, and Serve returns when the function does. When closing ends,
 // the connection takes no further request: it is closed at once if it waits for one, else after the one that is served.
 //
-// Serve returns nil if the connection ended between requests or was hijacked, a *[ProtocolError] if a request was refused,
+// Serve returns nil if the connection ended between requests or was handed over, a *[ProtocolError] if a request was refused,
 // and else what ended the connection. The context of the requests is derived from ctx and ends with the connection: when
 // Serve returns, or before if the guest leaves.
 func (s *Server) Serve(ctx, closing context.Context, conn net.Conn) error {
-	return s.ServeWith(ctx, closing, conn, s.Handler)
+	return s.Begin(ctx, closing, conn, s.Handler).Serve()
 }
 
-// ServeWith is Serve, with h in place of the server's Handler.
-func (s *Server) ServeWith(ctx, closing context.Context, conn net.Conn, h http.Handler) error {
-	c := &connection{server: s, handler: h, ctx: ctx, conn: conn}
-	c.closing.told = closing
-	c.start()
-	defer c.forget()
-	return c.ended(c.serve())
+// Serving is a connection that is about to be served.
+type Serving interface {
+	// Serve does what [Server.Serve] does. It is called once.
+	Serve() error
 }
 
-// start makes the connection's state, which ends with its context. It is a function of its own so that its frame is not on the stack of
-// every idle connection, which the runtime halves only while less than a quarter of it is in use; so are forget and ended, and what
-// serve and await call.
+// Begin is the first part of Serve, with h in place of the server's Handler. What it returns has to be served. It is apart so that its
+// arguments are not on the stack of every idle connection, which the runtime halves only while less than a quarter of it is in use; nor
+// are the frames of forget and ended, and of what serve and await call.
 //
 //go:noinline
-func (c *connection) start() {
-	s := c.server
+func (s *Server) Begin(ctx, closing context.Context, conn net.Conn, h http.Handler) Serving {
 	s.once.Do(s.start)
+	c := &connection{server: s, handler: h, ctx: ctx, conn: conn}
+	c.closing.told = closing
 	c.remote = c.conn.RemoteAddr().String()
 	live, cancel := newLiveContext(c.ctx)
 	c.cancel = cancel
@@ -87,6 +85,23 @@ func (c *connection) start() {
 	c.watch.cancel = cancel
 	c.stops[0] = context.AfterFunc(c.ctx, c.cutOff)
 	c.stops[1] = context.AfterFunc(c.closing.told, c.close)
+	return c
+}
+
+// Serve is [Serving].Serve.
+func (c *connection) Serve() error {
+	defer c.forget()
+	return c.ended(c.goOn(c.serve()))
+}
+
+// goOn has the function go on with the connection that was given it, if one was. It returns err, which ended serving.
+//
+//go:noinline
+func (c *connection) goOn(err error) error {
+	if c.goesOn != nil {
+		c.goesOn(c.conn, c.takeRest())
+	}
+	return err
 }
 
 // cutOff ends the connection and what goes on under it, when its context does.
@@ -95,7 +110,7 @@ func (c *connection) cutOff() {
 	c.conn.Close() //nolint:errcheck // it is at its end either way
 }
 
-// forget has the contexts that ServeWith was given forget the connection, and ends its own.
+// forget has the contexts that Begin was given forget the connection, and ends its own.
 //
 //go:noinline
 func (c *connection) forget() {
@@ -105,13 +120,13 @@ func (c *connection) forget() {
 	}
 }
 
-// ended closes the connection that err ended, unless it is the handler's, and says what Serve returns for it.
+// ended closes the connection that err ended, unless it was handed over, and says what Serve returns for it.
 //
 //go:noinline
 func (c *connection) ended(err error) error {
 	c.watch.stop()
 	c.reader.discard()
-	if !c.hijacked {
+	if c.goesOn == nil {
 		c.conn.Close() //nolint:errcheck // it is at its end either way
 	}
 	return served(err, c.ctx.Err() != nil)

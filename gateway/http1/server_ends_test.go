@@ -1,33 +1,50 @@
 package http1
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-func TestServeHijack(t *testing.T) {
+// handover is what the writer of a response can do.
+type handover interface {
+	Handover(next func(conn net.Conn, rest []byte)) error
+}
+
+// TestServeHandover has a connection go on in another protocol, when its handler has returned.
+func TestServeHandover(t *testing.T) {
+	var returned atomic.Bool
 	addr := start(t, &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer returned.Store(true)
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "echo")
 		w.WriteHeader(101)
-		conn, rw, err := http.NewResponseController(w).Hijack()
+		err := w.(handover).Handover(func(conn net.Conn, rest []byte) {
+			defer conn.Close()
+			if !returned.Load() {
+				t.Error("the handler has not returned")
+			}
+			line, _ := bufio.NewReader(conn).ReadString('\n')
+			fmt.Fprintf(conn, "echo %s%s", rest, line)
+		})
 		if err != nil {
 			t.Error(err)
-			return
 		}
-		defer conn.Close()
 		if _, err := w.Write([]byte("x")); !errors.Is(err, http.ErrHijacked) {
-			t.Errorf("write after hijack: %v", err)
+			t.Errorf("write after handover: %v", err)
 		}
-		line, _ := rw.ReadString('\n')
-		fmt.Fprintf(conn, "echo %s", line)
+		if err := w.(handover).Handover(nil); !errors.Is(err, http.ErrHijacked) {
+			t.Errorf("second handover: %v", err)
+		}
 	})})
 	conn, in := dial(t, addr)
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nearly ")
@@ -38,6 +55,24 @@ func TestServeHijack(t *testing.T) {
 	io.WriteString(conn, "late\n")
 	if line, _ := in.ReadString('\n'); line != "echo early late\n" {
 		t.Errorf("got %q", line)
+	}
+	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("the connection goes on: %v", err)
+	}
+}
+
+// TestServeHandoverPanics has a handler panic that has handed its connection over: the connection ends, and nobody goes on with it.
+func TestServeHandoverPanics(t *testing.T) {
+	addr := start(t, &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := w.(handover).Handover(func(net.Conn, []byte) { t.Error("the connection went on") }); err != nil {
+			t.Error(err)
+		}
+		panic(http.ErrAbortHandler)
+	})})
+	conn, in := dial(t, addr)
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+	if _, err := in.ReadByte(); err == nil {
+		t.Error("the connection is open")
 	}
 }
 

@@ -2,9 +2,11 @@ package http2
 
 import (
 	"io"
+	"math"
 	"net/http"
 	"runtime"
 	"testing"
+	"time"
 )
 
 // TestIdleMemory holds connections open after one request each and looks at what they take of heap and stacks.
@@ -33,11 +35,18 @@ func TestIdleMemory(t *testing.T) {
 	runtime.KeepAlive(peers)
 }
 
-// inUse is what heap and stacks hold after everything that nobody needs is gone.
+// inUse is what heap and stacks hold after everything that nobody needs is gone. That takes some collections: a stack is halved by each,
+// and pools are emptied by the second.
 func inUse() int {
-	runtime.GC()
-	runtime.GC() // pools are emptied by the second
 	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int(m.HeapAlloc + m.StackInuse)
+	least := math.MaxInt
+	for again := 4; again > 0; again-- {
+		time.Sleep(10 * time.Millisecond) // for those that are on their way to where they wait
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		if now := int(m.HeapAlloc + m.StackInuse); now < least-4<<10 {
+			least, again = now, 4
+		}
+	}
+	return least
 }
