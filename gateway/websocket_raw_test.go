@@ -50,21 +50,65 @@ func forgetful(t *testing.T, w *world) (port uint16) {
 	return addrPortOf(l.Addr()).Port()
 }
 
-// answerOnce is the server's side of one WebSocket.
-func answerOnce(c net.Conn) error {
+// answerOnce is the server's side of one WebSocket. It says early in the write that opens it.
+func answerOnce(c net.Conn, early ...byte) error {
 	in := bufio.NewReader(c)
 	r, err := http.ReadRequest(in)
 	if err != nil {
 		return err
 	}
 	sum := sha1.Sum([]byte(r.Header.Get("Sec-Websocket-Key") + websocketGUID))
-	fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nServer: forgetful\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-Websocket-Accept: %s\r\n\r\n",
-		base64.StdEncoding.EncodeToString(sum[:]))
-	if _, err := in.Discard(len(asked)); err != nil {
-		return err
+	fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nServer: forgetful\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-Websocket-Accept: %s\r\n\r\n%s",
+		base64.StdEncoding.EncodeToString(sum[:]), early)
+	got := make([]byte, len(asked))
+	if _, err := io.ReadFull(in, got); err != nil || got[0] != asked[0] {
+		return fmt.Errorf("got %x: %w", got, err)
 	}
 	_, err = c.Write(answered)
 	return err
+}
+
+// handshakeOf is what a guest opens a WebSocket with.
+func handshakeOf(port uint16) string {
+	return fmt.Sprintf("GET /v1/talk HTTP/1.1\r\nHost: api.test:%d\r\nUser-Agent: test/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-Websocket-Version: 13\r\nSec-Websocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", port)
+}
+
+// TestWebSocketEarlyBytes has both sides say something in the write that opens the WebSocket: the server a message, the guest a part of
+// one, or all of it. Neither may wait for bytes that have come already.
+func TestWebSocketEarlyBytes(t *testing.T) {
+	for early := range len(asked) + 1 {
+		w := newWorld(t, nil)
+		w.names.set("api.test", "127.0.0.1")
+		config := &tls.Config{Certificates: []tls.Certificate{w.roots.leaf(t, time.Now().Add(time.Hour), "api.test")}}
+		port := serveEach(t, "127.0.0.1", func(c *net.TCPConn) {
+			conn := tls.Server(c, config)
+			if err := answerOnce(conn, answered...); err != nil {
+				t.Error(err)
+			}
+			_, _ = conn.Read(make([]byte, 1)) // until the guest is at its end
+		})
+		b := testBottle(t, routes.Route{Host: "api.test", Port: port, Auth: authRoute(t, "api.test", port).Auth})
+		w.apply(t, b)
+		near := w.sockets.call(t, b.Link, anywhere(port))
+		_ = near.SetDeadline(time.Now().Add(testWait))
+		client := tls.Client(near, &tls.Config{RootCAs: bottlePool(t, b), ServerName: "api.test"})
+		io.WriteString(client, handshakeOf(port)+string(asked[:early]))
+		in := bufio.NewReader(client)
+		if resp, err := http.ReadResponse(in, nil); err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatalf("got %+v, %v", resp, err)
+		}
+		got := make([]byte, len(answered))
+		if _, err := io.ReadFull(in, got); err != nil || !bytes.Equal(got, answered) {
+			t.Fatalf("with %d bytes early: at first %q, %v", early, got, err)
+		}
+		client.Write(asked[early:])
+		if _, err := io.ReadFull(in, got); err != nil || !bytes.Equal(got, answered) {
+			t.Fatalf("with %d bytes early: then %q, %v", early, got, err)
+		}
+		near.Close()
+		w.apply(t)
+	}
 }
 
 // TestIdleWebSocketCosts looks at what WebSockets hold, with their connections to the server, that are silent after one message there and
@@ -83,8 +127,7 @@ func TestIdleWebSocketCosts(t *testing.T) {
 	open := func() net.Conn {
 		near := w.sockets.call(t, b.Link, anywhere(port))
 		client := tls.Client(near, &tls.Config{RootCAs: trust, ServerName: "api.test"})
-		fmt.Fprintf(client, "GET /v1/talk HTTP/1.1\r\nHost: api.test:%d\r\nUser-Agent: test/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-			"Sec-Websocket-Version: 13\r\nSec-Websocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", port)
+		io.WriteString(client, handshakeOf(port))
 		in := bufio.NewReader(client)
 		resp, err := http.ReadResponse(in, nil)
 		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
