@@ -84,7 +84,7 @@ func client(ctx context.Context, args []string, in io.Reader, out io.Writer) (er
 	}
 	loads := map[string]func(context.Context, *job) (Result, error){
 		"rr": requestResponse, nearName: requestResponse, "crr": connectRequest, "up": upload, "down": download, "up" + bbrSuffix: upload, "down" + bbrSuffix: download, "up" + oneSuffix: upload, "down" + oneSuffix: download, "first": firstConnection,
-		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk, "h2-upload": httpUpload,
+		"h1-bulk": httpBulk, "h1-upload": httpUpload, "h1-sse": firstEvents, "h1-fair": slowestBeside, "h2-bulk": httpBulk, "h2-both-bulk": httpBulk, "h2-upload": httpUpload,
 		"tls-new": newTLS, volumeName: volume, "h1-full": newTLS, resumedName: resumedTLS, socketName: roundTrips,
 	}
 	do, ok := loads[j.load]

@@ -57,7 +57,7 @@ func (w *world) named(o *options, l load, via string) (g lab.Guest, port int, er
 	g = w.guest(via)
 	port, near := entry(via)
 	if !isGatewayd(via) {
-		addr := map[string]netip.Addr{webName: w.web, apiName: w.api}[l.host]
+		addr := map[string]netip.Addr{webName: w.web, apiName: w.api, bothName: w.both}[l.host]
 		if near {
 			addr = peerNear.Addr()
 		}

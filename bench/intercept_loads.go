@@ -32,6 +32,7 @@ func interceptLoads() []load {
 	all := []string{viaGatewayd, viaUnscanned, viaReencrypt, viaNginxTLS, viaSquid, viaMitmproxy}
 	resuming := all[:4]
 	h2 := all[:4]
+	both := []string{viaGatewayd, viaReencrypt} // nginx asks no server over HTTP/2
 	owned := func(paths []string) []string {
 		return slices.DeleteFunc(slices.Clone(paths), func(v string) bool { return v == viaUnscanned })
 	}
@@ -60,6 +61,12 @@ func interceptLoads() []load {
 			unit: tenThousand, host: apiName, paths: h2, scale: 1, streams: 16, h2load: true},
 		{name: "h2-bulk", title: "Decrypted, HTTP/2, 100 MB down", value: "Gbit/s",
 			unit: gigabytes, host: apiName, paths: owned(h2), scale: gigabit},
+		{name: "h2-both-one", title: "Decrypted, HTTP/2 on both sides, 1 KB, one connection, one stream (h2load)", value: "req/s",
+			unit: tenThousand, host: bothName, paths: both, scale: 1, streams: 1, h2load: true},
+		{name: "h2-both", title: "Decrypted, HTTP/2 on both sides, 1 KB, one connection with 16 streams (h2load)", value: "req/s",
+			unit: tenThousand, host: bothName, paths: both, scale: 1, streams: 16, h2load: true},
+		{name: "h2-both-bulk", title: "Decrypted, HTTP/2 on both sides, 100 MB down", value: "Gbit/s",
+			unit: gigabytes, host: bothName, paths: both, scale: gigabit},
 		{name: socketName, title: "Decrypted, WebSocket: a message of 128 bytes there and back", value: "µs",
 			unit: tenThousand, host: scannedName, paths: all, latency: true},
 		{name: "h1-upload", title: "Decrypted, HTTP/1.1, 100 MB of a model's input up", value: "Gbit/s",

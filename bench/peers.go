@@ -49,9 +49,10 @@ backend web
 
 frontend reencrypt
     mode http
-    bind %[2]s:%[8]d ssl crt %[9]s crt %[15]s alpn h2,http/1.1
+    bind %[2]s:%[8]d ssl crt %[9]s crt %[15]s crt %[17]s alpn h2,http/1.1
     http-request set-header Authorization "Bearer %[10]s"
     use_backend taker if { ssl_fc_sni %[14]s }
+    use_backend both if { ssl_fc_sni %[18]s }
     default_backend api
 
 backend api
@@ -63,8 +64,14 @@ backend taker
     mode http
     http-reuse always
     server taker %[16]s:443 ssl verify required ca-file %[12]s sni str(%[14]s) verifyhost %[14]s alpn http/1.1
+
+backend both
+    mode http
+    http-reuse always
+    server both %[19]s:443 ssl verify required ca-file %[12]s sni str(%[18]s) verifyhost %[18]s alpn h2,http/1.1
 `, cipherSuite, peerNear.Addr(), haproxyPort, rawName, webName, w.raw, w.web, reencryptPort, w.file("api.pem"), realToken,
-		w.api, w.file("ca.pem"), apiName, scannedName, w.file(scannedName+".pem"), w.taker)
+		w.api, w.file("ca.pem"), apiName, scannedName, w.file(scannedName+".pem"), w.taker,
+		w.file("both.pem"), bothName, w.both)
 }
 
 // nginxTemp keeps nginx away from the system's directories.
@@ -104,17 +111,18 @@ stream {
 // webConfig is the configuration of nginx as the web server that HTTP loads ask.
 func (w *world) webConfig() string {
 	var servers strings.Builder
-	for _, s := range []struct{ addr, name, base string }{
-		{w.web.String(), webName, "web"}, {relayWebAddr.String(), webName, "web"}, {w.api.String(), apiName, "api"}, {w.api.String(), plainName, "plain"},
+	for _, s := range []struct{ addr, name, base, more string }{
+		{w.web.String(), webName, "web", ""}, {relayWebAddr.String(), webName, "web", ""},
+		{w.api.String(), apiName, "api", ""}, {w.api.String(), plainName, "plain", ""}, {w.both.String(), bothName, "both", " http2"},
 	} {
 		fmt.Fprintf(&servers, `    server {
-        listen %s:443 ssl;
+        listen %s:443 ssl%s;
         server_name %s;
         ssl_certificate %s;
         ssl_certificate_key %s;
         root %s;
     }
-`, s.addr, s.name, w.file(s.base+".pem"), w.file(s.base+".pem"), w.file("www"))
+`, s.addr, s.more, s.name, w.file(s.base+".pem"), w.file(s.base+".pem"), w.file("www"))
 	}
 	return fmt.Sprintf(`daemon off;
 user root;

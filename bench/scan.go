@@ -46,7 +46,7 @@ func scanLoads() []load {
 
 // decrypts tells whether gatewayd's authority vouches for a name.
 func decrypts(host string) bool {
-	return host == apiName || host == plainName || host == scannedName || host == unscannedName
+	return slices.Contains([]string{apiName, plainName, bothName, scannedName, unscannedName}, host)
 }
 
 // scanRoutes are the manifest's lines for the names that are decrypted beside apiName.
@@ -54,6 +54,7 @@ func scanRoutes() string {
 	line := "    - { host: %s, auth: { scheme: bearer, secret: { env: BENCH_TOKEN }, env: BENCH_%s }%s }\n"
 	return fmt.Sprintf(line, scannedName, "SCANNED", "") +
 		fmt.Sprintf(line, unscannedName, "UNSCANNED", ", pipelock: { tls_passthrough: true }") +
+		fmt.Sprintf(line, bothName, "BOTH", "") +
 		fmt.Sprintf(line, plainName, "PLAIN", ", pipelock: { tls_passthrough: true }")
 }
 

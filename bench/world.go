@@ -22,6 +22,7 @@ const (
 	relayName = "relay.bench.example"
 	webName   = "web.bench.example"
 	apiName   = "api.bench.example"
+	bothName  = "both.bench.example" // speaks HTTP/2 as well, which apiName does not
 
 	bottleName = "bench"
 	secondName = "bench2" // holds what is beyond one bottle's budget of flows
@@ -44,12 +45,12 @@ type world struct {
 
 	peerGateway, peerBottle *lab.Namespace
 
-	raw, web, api, taker netip.Addr
-	iperf                string
-	vm                   *guestVM // nil until a load needs it
-	wrk, h2load          string
-	dummy                string         // what the bottle sends for a credential
-	ports                map[string]int // by namespace: the next that a load of many connections may have
+	raw, web, api, both, taker netip.Addr
+	iperf                      string
+	vm                         *guestVM // nil until a load needs it
+	wrk, h2load                string
+	dummy                      string         // what the bottle sends for a credential
+	ports                      map[string]int // by namespace: the next that a load of many connections may have
 
 	peers   map[string]*program // nil where absent
 	absent  map[string]error    // why
@@ -116,11 +117,12 @@ func (w *world) run(ctx context.Context, ns *lab.Namespace, env []string, files 
 
 // makeServers starts what the loads ask, in the internet.
 func (w *world) makeServers(ctx context.Context, o *options) error {
-	w.raw, w.web, w.api = w.Internet.NewAddress(), w.Internet.NewAddress(), w.Internet.NewAddress()
+	w.raw, w.web, w.api, w.both = w.Internet.NewAddress(), w.Internet.NewAddress(), w.Internet.NewAddress(), w.Internet.NewAddress()
 	w.Internet.Names.Set(rawName, w.raw)
 	w.Internet.Names.Set(webName, w.web)
 	w.Internet.Names.Set(apiName, w.api)
 	w.Internet.Names.Set(plainName, w.api)
+	w.Internet.Names.Set(bothName, w.both)
 	if err := tuneNamespace(w.Internet.Netns, allPorts); err != nil {
 		return err
 	}
@@ -159,14 +161,14 @@ func (w *world) makeRaw(ctx context.Context, o *options, addr netip.Addr) error 
 
 // makeWeb starts the web server at its addresses, which are added by listening there once.
 func (w *world) makeWeb(ctx context.Context, o *options) error {
-	for _, addr := range []netip.Addr{w.web, w.api, relayWebAddr} {
+	for _, addr := range []netip.Addr{w.web, w.api, w.both, relayWebAddr} {
 		l, err := w.Internet.Listen(netip.AddrPortFrom(addr, 443))
 		if err != nil {
 			return err
 		}
 		l.Close()
 	}
-	for _, name := range []string{webName, apiName, plainName} {
+	for _, name := range []string{webName, apiName, plainName, bothName} {
 		text, err := leafPEM(w.Internet.CA, name)
 		if err != nil {
 			return err
