@@ -70,14 +70,13 @@ func (x *exchange) deliver(resp *http.Response) (whole bool) {
 }
 
 // isAlone tells whether nobody else holds any memory of the exchange, whose response was delivered. A request's body has its own
-// goroutines, and so has HTTP/2 towards the server. The guest's side has the header: over HTTP/1.1 no longer than until it is
-// written, if that says how long the body is; over HTTP/2 the head leaves with the first bytes of the body, and what had its
-// trailers is given up then.
+// goroutines. The guest's side has the header: over HTTP/1.1 no longer than until it is written, if that says how long the body is;
+// over HTTP/2 the head leaves with the first bytes of the body, and what had its trailers is given up then.
 func (x *exchange) isAlone(resp *http.Response) bool {
 	if x.out.Body != nil || x.r.Body != http.NoBody || resp.ContentLength < 0 || len(resp.Trailer) > 0 || x.delivery.late {
 		return false
 	}
-	return !x.s.h2 || resp.ProtoMajor == 1 && x.w.written > 0 && x.w.disown()
+	return !x.s.h2 || x.w.written > 0 && x.w.disown()
 }
 
 // broke records that a response broke off after it had begun.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"gatewayd/gateway/http1"
+	"gatewayd/gateway/http2"
 	"gatewayd/gateway/routes"
 	gwtls "gatewayd/gateway/tls"
 )
@@ -80,6 +81,7 @@ type upstream struct {
 	waits    Deadlines
 	bounds   upstreamBounds
 	client   *http1.Client
+	clientH2 *http2.Client
 	buffers  gwtls.WireBuffers
 	sessions tls.ClientSessionCache // of all pools, each under names of its own
 	ctx      context.Context        // ends with the bottle
@@ -109,6 +111,10 @@ func newUpstream(d *dialer, roots *gwtls.Roots, waits Deadlines, bounds upstream
 		dial: d, roots: roots, waits: waits, bounds: bounds, ctx: ctx, cancel: cancel,
 		client: http1.NewClient(http1.ClientLimits{
 			HeadBytes: maxResponseHeadBytes, Head: waits.UpstreamHeader, Continue: waits.Continue,
+		}),
+		clientH2: http2.NewClient(http2.ClientLimits{
+			HeadBytes: maxResponseHeadBytes, StreamWindow: upstreamStreamWindow, ConnWindow: upstreamConnWindow,
+			Head: waits.UpstreamHeader, Continue: waits.Continue, Idle: waits.UpstreamIdle, Ping: waits.UpstreamPing, PingWait: waits.UpstreamPingWait,
 		}),
 		sessions: tls.NewLRUClientSessionCache(bounds.sessions),
 		pools:    map[poolKey]*upstreamPool{},

@@ -4,19 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
-	"net/url"
+	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http2"
-
+	"gatewayd/gateway/http2"
 	gwtls "gatewayd/gateway/tls"
 )
 
@@ -26,17 +21,22 @@ var errSpeaksH1 = errors.New("the server speaks HTTP/1.1")
 // h2Pool carries requests of guests that speak HTTP/2 to a server that does too. Which version a server speaks is known once
 // a connection to it was made; one that chose HTTP/1.1 is the HTTP/1.1 pool's.
 //
-// It is the [http2.ClientConnPool] of its transport, which sends a request anew that a server says it has not looked at: after a
-// GOAWAY that does not cover it, or REFUSED_STREAM (RFC 9113 section 8.7), if none of its body was sent.
+// Which connection takes a request is for it to say, and the connections are those of package http2.
 type h2Pool struct {
-	pool      *upstreamPool
-	tls       *tls.Config // of all connections
-	transport *http2.Transport
-	speaksH1  atomic.Bool
+	pool     *upstreamPool
+	tls      *tls.Config // of all connections
+	client   *http2.Client
+	speaksH1 atomic.Bool
 
-	mu      sync.Mutex          // never held while u.mu is taken
-	conns   []*http2.ClientConn // that may take a request, if they have room for one
-	dialing *h2Dial             // nil if there is none
+	mu      sync.Mutex // never held while u.mu is taken, nor taken while a connection's is held
+	conns   []*h2Conn  // that may take a request, if they have room for one
+	dialing *h2Dial    // nil if there is none
+}
+
+// h2Conn is a connection of a pool.
+type h2Conn struct {
+	*http2.ClientConn
+	remote netip.AddrPort
 }
 
 // h2Dial is a connection that is being made, for all requests that wait for one.
@@ -45,34 +45,17 @@ type h2Dial struct {
 	err  error
 }
 
-// newH2Pool returns the HTTP/2 side of p. Its transport has no proxy, no compression of its own and no cookie or redirect
-// logic, and it makes no connections.
+// newH2Pool returns the HTTP/2 side of p.
 func newH2Pool(p *upstreamPool) *h2Pool {
-	h := &h2Pool{pool: p, tls: p.u.tlsConfig(p.key, alpnH2, alpnH1)}
-	waits := p.u.waits
-	base := &http.Transport{ // limits that http2.Transport takes from there
-		DisableCompression:     true,
-		IdleConnTimeout:        waits.UpstreamIdle,
-		ResponseHeaderTimeout:  waits.UpstreamHeader,
-		ExpectContinueTimeout:  waits.Continue,
-		MaxResponseHeaderBytes: maxResponseHeadBytes,
-		HTTP2: &http.HTTP2Config{
-			SendPingTimeout: waits.UpstreamPing, PingTimeout: waits.UpstreamPingWait,
-			MaxReceiveBufferPerStream: upstreamStreamWindow, MaxReceiveBufferPerConnection: upstreamConnWindow,
-		},
-	}
-	var err error
-	if h.transport, err = http2.ConfigureTransports(base); err != nil { // it fails only for a transport that speaks HTTP/2 already
-		h.transport = &http2.Transport{}
-		h.speaksH1.Store(true)
-	}
-	h.transport.ConnPool = h
-	return h
+	return &h2Pool{pool: p, tls: p.u.tlsConfig(p.key, alpnH2, alpnH1), client: p.u.clientH2}
 }
 
-// GetClientConn is [http2.ClientConnPool].GetClientConn. Requests that find no room share one dial.
-func (h *h2Pool) GetClientConn(req *http.Request, _ string) (*http2.ClientConn, error) {
-	for {
+// take returns a connection with room kept for a request. Requests that find no room share one dial.
+func (h *h2Pool) take(ctx context.Context) (*h2Conn, error) {
+	for range maxDials {
+		if h.speaksH1.Load() {
+			return nil, errSpeaksH1
+		}
 		c, d := h.reserve()
 		if c != nil {
 			return c, nil
@@ -82,18 +65,22 @@ func (h *h2Pool) GetClientConn(req *http.Request, _ string) (*http2.ClientConn, 
 			if d.err != nil {
 				return nil, d.err
 			}
-		case <-req.Context().Done():
-			return nil, &UpstreamError{ReasonUpstreamDial, h.pool.key.host, req.Context().Err()}
+		case <-ctx.Done():
+			return nil, &UpstreamError{ReasonUpstreamDial, h.pool.key.host, ctx.Err()}
 		}
 	}
+	return nil, &UpstreamError{ReasonUpstreamExchange, h.pool.key.host, errors.New("other requests, or the server, took each connection that was made")}
 }
 
+// maxDials is for how many connections a request waits one after another.
+const maxDials = 100
+
 // reserve returns a connection with room kept for a request, or the dial to wait for, begun if there was none.
-func (h *h2Pool) reserve() (*http2.ClientConn, *h2Dial) {
+func (h *h2Pool) reserve() (*h2Conn, *h2Dial) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range h.conns {
-		if c.ReserveNewRequest() {
+		if c.Reserve() {
 			return c, nil
 		}
 	}
@@ -109,6 +96,9 @@ func (h *h2Pool) reserve() (*http2.ClientConn, *h2Dial) {
 func (h *h2Pool) connect(d *h2Dial) {
 	c, err := h.dial(h.pool.u.ctx)
 	h.mu.Lock()
+	if err == nil && c.Over() { // else it is forgotten after it was put there
+		err = &UpstreamError{ReasonUpstreamExchange, h.pool.key.host, errors.New("the server has ended the connection at once")}
+	}
 	if h.dialing, d.err = nil, err; err == nil {
 		h.conns = append(h.conns, c)
 	}
@@ -119,18 +109,15 @@ func (h *h2Pool) connect(d *h2Dial) {
 	}
 }
 
-// MarkDead is [http2.ClientConnPool].MarkDead.
-func (h *h2Pool) MarkDead(c *http2.ClientConn) {
+// forget takes a connection out that takes no further request.
+func (h *h2Pool) forget(c *h2Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.conns = slices.DeleteFunc(h.conns, func(o *http2.ClientConn) bool { return o == c })
+	h.conns = slices.DeleteFunc(h.conns, func(o *h2Conn) bool { return o == c })
 }
 
 // dial waits for room, connects and offers both versions.
-func (h *h2Pool) dial(ctx context.Context) (*http2.ClientConn, error) {
-	if h.speaksH1.Load() {
-		return nil, errSpeaksH1
-	}
+func (h *h2Pool) dial(ctx context.Context) (*h2Conn, error) {
 	p := h.pool
 	if err := p.takeH2(ctx); err != nil {
 		return nil, err
@@ -158,83 +145,80 @@ func (h *h2Pool) dial(ctx context.Context) (*http2.ClientConn, error) {
 		p.newConn(conn, wire).release(true)
 		return nil, errSpeaksH1
 	}
-	c, err := h.transport.NewClientConn(conn)
-	if err != nil {
-		counted.Close()
-		return nil, &UpstreamError{ReasonUpstreamExchange, p.key.host, err}
-	}
+	c := &h2Conn{remote: addrPortOf(conn.RemoteAddr())}
+	c.ClientConn = h.client.NewConn(conn, func() { h.forget(c) })
 	return c, nil
 }
 
-// roundTrip sends req over HTTP/2, or returns errSpeaksH1 having sent nothing.
+// roundTrip sends req over HTTP/2, or returns errSpeaksH1 having sent nothing. It sends anew what the server says it has not looked at:
+// after a GOAWAY that does not cover it, or REFUSED_STREAM (RFC 9113 section 8.7), if it has no body.
 func (h *h2Pool) roundTrip(req *http.Request, on observer) (*http.Response, error) {
-	if h.speaksH1.Load() {
-		return nil, errSpeaksH1
-	}
-	ctx, trace, body := req.Context(), traceFor(on), req.Body
-	if body != nil && body != http.NoBody {
-		var cancel context.CancelCauseFunc
-		ctx, cancel = context.WithCancelCause(ctx) // ends with req's, at the latest
-		sending := &h2Sending{ReadCloser: body, wait: h.pool.u.waits.UpstreamHeader, cancel: cancel}
-		trace.WroteRequest = func(httptrace.WroteRequestInfo) { sending.stop(true) }
-		body = sending
-	}
-	out := req.WithContext(httptrace.WithClientTrace(ctx, trace)) // a shallow copy
-	out.Body = body
-	out.RequestURI = ""
-	out.Host = h.pool.authority
-	target := url.URL{}
-	if req.URL != nil {
-		target = *req.URL
-	}
-	target.Scheme = "https"
-	target.User, target.Fragment, target.RawFragment = nil, "", ""
-	target.Host = net.JoinHostPort(h.pool.key.host, strconv.Itoa(int(h.pool.key.port)))
-	out.URL = &target
-	if _, ok := req.Header["User-Agent"]; !ok {
-		out.Header = req.Header.Clone()
-		if out.Header == nil {
-			out.Header = http.Header{}
+	out := h.request(req, on)
+	for try := 0; ; try++ {
+		c, err := h.take(req.Context())
+		if err != nil {
+			return nil, err
 		}
-		out.Header["User-Agent"] = nil // net/http would add one of its own
+		on.connected(c.remote)
+		resp, err := c.RoundTrip(req.Context(), out)
+		var unseen *http2.UnseenError
+		if err == nil || !errors.As(err, &unseen) || try >= maxTries || !backOff(req.Context(), try) {
+			return resp, err
+		}
 	}
-	resp, err := h.transport.RoundTrip(out)
-	if err != nil && errors.Is(context.Cause(ctx), errWindowShut) {
-		return nil, errWindowShut
-	}
-	return resp, err
 }
 
-// traceFor lets net/http tell an observer what happens.
-func traceFor(on observer) *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		GotConn: func(info httptrace.GotConnInfo) { on.connected(remoteOf(info.Conn)) },
-		Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
-			on.Interim(status, http.Header(header))
-			return nil
-		},
+// maxTries is how often a request is sent anew that servers do not look at.
+const maxTries = 6
+
+// backOff waits before a request is sent anew, the first time for no time at all, and reports whether the context has not ended.
+func backOff(ctx context.Context, try int) bool {
+	if try == 0 {
+		return ctx.Err() == nil
 	}
+	t := time.NewTimer(time.Second << (try - 1))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// request makes what is sent of req.
+func (h *h2Pool) request(req *http.Request, on observer) *http2.Request {
+	out := &http2.Request{
+		Method: req.Method, Scheme: "https", Authority: h.pool.authority, Path: target(req.URL),
+		Header: req.Header, Length: req.ContentLength, Trailer: req.Trailer, Interim: on,
+	}
+	if req.Body == nil || req.Body == http.NoBody {
+		out.Length = 0
+		return out
+	}
+	out.Body = req.Body
+	if n, ok := req.Body.(interface{ Near() bool }); ok {
+		out.Near = n.Near()
+	}
+	return out
 }
 
 // retire gives the connections no further request. Each ends with what is under way on it.
 func (h *h2Pool) retire() {
-	for _, c := range h.take() {
-		c.SetDoNotReuse()
-		go closeIdle(c)
+	for _, c := range h.drop() {
+		c.Retire()
 	}
 }
 
 // close ends the connections, whatever is under way on them.
 func (h *h2Pool) close() {
-	var closed sync.WaitGroup
-	for _, c := range h.take() {
-		closed.Go(func() { _ = c.Close() }) // it is at its end either way
+	for _, c := range h.drop() {
+		c.Close()
 	}
-	closed.Wait()
 }
 
-// take returns the connections, which the pool has no longer.
-func (h *h2Pool) take() []*http2.ClientConn {
+// drop returns the connections, which the pool has no longer.
+func (h *h2Pool) drop() []*h2Conn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	conns := h.conns
@@ -242,34 +226,16 @@ func (h *h2Pool) take() []*http2.ClientConn {
 	return conns
 }
 
-// closeIdle closes a connection that takes no further request if nothing is under way on it. It may block on what the server
-// does not read.
-func closeIdle(c *http2.ClientConn) {
-	if idle(c) {
-		_ = c.Close() // it is at its end either way
-	}
-}
-
-// idle tells whether nothing is under way on c.
-func idle(c *http2.ClientConn) bool {
-	s := c.State()
-	return s.StreamsActive == 0 && s.StreamsReserved == 0 && s.StreamsPending == 0
-}
-
-// giveUp closes an idle connection, if there is one.
+// giveUp ends an idle connection, if there is one.
 func (h *h2Pool) giveUp() bool {
 	h.mu.Lock()
-	conns := slices.Clone(h.conns)
-	h.mu.Unlock()
-	for _, c := range conns {
-		if idle(c) {
-			c.SetDoNotReuse() // a request that was faster goes on
-			h.MarkDead(c)
-			closeIdle(c)
-			return true
-		}
+	defer h.mu.Unlock()
+	i := slices.IndexFunc(h.conns, func(c *h2Conn) bool { return c.Idle() })
+	if i >= 0 {
+		h.conns[i].Retire() // a request that was faster goes on
+		h.conns = slices.Delete(h.conns, i, i+1)
 	}
-	return false
+	return i >= 0
 }
 
 // giveUpIdleH2 has an idle connection over HTTP/2 closed to make room. It does not block.

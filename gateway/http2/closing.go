@@ -55,6 +55,9 @@ func (c *conn) fail(err error) {
 	c.roles.Broadcast()
 }
 
+// broken reports why nothing more is to be said, nil as long as it is. mu is held.
+func (c *conn) broken() error { return c.err }
+
 // abandon is fail for one that finds the connection unusable while another goroutine reads it. mu is held.
 func (c *conn) abandon(err error) {
 	c.fail(err)

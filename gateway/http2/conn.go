@@ -81,8 +81,8 @@ func newConn(s *Server, nc net.Conn, account Account) *conn {
 	c.head.decoder = hpack.NewDecoder(headerTable, c.head.field)
 	c.head.decoder.SetMaxStringLength(s.limits.HeadBytes)
 	c.roles.L = &c.mu
-	c.out.start(c)
 	c.encoder.pool = &s.writes
+	c.out.start(c, &c.mu, nc, &c.encoder, s.limits.Write)
 	return c
 }
 

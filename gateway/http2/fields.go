@@ -64,13 +64,16 @@ func nameForm(name string) string {
 	return string(append(appendInt([]byte{0}, 0, 7, len(name)), name...))
 }
 
-// staticNames are the fields of responses that have a place in the static table (RFC 7541 appendix A), by the first of them.
+// staticNames are the fields that have a place in the static table (RFC 7541 appendix A), by the first of them.
 var staticNames = map[string]int{
-	":status": 8, "accept-ranges": 18, "access-control-allow-origin": 20, "age": 21, "allow": 22, "cache-control": 24,
+	":authority": 1, ":method": 2, ":path": 4, ":status": 8, "accept-charset": 15, "accept-encoding": 16, "accept-language": 17,
+	"accept-ranges": 18, "accept": 19, "access-control-allow-origin": 20, "age": 21, "allow": 22, "authorization": 23, "cache-control": 24,
 	"content-disposition": 25, "content-encoding": 26, "content-language": 27, "content-length": 28, "content-location": 29,
-	"content-range": 30, "content-type": 31, "date": 33, "etag": 34, "expires": 36, "last-modified": 44, "link": 45, "location": 46,
-	"proxy-authenticate": 48, "refresh": 52, "retry-after": 53, "server": 54, "set-cookie": 55, "strict-transport-security": 56,
-	"vary": 59, "via": 60, "www-authenticate": 61,
+	"content-range": 30, "content-type": 31, "cookie": 32, "date": 33, "etag": 34, "expect": 35, "expires": 36, "from": 37, "host": 38,
+	"if-match": 39, "if-modified-since": 40, "if-none-match": 41, "if-range": 42, "if-unmodified-since": 43, "last-modified": 44,
+	"link": 45, "location": 46, "max-forwards": 47, "proxy-authenticate": 48, "range": 50, "referer": 51, "refresh": 52,
+	"retry-after": 53, "server": 54, "set-cookie": 55, "strict-transport-security": 56, "user-agent": 58, "vary": 59, "via": 60,
+	"www-authenticate": 61,
 }
 
 // staticStatus are the statuses that have a place in that table.

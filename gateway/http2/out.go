@@ -11,8 +11,13 @@ import (
 // writes them, unless somebody does already, who then takes these along. There is a buffer only while there is something in it.
 // All of it is guarded by the connection's lock.
 type out struct {
-	c      *conn
-	gather gatherer // nil if the connection cannot take records together
+	owner   owner
+	mu      *sync.Mutex // the connection's
+	net     net.Conn
+	pool    *buffers
+	encoder *encoder
+	wait    time.Duration // how long a write may wait for a peer that does not read
+	gather  gatherer      // nil if the connection cannot take records together
 
 	lent    *[]byte
 	buf     []byte
@@ -22,7 +27,15 @@ type out struct {
 	writing bool      // a write is under way
 	room    sync.Cond // there is room, or nothing is under way any more
 	by      time.Time // when the write under way must be done
+	final   bool      // the last words have a time of their own
 	err     error
+}
+
+// owner is the connection whose sending side it is. All of it is called with the lock held.
+type owner interface {
+	abandon(err error) // nothing can be written any more
+	flood()            // the peer has the gateway say too much
+	broken() error     // why nothing more is to be said, nil as long as it is
 }
 
 // gatherer is what lies beneath a TLS connection and can take the records of a write together.
@@ -30,18 +43,18 @@ type gatherer interface {
 	Gather(write func() error) error
 }
 
-// start makes o the sending side of c.
-func (o *out) start(c *conn) {
-	o.c = c
-	o.room.L = &c.mu
-	if n, ok := c.net.(interface{ NetConn() net.Conn }); ok {
+// start makes o the sending side of a connection.
+func (o *out) start(c owner, mu *sync.Mutex, nc net.Conn, e *encoder, wait time.Duration) {
+	o.owner, o.mu, o.net, o.pool, o.encoder, o.wait = c, mu, nc, e.pool, e, wait
+	o.room.L = mu
+	if n, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		o.gather, _ = n.NetConn().(gatherer)
 	}
 }
 
 // need makes room for n bytes, as far as there can be.
 func (o *out) need(n int) {
-	pool := &o.c.server.writes
+	pool := o.pool
 	switch {
 	case o.lent == nil:
 		o.lent = pool.get(n)
@@ -56,7 +69,7 @@ func (o *out) need(n int) {
 
 // head appends the head that the encoder has made.
 func (o *out) head(id uint32, flags uint8) {
-	e := &o.c.encoder
+	e := o.encoder
 	o.need(len(e.block) + frameHead*(1+len(e.block)/maxFrame))
 	o.buf = e.frames(o.buf, id, flags)
 }
@@ -67,7 +80,7 @@ func (o *out) control(p []byte) {
 	o.buf = append(o.buf, p...)
 	o.urgent = true
 	if o.queued += len(p); o.queued > controlBytes {
-		o.c.flood()
+		o.owner.flood()
 	}
 }
 
@@ -86,6 +99,23 @@ func (o *out) flush() {
 		return
 	}
 	o.writing = true
+	o.writeOnce()
+}
+
+// flushTogether is flush, after those who are about to add something have done so.
+func (o *out) flushTogether() {
+	if o.writing || len(o.buf) == 0 || o.err != nil {
+		return
+	}
+	o.writing = true
+	o.mu.Unlock()
+	runtime.Gosched()
+	o.mu.Lock()
+	o.writeOnce()
+}
+
+// writeOnce writes what is there, and leaves what has gathered then to another goroutine. The caller has set writing.
+func (o *out) writeOnce() {
 	o.write()
 	if len(o.buf) > 0 && o.err == nil {
 		go o.flushRest()
@@ -101,16 +131,16 @@ func (o *out) flushSoon() {
 		return
 	}
 	o.writing = true
-	o.c.mu.Unlock()
+	o.mu.Unlock()
 	runtime.Gosched()
-	o.c.mu.Lock()
+	o.mu.Lock()
 	o.writeAll()
 }
 
 // flushRest writes until there is nothing. The caller has set writing.
 func (o *out) flushRest() {
-	o.c.mu.Lock()
-	defer o.c.mu.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.writeAll()
 }
 
@@ -130,35 +160,35 @@ func (o *out) write() {
 	o.batch++
 	o.room.Broadcast()
 	err := o.allowTime()
-	o.c.mu.Unlock()
+	o.mu.Unlock()
 	if err == nil {
 		err = o.send(buf)
 	}
-	o.c.server.writes.put(lent)
-	o.c.mu.Lock()
+	o.pool.put(lent)
+	o.mu.Lock()
 	if err != nil && o.err == nil {
 		o.err = err
-		o.c.abandon(err)
+		o.owner.abandon(err)
 	}
 }
 
 // allowTime gives the next write its time, half of Limits.Write at the least.
 func (o *out) allowTime() error {
 	now := time.Now()
-	if o.c.finished || o.by.Sub(now) >= o.c.lim.Write/2 {
+	if o.final || o.by.Sub(now) >= o.wait/2 {
 		return nil
 	}
-	o.by = now.Add(o.c.lim.Write)
-	return o.c.net.SetWriteDeadline(o.by)
+	o.by = now.Add(o.wait)
+	return o.net.SetWriteDeadline(o.by)
 }
 
 // send writes p to the connection, in one system call for several records where it can.
 func (o *out) send(p []byte) error {
 	if o.gather == nil || len(p) <= maxFrame {
-		_, err := o.c.net.Write(p)
+		_, err := o.net.Write(p)
 		return err
 	}
-	return o.gather.Gather(func() error { _, err := o.c.net.Write(p); return err })
+	return o.gather.Gather(func() error { _, err := o.net.Write(p); return err })
 }
 
 // await waits until there is room for a frame, and reports the connection's error if there will be none.
@@ -167,8 +197,8 @@ func (o *out) await() error {
 		switch {
 		case o.err != nil:
 			return o.err
-		case o.c.err != nil:
-			return o.c.err
+		case o.owner.broken() != nil:
+			return o.owner.broken()
 		case len(o.buf) <= writeBuffer-128:
 			return nil
 		case o.writing:
@@ -181,7 +211,8 @@ func (o *out) await() error {
 
 // last lets what is there leave, within wait.
 func (o *out) last(wait time.Duration) {
-	_ = o.c.net.SetWriteDeadline(time.Now().Add(wait)) // a closed connection needs none
+	o.final = true
+	_ = o.net.SetWriteDeadline(time.Now().Add(wait)) // a closed connection needs none
 	for o.writing && o.err == nil {
 		o.room.Wait()
 	}
@@ -190,7 +221,7 @@ func (o *out) last(wait time.Duration) {
 		o.room.Wait()
 	}
 	if o.lent != nil {
-		o.c.server.writes.put(o.lent)
+		o.pool.put(o.lent)
 		o.lent, o.buf = nil, nil
 	}
 	if o.err == nil {

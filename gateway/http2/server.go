@@ -1,6 +1,7 @@
-// Package http2 serves HTTP/2 on one connection for a guest that is not trusted (RFC 9113).
+// Package http2 serves HTTP/2 on one connection for a guest that is not trusted (RFC 9113), and has a client's half for servers that
+// are not either ([Client]).
 //
-// It differs from a general server in three ways. It is strict: what golang.org/x/net/http2 refuses, it refuses, and a request
+// The server differs from a general one in three ways. It is strict: what golang.org/x/net/http2 refuses, it refuses, and a request
 // whose length is not what it said as well. It is lean: one goroutine reads a connection and parses all that has come at once, each
 // request has a goroutine of its own that reads its body and writes its response, none waits for another but for a lock, and an
 // idle connection holds no buffer. And it counts: frames that only cost are charged to an account that the caller keeps.
