@@ -373,3 +373,57 @@ func TestClientIdle(t *testing.T) {
 	}
 	<-gone
 }
+
+// TestClientKeepsLimit shows that what a server once said of its streams holds until it says otherwise.
+func TestClientKeepsLimit(t *testing.T) {
+	c := NewClient(ClientLimits{}).NewConn(deadConn(t), func() {})
+	defer c.Close()
+	most := func(settings ...byte) int {
+		if err := c.settings(frame{length: len(settings), kind: kindSettings}, settings); err != nil {
+			t.Fatal(err)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.most
+	}
+	if got := most(appendSetting(nil, settingStreams, firstStreams)...); got != firstStreams {
+		t.Errorf("room for %d", got)
+	}
+	if got := most(); got != firstStreams {
+		t.Errorf("room for %d after other settings", got)
+	}
+}
+
+// deadConn returns a connection whose other end says nothing.
+func deadConn(t testing.TB) net.Conn {
+	near, far := pair(t)
+	t.Cleanup(func() { far.Close() })
+	return near
+}
+
+// TestClientServerFloods has a server ask for more answers than it takes: the connection ends, with its requests.
+func TestClientServerFloods(t *testing.T) {
+	near, far := pair(t)
+	defer far.Close()
+	gone := make(chan struct{})
+	c := NewClient(ClientLimits{}).NewConn(near, func() { close(gone) })
+	failed := make(chan error, 1)
+	go func() {
+		_, _, err := c.trip(t.Context(), plain("GET", nil, 0))
+		failed <- err
+	}()
+	far.Write(appendFrame(nil, 0, kindSettings, 0, 0))
+	var pings []byte
+	for range 1000 {
+		pings = append(appendFrame(pings, 8, kindPing, 0, 0), "12345678"...)
+	}
+	for {
+		if _, err := far.Write(pings); err != nil { // it has been closed
+			break
+		}
+	}
+	if err := <-failed; err == nil {
+		t.Error("the request was answered")
+	}
+	<-gone
+}
