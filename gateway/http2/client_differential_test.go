@@ -107,8 +107,8 @@ func ours(method string) func(net.Conn, *[]int) (*http.Response, error) {
 // theirs carries it by golang.org/x/net.
 func theirs(method string) func(net.Conn, *[]int) (*http.Response, error) {
 	return func(conn net.Conn, interims *[]int) (*http.Response, error) {
-		tr := &http2.Transport{DisableCompression: true, AllowHTTP: true, MaxHeaderListSize: 1 << 20}
-		c, err := tr.NewClientConn(conn)
+		tr := &http2.Transport{DisableCompression: true, AllowHTTP: true, MaxHeaderListSize: 1 << 20} //nolint:staticcheck // net/http's takes no connection
+		c, err := tr.NewClientConn(conn)                                                              //nolint:staticcheck // likewise
 		if err != nil {
 			return nil, err
 		}

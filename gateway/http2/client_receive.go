@@ -122,7 +122,7 @@ func (c *ClientConn) headDone() error {
 		}
 		return st.interim(status, rest, h.size)
 	}
-	st.resp = makeResponse(status, rest)
+	st.resp = makeResponse(status, rest) //nolint:bodyclose // it has none yet
 	st.resp.Body = (*responseBody)(st)
 	if bodiless := status == http.StatusNoContent || status == http.StatusNotModified; !st.head && !(bodiless && ends) {
 		st.declared = st.resp.ContentLength

@@ -16,14 +16,16 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// talks returns the client's half of a connection whose server is golang.org/x/net's with a handler.
-func talks(t testing.TB, lim ClientLimits, s *http2.Server, handler http.HandlerFunc) (*ClientConn, <-chan struct{}) {
+// talks returns the client's half of a connection whose server is golang.org/x/net's with a handler, and takes so many streams at
+// once, or as many as it does by default.
+func talks(t testing.TB, lim ClientLimits, streams uint32, handler http.HandlerFunc) (*ClientConn, <-chan struct{}) {
 	t.Helper()
 	near, far := pair(t)
+	s := &http2.Server{MaxConcurrentStreams: streams} //nolint:staticcheck // net/http's takes no connection
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		s.ServeConn(far, &http2.ServeConnOpts{Handler: handler, BaseConfig: &http.Server{}})
+		s.ServeConn(far, &http2.ServeConnOpts{Handler: handler, BaseConfig: &http.Server{}}) //nolint:staticcheck // likewise
 	}()
 	gone := make(chan struct{})
 	c := NewClient(lim).NewConn(near, func() { close(gone) })
@@ -74,7 +76,7 @@ func plain(method string, body io.Reader, length int64) *Request {
 // TestClientSpeaks sends requests of every kind to golang.org/x/net's server.
 func TestClientSpeaks(t *testing.T) {
 	large := strings.Repeat("0123456789abcdef", 3<<16)
-	c, _ := talks(t, ClientLimits{}, &http2.Server{}, func(w http.ResponseWriter, r *http.Request) {
+	c, _ := talks(t, ClientLimits{}, 0, func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
 		if err != nil {
 			panic(http.ErrAbortHandler)
@@ -145,7 +147,7 @@ func (l *interimList) Interim(status int, _ http.Header) { *l = append(*l, statu
 
 // TestClientManyAtOnce has many requests at once, both ways larger than a stream's window, on one connection.
 func TestClientManyAtOnce(t *testing.T) {
-	c, _ := talks(t, ClientLimits{StreamWindow: 1 << 16, ConnWindow: 1 << 17}, &http2.Server{}, func(w http.ResponseWriter, r *http.Request) {
+	c, _ := talks(t, ClientLimits{StreamWindow: 1 << 16, ConnWindow: 1 << 17}, 0, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)
 	})
 	body := strings.Repeat("xyz", 100_000)
@@ -170,7 +172,7 @@ func TestClientManyAtOnce(t *testing.T) {
 
 // TestClientFullDuplex speaks in turns on one stream.
 func TestClientFullDuplex(t *testing.T) {
-	c, _ := talks(t, ClientLimits{}, &http2.Server{}, func(w http.ResponseWriter, r *http.Request) {
+	c, _ := talks(t, ClientLimits{}, 0, func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).Flush()
 		var b [1]byte
 		for {
@@ -204,7 +206,7 @@ func TestClientFullDuplex(t *testing.T) {
 // TestClientGivesUp ends requests in every way, whose server then sees its stream end; the connection goes on.
 func TestClientGivesUp(t *testing.T) {
 	ended := make(chan struct{}, 1)
-	c, _ := talks(t, ClientLimits{Head: 50 * time.Millisecond}, &http2.Server{}, func(w http.ResponseWriter, r *http.Request) {
+	c, _ := talks(t, ClientLimits{Head: 50 * time.Millisecond}, 0, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/fine":
 			return
@@ -295,7 +297,7 @@ func TestClientLastBytesWait(t *testing.T) {
 	for name, near := range map[string]bool{"near": true, "far": false} {
 		t.Run(name, func(t *testing.T) {
 			saw := make(chan string, 1)
-			c, _ := talks(t, ClientLimits{}, &http2.Server{}, func(w http.ResponseWriter, r *http.Request) {
+			c, _ := talks(t, ClientLimits{}, 0, func(w http.ResponseWriter, r *http.Request) {
 				var b bytes.Buffer
 				io.Copy(&b, r.Body)
 				saw <- b.String()
@@ -315,7 +317,7 @@ func TestClientLastBytesWait(t *testing.T) {
 
 // TestClientContinue shows that a body whose guest waits for 100 Continue waits for the server, and is not sent to one that answers.
 func TestClientContinue(t *testing.T) {
-	c, _ := talks(t, ClientLimits{Continue: time.Minute}, &http2.Server{}, func(w http.ResponseWriter, r *http.Request) {
+	c, _ := talks(t, ClientLimits{Continue: time.Minute}, 0, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/no" {
 			w.WriteHeader(http.StatusExpectationFailed)
 			return
@@ -335,7 +337,7 @@ func TestClientContinue(t *testing.T) {
 // TestClientRoom shows that a server's limit is kept, and what a connection that is to end still takes.
 func TestClientRoom(t *testing.T) {
 	let := make(chan struct{})
-	c, gone := talks(t, ClientLimits{}, &http2.Server{MaxConcurrentStreams: 2}, func(w http.ResponseWriter, r *http.Request) { <-let })
+	c, gone := talks(t, ClientLimits{}, 2, func(w http.ResponseWriter, r *http.Request) { <-let })
 	first := make(chan error, 2)
 	for range 2 {
 		go func() {
@@ -367,7 +369,7 @@ func TestClientRoom(t *testing.T) {
 
 // TestClientIdle shows that an unused connection ends.
 func TestClientIdle(t *testing.T) {
-	c, gone := talks(t, ClientLimits{Idle: 30 * time.Millisecond}, &http2.Server{}, func(http.ResponseWriter, *http.Request) {})
+	c, gone := talks(t, ClientLimits{Idle: 30 * time.Millisecond}, 0, func(http.ResponseWriter, *http.Request) {})
 	if _, _, err := c.trip(t.Context(), plain("GET", nil, 0)); err != nil {
 		t.Fatal(err)
 	}
