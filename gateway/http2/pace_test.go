@@ -27,11 +27,11 @@ func TestSlowedLosesNothing(t *testing.T) {
 		p.must(0, p.WritePing(false, [8]byte{byte(i)}))
 		p.ask(2*i+1, "GET", "/"+strings.Repeat("x", int(i)), true)
 	}
-	pings, bodies := byte(0), map[uint32]string{}
-	for pings < 40 || len(bodies) < 40 {
+	pings, ended, bodies := byte(0), 0, map[uint32]string{}
+	for pings < 40 || ended < 40 {
 		frame, err := p.ReadFrame()
 		if err != nil {
-			t.Fatalf("after %d pings and %d bodies: %v", pings, len(bodies), err)
+			t.Fatalf("after %d pings and %d bodies: %v", pings, ended, err)
 		}
 		switch f := frame.(type) {
 		case *http2.PingFrame:
@@ -40,7 +40,10 @@ func TestSlowedLosesNothing(t *testing.T) {
 			}
 			pings++
 		case *http2.DataFrame:
-			bodies[f.StreamID] = string(f.Data())
+			bodies[f.StreamID] += string(f.Data()) // the end may have a frame of its own
+			if f.StreamEnded() {
+				ended++
+			}
 		}
 	}
 	for i := range uint32(40) {
