@@ -35,6 +35,7 @@ type exchange struct {
 	rec   Record
 	*carried
 
+	method   string // this and host and path are what it is decided by, and stay as they are
 	host     string // canonical
 	asked    string // path and query in one
 	path     string // raw, as it is matched and sent
@@ -79,7 +80,8 @@ func newExchange(s *session, w http.ResponseWriter, r *http.Request) *exchange {
 	s.begin(&x.rec)
 	x.paced, _ = r.Body.(*bodyWatch)
 	x.rec.Plan = x.snap.digest
-	x.rec.Method, x.rec.Host = ownMethod(r.Method), s.host
+	x.method = ownMethod(r.Method)
+	x.rec.Method, x.rec.Host = x.method, s.host
 	x.rec.Decision, x.rec.Lane = routes.Deny, LaneNone
 	return x
 }
@@ -158,7 +160,7 @@ func (x *exchange) lean() {
 	x.handed = true
 	x.r, x.paced, x.carried, x.offers = nil, nil, nil, nil
 	x.tally.ResponseWriter = nil
-	x.asked, x.path, x.query = "", "", "" // parts of the request's head
+	x.asked, x.query = "", "" // parts of the request's head
 }
 
 // finish completes the record and hands it over.
@@ -279,7 +281,8 @@ func (x *exchange) target() *denial {
 	}
 	x.asked = raw
 	x.path, x.query, x.hasQuery = strings.Cut(raw, "?")
-	x.rec.Path = strings.Clone(x.path) // a record outlives the head that this is a part of
+	x.path = strings.Clone(x.path) // a record outlives the head that this is a part of
+	x.rec.Path = x.path
 	for i := range len(x.query) {
 		if c := x.query[i]; c <= ' ' || c >= 0x7f {
 			return x.badTarget("its query holds a byte that has to be percent-encoded")
@@ -301,7 +304,7 @@ func (x *exchange) decide() *denial {
 		x.verdict = *x.s.denied
 	} else {
 		x.verdict = x.snap.table.Decide(routes.Request{
-			Host: x.host, Port: x.s.port, Protocol: x.s.protocol, Method: x.r.Method, Path: x.path,
+			Host: x.host, Port: x.s.port, Protocol: x.s.protocol, Method: x.method, Path: x.path,
 		})
 	}
 	v := x.verdict

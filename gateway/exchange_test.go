@@ -505,7 +505,7 @@ func TestPageEscapes(t *testing.T) {
 
 // TestPlanThatPassesThroughNow shows that a connection of an old plan is sent away when the new one does not intercept.
 func TestPlanThatPassesThroughNow(t *testing.T) {
-	x := &exchange{s: &session{bottle: "dev", host: "api.test", port: 443, protocol: routes.HTTPS, tripped: func() bool { return false }}, r: &http.Request{Method: "GET"}, host: "api.test", path: "/"}
+	x := &exchange{s: &session{bottle: "dev", host: "api.test", port: 443, protocol: routes.HTTPS, tripped: func() bool { return false }}, r: &http.Request{Method: "GET"}, method: "GET", host: "api.test", path: "/"}
 	table, err := routes.NewTable([]routes.Route{{Host: "api.test", TLSPassthrough: true}})
 	if err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func (f *flow) leave(x *exchange) {
 // carries tells whether s lets x go as it went: intercepted, with the same credential, and scanned if s would have it scanned.
 func (s *snapshot) carries(x *exchange) bool {
 	old, now := x.verdict, s.table.Decide(routes.Request{
-		Host: x.host, Port: x.s.port, Protocol: x.s.protocol, Method: x.rec.Method, Path: x.rec.Path,
+		Host: x.host, Port: x.s.port, Protocol: x.s.protocol, Method: x.method, Path: x.path,
 	})
 	return now.Decision == routes.Intercept && now.Route != nil && now.Inject == old.Inject && (old.Scan || !now.Scan) &&
 		now.Route.Answer == old.Route.Answer && (now.Route.AllowPrivate || !old.Route.AllowPrivate) &&

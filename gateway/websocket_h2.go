@@ -40,7 +40,7 @@ func (x *exchange) connect() *denial {
 	r.Header["Connection"] = []string{"Upgrade"}
 	r.Header["Upgrade"] = []string{"websocket"}
 	r.Header["Sec-Websocket-Key"] = []string{base64.StdEncoding.EncodeToString(key[:])} // there is none on a stream (section 5)
-	x.r, x.rec.Method = r, http.MethodGet
+	x.r, x.method, x.rec.Method = r, http.MethodGet, http.MethodGet
 	return nil
 }
 
