@@ -43,6 +43,8 @@ func (c *ClientConn) frame(f frame, p []byte) error {
 		return c.settings(f, p)
 	case kindPush:
 		return connError{codeProtocol, "a push that was switched off"}
+	case kindPriorityUpdate:
+		return connError{codeProtocol, "PRIORITY_UPDATE of a server"} // RFC 9218 section 7.1
 	case kindPing:
 		return c.ping(f, p)
 	case kindGoAway:
