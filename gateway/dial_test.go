@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -164,13 +166,18 @@ func TestGuardSeesTheAddressOfTheSocketCall(t *testing.T) {
 	}
 }
 
-// closedPort returns a port of loopback on which nothing listens.
+// closedPort returns a port of loopback on which nothing listens. It is none of those that the system gives to sockets by itself (Linux,
+// ip_local_port_range), so that a connection which somebody makes meanwhile does not take it.
 func closedPort(t testing.TB) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.N(12_000)))
+		if err != nil {
+			continue
+		}
+		defer l.Close()
+		return addrPortOf(l.Addr()).Port()
 	}
-	defer l.Close()
-	return addrPortOf(l.Addr()).Port()
+	t.Fatal("no port is free")
+	return 0
 }

@@ -101,12 +101,7 @@ func (s server) start(t *testing.T, origin uint16) uint16 {
 	}
 	privileged.Require(t, privileged.File(program))
 	dir := t.TempDir()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := addrPortOf(l.Addr()).Port()
-	l.Close()
+	port := closedPort(t)
 	config := strings.NewReplacer("@", dir, "LISTEN", fmt.Sprint(port), "ORIGIN", fmt.Sprint(origin), "MODULES", modules).Replace(s.config)
 	if err := os.WriteFile(filepath.Join(dir, "config"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
