@@ -224,7 +224,7 @@ func (c *conn) setPartial(partial bool) {
 // parse goes over everything that has come, as far as it is whole.
 func (c *conn) parse() error {
 	for {
-		if c.pace.owed.Load() > 0 {
+		if c.pace.owed.Load() > 0 && c.lead.next == nil { // a request that has come is served first
 			if err := c.settleUp(); err != nil {
 				return err
 			}

@@ -164,3 +164,22 @@ func TestSlowedIsNotLate(t *testing.T) {
 	p.must(p.conn.Write(ping[half:]))
 	next[*http2.PingFrame](p)
 }
+
+// TestSlowedServesWhatCame has a frame of a request's own head be what its guest cannot pay: the request, which came alone, is served all
+// the same, and its connection ends as soon as it has waited for too long.
+func TestSlowedServesWhatCame(t *testing.T) {
+	s := serverOf(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("body")) })
+	s.Limits.Slow = 50 * time.Millisecond
+	p := newSlowPeer(t, s, time.Hour)
+	block := p.fields(":method", "GET", ":scheme", "https", ":authority", "a.test", ":path", "/")
+	p.must(0, p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block[:1], EndStream: true}))
+	p.must(0, p.WriteContinuation(1, true, block[1:]))
+	if a := p.answers(1)[1]; a == nil || string(a.body) != "body" {
+		t.Errorf("the request got %+v", a)
+	}
+	p.must(0, p.WritePing(false, [8]byte{})) // only now is it looked at what is owed
+	if f := next[*http2.GoAwayFrame](p); f.ErrCode != http2.ErrCodeEnhanceYourCalm {
+		t.Errorf("ended by %v", f)
+	}
+	within(t, "the connection", p.served)
+}
