@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,7 +38,10 @@ func steadyClient(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := &steady{host: host, addr: net.JoinHostPort(addrs[0], "443")}
+	// A connection from a port that another had a moment before is the relay's, and a gatewayd that is killed may leave no record of that
+	// other one: these are from ports that follow one another, none of which the system gives by itself.
+	s := &steady{host: host, addr: net.JoinHostPort(addrs[0], "443"), ports: new(atomic.Int32)}
+	s.ports.Store(10_000)
 	s.done = func() bool {
 		_, err := os.Stat(file)
 		return err == nil || ctx.Err() != nil
@@ -59,6 +63,7 @@ func steadyClient(ctx context.Context, args []string) error {
 type steady struct {
 	host, addr string
 	done       func() bool
+	ports      *atomic.Int32 // the last local port that was taken; nil leaves that to the system
 
 	mu   sync.Mutex
 	seen steadySeen
@@ -71,7 +76,11 @@ func (s *steady) failed(what string, err error) {
 }
 
 func (s *steady) dial(ctx context.Context) (*tls.Conn, error) {
-	d := tls.Dialer{Config: &tls.Config{ServerName: s.host}}
+	from := new(net.Dialer)
+	if s.ports != nil {
+		from.LocalAddr = &net.TCPAddr{Port: int(s.ports.Add(1))}
+	}
+	d := tls.Dialer{NetDialer: from, Config: &tls.Config{ServerName: s.host}}
 	c, err := d.DialContext(ctx, "tcp4", s.addr)
 	if err != nil {
 		return nil, err
