@@ -344,15 +344,8 @@ func (c *ClientConn) reset(f frame, p []byte) error {
 
 // settings takes SETTINGS.
 func (c *ClientConn) settings(f frame, p []byte) error {
-	switch {
-	case f.stream != 0:
-		return connError{codeProtocol, "SETTINGS of a stream"}
-	case f.has(flagAck) && len(p) > 0, len(p)%6 != 0:
-		return connError{codeFrameSize, "SETTINGS of a length that it cannot have"}
-	case len(p) > 6*maxSettings:
-		return connError{codeProtocol, "too many settings"}
-	case f.has(flagAck):
-		return nil
+	if err := checkSettings(f, p); err != nil || f.has(flagAck) {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -399,13 +392,8 @@ func (c *ClientConn) setting(id uint16, value uint32) error {
 
 // ping answers PING.
 func (c *ClientConn) ping(f frame, p []byte) error {
-	switch {
-	case len(p) != 8:
-		return connError{codeFrameSize, "PING of another length than 8"}
-	case f.stream != 0:
-		return connError{codeProtocol, "PING of a stream"}
-	case f.has(flagAck):
-		return nil
+	if err := checkPing(f, p); err != nil || f.has(flagAck) {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -415,11 +403,8 @@ func (c *ClientConn) ping(f frame, p []byte) error {
 
 // goneAway takes GOAWAY: the server takes no further request, and has not looked at those beyond the last that it names.
 func (c *ClientConn) goneAway(f frame, p []byte) error {
-	switch {
-	case f.stream != 0:
-		return connError{codeProtocol, "GOAWAY of a stream"}
-	case len(p) < 8:
-		return connError{codeFrameSize, "GOAWAY shorter than 8"}
+	if err := checkGoAway(f, p); err != nil {
+		return err
 	}
 	last := binary.BigEndian.Uint32(p) &^ (1 << 31)
 	c.mu.Lock()

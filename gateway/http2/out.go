@@ -104,14 +104,22 @@ func (o *out) flush() {
 
 // flushTogether is flush, after those who are about to add something have done so.
 func (o *out) flushTogether() {
+	if o.lettingOthers() {
+		o.writeOnce()
+	}
+}
+
+// lettingOthers lets those who are about to add something do so, and reports whether the caller is to write: there is something, and
+// nobody does already.
+func (o *out) lettingOthers() bool {
 	if o.writing || len(o.buf) == 0 || o.err != nil {
-		return
+		return false
 	}
 	o.writing = true
 	o.mu.Unlock()
 	runtime.Gosched()
 	o.mu.Lock()
-	o.writeOnce()
+	return true
 }
 
 // writeOnce writes what is there, and leaves what has gathered then to another goroutine. The caller has set writing.
@@ -127,14 +135,9 @@ func (o *out) writeOnce() {
 
 // flushSoon is flush, after those who are about to add something have done so. It is for a goroutine that has nothing else to do.
 func (o *out) flushSoon() {
-	if o.writing || len(o.buf) == 0 || o.err != nil {
-		return
+	if o.lettingOthers() {
+		o.writeAll()
 	}
-	o.writing = true
-	o.mu.Unlock()
-	runtime.Gosched()
-	o.mu.Lock()
-	o.writeAll()
 }
 
 // flushRest writes until there is nothing. The caller has set writing.

@@ -236,13 +236,8 @@ func (c *conn) isIdle(id uint32) bool { return id == 0 || id%2 == 0 || id > c.ma
 
 // settings takes SETTINGS.
 func (c *conn) settings(f frame, p []byte) error {
-	switch {
-	case f.stream != 0:
-		return connError{codeProtocol, "SETTINGS of a stream"}
-	case f.has(flagAck) && len(p) > 0, len(p)%6 != 0:
-		return connError{codeFrameSize, "SETTINGS of a length that it cannot have"}
-	case len(p) > 6*maxSettings:
-		return connError{codeProtocol, "too many settings"}
+	if err := checkSettings(f, p); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -297,13 +292,8 @@ func (c *conn) setting(id uint16, value uint32) error {
 
 // ping answers PING.
 func (c *conn) ping(f frame, p []byte) error {
-	switch {
-	case len(p) != 8:
-		return connError{codeFrameSize, "PING of another length than 8"}
-	case f.stream != 0:
-		return connError{codeProtocol, "PING of a stream"}
-	case f.has(flagAck):
-		return nil
+	if err := checkPing(f, p); err != nil || f.has(flagAck) {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -314,11 +304,8 @@ func (c *conn) ping(f frame, p []byte) error {
 
 // goneAway takes GOAWAY: the guest opens no further stream.
 func (c *conn) goneAway(f frame, p []byte) error {
-	switch {
-	case f.stream != 0:
-		return connError{codeProtocol, "GOAWAY of a stream"}
-	case len(p) < 8:
-		return connError{codeFrameSize, "GOAWAY shorter than 8"}
+	if err := checkGoAway(f, p); err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -361,5 +348,40 @@ func (c *conn) window(f frame, p []byte) error {
 		return streamError{f.stream, codeFlowControl, fmt.Sprintf("a window of %d", st.send)}
 	}
 	st.wake.Broadcast()
+	return nil
+}
+
+// checkPing refuses a PING that either side would break the protocol by (RFC 9113 section 6.7).
+func checkPing(f frame, p []byte) error {
+	switch {
+	case len(p) != 8:
+		return connError{codeFrameSize, "PING of another length than 8"}
+	case f.stream != 0:
+		return connError{codeProtocol, "PING of a stream"}
+	}
+	return nil
+}
+
+// checkGoAway refuses a GOAWAY that either side would break the protocol by (RFC 9113 section 6.8).
+func checkGoAway(f frame, p []byte) error {
+	switch {
+	case f.stream != 0:
+		return connError{codeProtocol, "GOAWAY of a stream"}
+	case len(p) < 8:
+		return connError{codeFrameSize, "GOAWAY shorter than 8"}
+	}
+	return nil
+}
+
+// checkSettings refuses SETTINGS that either side would break the protocol by (RFC 9113 section 6.5), and more than anybody needs.
+func checkSettings(f frame, p []byte) error {
+	switch {
+	case f.stream != 0:
+		return connError{codeProtocol, "SETTINGS of a stream"}
+	case f.has(flagAck) && len(p) > 0, len(p)%6 != 0:
+		return connError{codeFrameSize, "SETTINGS of a length that it cannot have"}
+	case len(p) > 6*maxSettings:
+		return connError{codeProtocol, "too many settings"}
+	}
 	return nil
 }
